@@ -1,0 +1,1 @@
+//! Bit-exact CPU kernels: the numeric contract exact-1.

@@ -1,0 +1,1 @@
+//! The model provider: weights, tokenizer, chat template, exact inference and training.

@@ -1,0 +1,1 @@
+//! Events, metric names and log set-up.

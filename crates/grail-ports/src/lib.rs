@@ -1,0 +1,1 @@
+//! The traits and plain types between the services and the outside world.

@@ -1,0 +1,1 @@
+//! The pure rules that every role of a GRAIL subnet must agree on, byte for byte.

@@ -1,0 +1,1 @@
+//! Fakes, contract suites and faults for tests; a development dependency only.
