@@ -1,0 +1,100 @@
+//! Object storage: buckets that one hotkey writes and everybody with its read credentials reads.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// Key of an object: `/`-separated, relative to its bucket.
+pub type ObjectKey = str;
+
+/// What a store knows of an object without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Key of the object.
+    pub key: String,
+    /// Size, bytes.
+    pub size: u64,
+    /// When the object was last written, by the store's clock: milliseconds since the Unix epoch.
+    pub last_modified_ms: u64,
+    /// Changes whenever the object's bytes change.
+    pub etag: String,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No answer; trying again may help.
+    #[error("the object store did not answer ({0}); check its address, or wait: it is asked again")]
+    Unavailable(String),
+    /// The credentials do not allow this.
+    #[error("the object store denies access to {0}; check the bucket's credentials")]
+    Denied(String),
+    /// The object is larger than the reader allows.
+    #[error("object {key} has {size} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// Key of the object.
+        key: String,
+        /// Its size, bytes.
+        size: u64,
+        /// The reader's limit, bytes.
+        limit: u64,
+    },
+    /// The key or an answer makes no sense.
+    #[error("object store: {0}")]
+    Malformed(String),
+}
+
+/// One bucket, with the rights of the credentials that it was opened with.
+#[async_trait]
+pub trait ObjectStore: Send + Sync {
+    /// Returns the object, or `None` if no object has this key. At most `bytes_max` bytes are read.
+    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError>;
+
+    /// Returns what is known of the object, or `None` if no object has this key.
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError>;
+
+    /// Replaces the object at `key`; readers see the old bytes or the new ones, never a part.
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Returns the objects whose keys start with `prefix`, sorted by key; at most 10,000.
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
+
+    /// Removes the object; removing one that is absent is no error.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+}
+
+/// What a hotkey publishes on chain so that others can read its bucket.
+///
+/// Source: `spec/chain.md`, credential commitment of 128 characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReadCredentials {
+    /// Account id, which is also the bucket's name; 1 to 32 characters.
+    pub account_id: String,
+    /// Id of the read key; 1 to 32 characters.
+    pub access_key_id: String,
+    /// Secret of the read key; 1 to 64 characters. Published on purpose, yet never logged.
+    pub secret_access_key: String,
+}
+
+impl fmt::Debug for ReadCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadCredentials({}, …)", self.account_id)
+    }
+}
+
+/// Opens the buckets of peers and our own.
+pub trait Buckets: Send + Sync {
+    /// Returns our own bucket, with write rights.
+    fn own(&self) -> Arc<dyn ObjectStore>;
+
+    /// Returns what peers need to read our bucket.
+    fn read_credentials(&self) -> ReadCredentials;
+
+    /// Returns a peer's bucket, with read rights.
+    ///
+    /// # Errors
+    /// When the credentials cannot belong to any bucket of this store.
+    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError>;
+}
