@@ -42,9 +42,14 @@ impl Window {
     /// Accepts a window start read from the wire.
     ///
     /// # Errors
-    /// When `start` is not a multiple of [`WINDOW_BLOCKS`].
+    /// When `start` is not a multiple of [`WINDOW_BLOCKS`], or beyond any chain (2^63): arithmetic
+    /// on windows that strangers name cannot overflow.
     pub fn from_start(start: u64) -> Result<Self, NotAWindow> {
-        if start.is_multiple_of(WINDOW_BLOCKS) { Ok(Self(start)) } else { Err(NotAWindow(start)) }
+        if start.is_multiple_of(WINDOW_BLOCKS) && start <= u64::MAX / 2 {
+            Ok(Self(start))
+        } else {
+            Err(NotAWindow(start))
+        }
     }
 
     /// Returns the first block of the window.
@@ -307,6 +312,8 @@ mod tests {
             assert_eq!(Window::containing(BlockNumber(block)).start(), BlockNumber(start));
         }
         assert_eq!(Window::from_start(31), Err(NotAWindow(31)));
+        let last = u64::MAX - u64::MAX % WINDOW_BLOCKS;
+        assert_eq!(Window::from_start(last), Err(NotAWindow(last)));
         assert_eq!(Window::from_start(0).unwrap().previous(), None);
     }
 

@@ -1,0 +1,169 @@
+//! Writes JSON in one way only: sorted keys, no white space, ASCII.
+//!
+//! The bytes equal Python's `json.dumps(value, sort_keys=True, separators=(",", ":"))`, so signatures
+//! over metadata agree with the reference's. Floats are shortest round-trip digits in Python's form.
+
+use std::fmt::Write as _;
+
+use serde_json::{Number, Value};
+
+/// Returns the canonical text of `value`.
+pub fn canonical_json(value: &Value) -> String {
+    let mut out = String::new();
+    write_value(&mut out, value);
+    out
+}
+
+fn write_value(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        Value::Number(number) => write_number(out, number),
+        Value::String(text) => write_text(out, text),
+        Value::Array(items) => {
+            out.push('[');
+            for (position, item) in items.iter().enumerate() {
+                separate(out, position);
+                write_value(out, item);
+            }
+            out.push(']');
+        }
+        Value::Object(fields) => {
+            // UTF-8 sorts as code points do, which is Python's order.
+            let mut sorted: Vec<_> = fields.iter().collect();
+            sorted.sort_unstable_by_key(|(key, _)| *key);
+            out.push('{');
+            for (position, (key, field)) in sorted.into_iter().enumerate() {
+                separate(out, position);
+                write_text(out, key);
+                out.push(':');
+                write_value(out, field);
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn separate(out: &mut String, position: usize) {
+    if position > 0 {
+        out.push(',');
+    }
+}
+
+fn write_text(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04x}").expect("writing to a string cannot fail");
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+fn write_number(out: &mut String, number: &Number) {
+    match number.as_f64() {
+        Some(value) if number.is_f64() => write_float(out, value),
+        _ => write!(out, "{number}").expect("writing to a string cannot fail"),
+    }
+}
+
+/// Writes as Python's `repr` does: plain digits for decimal exponents -4 to 15, else scientific
+/// with at least two digits of exponent. JSON numbers are finite.
+fn write_float(out: &mut String, value: f64) {
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').expect("`{:e}` writes an exponent");
+    let exponent: i32 = exponent.parse().expect("`{:e}` writes a small exponent");
+    if !(-4..16).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        write!(out, "{mantissa}e{sign}{:02}", exponent.abs())
+            .expect("writing to a string cannot fail");
+        return;
+    }
+    // `{}` never uses an exponent, but leaves out a fraction of zero.
+    let plain = value.to_string();
+    out.push_str(&plain);
+    if !plain.contains('.') {
+        out.push_str(".0");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn floats_look_like_pythons() {
+        for (value, want) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (0.7, "0.7"),
+            (1e-4, "0.0001"),
+            (1e-5, "1e-05"),
+            (1.5e-7, "1.5e-07"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (123_456_789.125, "123456789.125"),
+            (1.797_693_134_862_315_7e308, "1.7976931348623157e+308"),
+            (5e-324, "5e-324"),
+            (1_700_000_000.25, "1700000000.25"),
+        ] {
+            assert_eq!(canonical_json(&json!(value)), want);
+        }
+    }
+
+    #[test]
+    fn keys_are_sorted_and_text_is_ascii() {
+        let value =
+            json!({"b": [1, -2, null, true], "a": {"é\u{1f600}": "\"\\\n\u{7f}\u{1}"}, "B": ""});
+        assert_eq!(
+            canonical_json(&value),
+            r#"{"B":"","a":{"\u00e9\ud83d\ude00":"\"\\\n\u007f\u0001"},"b":[1,-2,null,true]}"#
+        );
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            prop::num::f64::NORMAL.prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_text_reads_back_and_is_a_fixed_point(value in any_json()) {
+            let text = canonical_json(&value);
+            prop_assert!(text.is_ascii());
+            let read: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(canonical_json(&read), text);
+            prop_assert_eq!(read, value);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a checkpoint is: its files, their digest, and the metadata that the trainer signs.
+
+mod manifest;
+mod metadata;
+
+use std::collections::BTreeMap;
+
+pub use manifest::{CheckpointError, SignedMetadata, open_metadata, sign_metadata};
+pub use metadata::{CheckpointMetadata, CheckpointType, GenerationParams};
+
+use crate::domain::DomainHash;
+use crate::ids::Digest;
+
+/// The files that make a checkpoint, sorted. Nothing else changes what a model computes.
+pub const CHECKPOINT_FILES: [&str; 4] =
+    ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+
+/// Returns the digest that names a checkpoint, from the SHA-256 of each file by name.
+///
+/// Only [`CHECKPOINT_FILES`] count, in their order, those that are present; other files in the map
+/// (metadata, a README) change nothing.
+pub fn checkpoint_digest(files: &BTreeMap<String, Digest>) -> Digest {
+    CHECKPOINT_FILES
+        .into_iter()
+        .filter_map(|name| files.get(name).map(|digest| (name, digest)))
+        .fold(DomainHash::new("checkpoint"), |hash, (name, digest)| hash.text(name).digest(digest))
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(names: &[&str]) -> BTreeMap<String, Digest> {
+        names.iter().map(|name| ((*name).to_owned(), Digest::of(name.as_bytes()))).collect()
+    }
+
+    #[test]
+    fn the_digest_is_the_documented_hash() {
+        let mut bytes = b"grail/v6/checkpoint\0".to_vec();
+        for name in CHECKPOINT_FILES {
+            bytes.extend_from_slice(&(name.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(&Digest::of(name.as_bytes()).0);
+        }
+        assert_eq!(checkpoint_digest(&files(&CHECKPOINT_FILES)), Digest::of(&bytes));
+    }
+
+    #[test]
+    fn only_the_files_of_a_checkpoint_count() {
+        let plain = checkpoint_digest(&files(&CHECKPOINT_FILES));
+        let mut more = files(&CHECKPOINT_FILES);
+        more.insert("metadata.json".to_owned(), Digest([0; 32]));
+        assert_eq!(checkpoint_digest(&more), plain);
+        more.insert("config.json".to_owned(), Digest([0; 32]));
+        assert_ne!(checkpoint_digest(&more), plain);
+        assert_ne!(checkpoint_digest(&files(&CHECKPOINT_FILES[..3])), plain);
+    }
+
+    #[test]
+    fn the_names_are_sorted() {
+        assert!(CHECKPOINT_FILES.is_sorted());
+    }
+}

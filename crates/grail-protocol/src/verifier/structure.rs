@@ -1,0 +1,185 @@
+//! The checks that need no model: from bytes to a file that is worth recomputing.
+
+use super::rejection::{HeaderField, Rejection, TerminationFault};
+use crate::constants::ROLLOUTS_PER_GROUP;
+use crate::ids::{Digest, TokenId};
+use crate::rollout::{EnvironmentFingerprint, FileHeader, Group, RawRollouts, Rollout, SignedFile};
+use crate::sampler::SamplerParams;
+
+/// What a verifier expects of a file, from the chain, the checkpoint and its own model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpectedContext {
+    /// The header that an honest file of the bucket's owner has.
+    pub header: FileHeader,
+    /// Number of tokens that the model knows.
+    pub vocab_size: u32,
+    /// Tokens that end a completion.
+    pub eos_token_ids: Vec<TokenId>,
+    /// Most tokens of prompt and completion together.
+    pub sequence_tokens_max: u32,
+}
+
+/// A signed file in its right place and form: groups `0..n`, each with all its rollouts, tokens that
+/// the model knows, completions that end where they must.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StructuredFile(SignedFile);
+
+impl StructuredFile {
+    /// Returns what the file is about.
+    pub fn header(&self) -> &FileHeader {
+        self.0.header()
+    }
+
+    /// Returns the groups; position and index are equal.
+    pub fn groups(&self) -> &[Group] {
+        self.0.groups()
+    }
+
+    /// Returns the signed root.
+    pub fn root(&self) -> Digest {
+        self.0.root()
+    }
+
+    /// Returns the number of rollouts.
+    pub fn n_rollouts(&self) -> usize {
+        self.groups().iter().map(|group| group.rollouts.len()).sum()
+    }
+}
+
+/// Checks everything about a file that needs no model, cheap checks first: size, encoding, header,
+/// signature, contiguity, tokens, lengths, termination.
+///
+/// # Errors
+/// The first violation, in that order.
+pub fn check_structure(
+    bytes: &[u8],
+    expected: &ExpectedContext,
+) -> Result<StructuredFile, Rejection> {
+    let decoded =
+        RawRollouts::new(bytes).and_then(RawRollouts::decode).map_err(Rejection::Malformed)?;
+    check_header(decoded.header(), &expected.header)?;
+    let signed = decoded.verify_signature().map_err(Rejection::Unsigned)?;
+    for (position, group) in (0u32..).zip(signed.groups()) {
+        if group.index != position {
+            return Err(Rejection::GroupsNotContiguous { position, found: group.index });
+        }
+        if group.rollouts.len() != ROLLOUTS_PER_GROUP as usize {
+            return Err(Rejection::WrongGroupSize {
+                group: position,
+                expected: ROLLOUTS_PER_GROUP,
+                found: group.rollouts.len(),
+            });
+        }
+    }
+    for group in signed.groups() {
+        check_vocabulary(group.index, None, &group.prompt, expected.vocab_size)?;
+        for (index, rollout) in (0u32..).zip(&group.rollouts) {
+            check_vocabulary(group.index, Some(index), &rollout.tokens, expected.vocab_size)?;
+            check_lengths(group, index, rollout, expected)?;
+        }
+    }
+    Ok(StructuredFile(signed))
+}
+
+fn check_header(found: &FileHeader, expected: &FileHeader) -> Result<(), Rejection> {
+    let pairs = described(expected).into_iter().zip(described(found));
+    for ((field, expected), (_, found)) in pairs {
+        if expected != found {
+            return Err(Rejection::HeaderMismatch { field, expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// Returns each field with a text that tells any two values apart.
+fn described(header: &FileHeader) -> [(HeaderField, String); 10] {
+    // Destructured, so that a new field cannot be forgotten here.
+    let FileHeader {
+        network,
+        netuid,
+        window,
+        hotkey,
+        checkpoint,
+        environment: EnvironmentFingerprint { id, params },
+        sampler: SamplerParams { temperature, max_new_tokens },
+        tokenizer,
+        numerics,
+        rollouts_per_group,
+    } = header;
+    [
+        (HeaderField::Network, network.clone()),
+        (HeaderField::Netuid, netuid.to_string()),
+        (HeaderField::Window, window.to_string()),
+        (HeaderField::Hotkey, hotkey.to_string()),
+        (HeaderField::Checkpoint, checkpoint.to_string()),
+        (HeaderField::Environment, format!("{id} with parameters {params}")),
+        // Shortest round-trip digits: equal texts are equal bits.
+        (HeaderField::Sampler, format!("temperature {temperature}, {max_new_tokens} tokens")),
+        (HeaderField::Tokenizer, tokenizer.to_string()),
+        (HeaderField::Numerics, numerics.clone()),
+        (HeaderField::GroupSize, rollouts_per_group.to_string()),
+    ]
+}
+
+fn check_vocabulary(
+    group: u32,
+    rollout: Option<u32>,
+    tokens: &[TokenId],
+    vocab_size: u32,
+) -> Result<(), Rejection> {
+    match tokens.iter().position(|&token| token >= vocab_size) {
+        None => Ok(()),
+        Some(position) => Err(Rejection::UnknownToken {
+            group,
+            rollout,
+            position,
+            token: tokens[position],
+            vocab_size,
+        }),
+    }
+}
+
+fn check_lengths(
+    group: &Group,
+    index: u32,
+    rollout: &Rollout,
+    expected: &ExpectedContext,
+) -> Result<(), Rejection> {
+    let max_new_tokens = expected.header.sampler.max_new_tokens;
+    if let Some(fault) = termination_fault(rollout, max_new_tokens, &expected.eos_token_ids) {
+        return Err(Rejection::BadTermination {
+            group: group.index,
+            rollout: index,
+            fault,
+            tokens: rollout.tokens.len(),
+            max_new_tokens,
+        });
+    }
+    let tokens = group.prompt.len() + rollout.tokens.len();
+    if tokens > expected.sequence_tokens_max as usize {
+        return Err(Rejection::SequenceTooLong {
+            group: group.index,
+            rollout: index,
+            tokens,
+            max: expected.sequence_tokens_max,
+        });
+    }
+    Ok(())
+}
+
+/// The first end token that wins ends the completion; one without has exactly the full length.
+fn termination_fault(
+    rollout: &Rollout,
+    max_new_tokens: u32,
+    eos_token_ids: &[TokenId],
+) -> Option<TerminationFault> {
+    let (length, limit) = (rollout.tokens.len(), max_new_tokens as usize);
+    if length > limit {
+        return Some(TerminationFault::TooLong);
+    }
+    match rollout.tokens.iter().position(|token| eos_token_ids.contains(token)) {
+        Some(end) if end + 1 < length => Some(TerminationFault::GoesOn { end }),
+        None if length < limit => Some(TerminationFault::StopsEarly),
+        _ => None,
+    }
+}
