@@ -1,1 +1,19 @@
 //! The model provider: weights, tokenizer, chat template, exact inference and training.
+
+mod arch;
+pub mod chat;
+pub mod engine;
+mod folder;
+pub mod formats;
+pub mod init;
+mod noise;
+mod parallel;
+pub mod provider;
+pub mod tokenizer;
+pub mod train;
+
+pub use engine::{Engine, EngineConfig};
+pub use folder::folder_digest;
+pub use init::{initialise, perturb};
+pub use provider::{LocalModel, Provider, ProviderConfig};
+pub use train::{ModelTrainer, Precision, TrainerConfig};

@@ -1,9 +1,11 @@
 //! What services report: a closed set of events that monitoring alone turns into metrics.
 
 use grail_protocol::ids::{BlockNumber, Hotkey, Uid, Window};
+use serde::{Deserialize, Serialize};
 
 /// Something worth a metric, a line on a screen or a row in a report.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The chain advanced.
     BlockSeen {

@@ -157,6 +157,9 @@ pub trait Model: Send + Sync {
     /// Returns the prompt's token ids: chat template with the generation prompt, tokenised.
     fn render(&self, messages: &[ChatMessage]) -> Result<Vec<TokenId>, ModelError>;
 
+    /// Returns the token ids of plain `text`: no template, no special token is added.
+    fn encode(&self, text: &str) -> Result<Vec<TokenId>, ModelError>;
+
     /// Returns the text of `tokens`; special tokens are left out.
     fn decode(&self, tokens: &[TokenId]) -> Result<String, ModelError>;
 

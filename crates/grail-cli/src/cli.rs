@@ -1,0 +1,325 @@
+//! The command line: every command, option and help text, and nothing that acts on them.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::OutsideRole;
+use crate::human_duration::HumanDuration;
+
+const AFTER_HELP: &str = "\
+Try it:
+  grail localnet                 a whole verified subnet on this machine, in minutes
+  grail localnet --cheats copied-file --windows 4 --report run.json
+  grail verify FILE --checkpoint DIR
+
+Options can also be set in a file (--config) and by GRAIL_* variables; flags win over variables,
+variables over the file. docs/configuration.md lists them all.";
+
+/// Verifiable post-training for language models: miners prove their rollouts, validators check
+/// them bit for bit, a trainer learns from what was accepted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "grail",
+    version,
+    about,
+    after_help = AFTER_HELP,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Tell more: -v what each role does, -vv every rollout.
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900)]
+    pub verbose: u8,
+    /// Write log lines as JSON.
+    #[arg(long, global = true, display_order = 901)]
+    pub log_json: bool,
+    /// Read settings from this TOML file; a key that is not known is an error.
+    #[arg(long, global = true, value_name = "FILE", display_order = 902)]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole subnet on this machine: chain, beacon, store, miners, validator and trainer.
+    Localnet(LocalnetArgs),
+    /// Mine: generate rollouts, prove them, upload them before the window's deadline.
+    Mine(RoleArgs),
+    /// Validate: fetch the miners' files, verify, score, publish verdicts and set weights.
+    Validate(RoleArgs),
+    /// Train on validated rollouts and publish checkpoints.
+    Train(RoleArgs),
+    /// Check a rollout file offline with the validator's own code.
+    Verify(VerifyArgs),
+    /// Import a model, or show what a folder holds.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Make or show a wallet.
+    #[command(subcommand)]
+    Wallet(WalletCommand),
+    /// Make a starting model: supervised training on an environment's own solutions.
+    Sft(SftArgs),
+}
+
+/// Options that choose the environment.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EnvironmentArgs {
+    /// Environment that poses the problems: `arithmetic` or `sat`.
+    #[arg(long, value_name = "ID")]
+    pub environment: Option<String>,
+    /// Its parameters as JSON, such as '{"difficulty":2}'.
+    #[arg(long, value_name = "JSON")]
+    pub environment_params: Option<String>,
+    /// Its difficulty; short for the parameter `difficulty`.
+    #[arg(long, value_name = "N")]
+    pub difficulty: Option<u32>,
+}
+
+/// Options of `grail localnet`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each run gets a folder of its own, ./grail-localnet/run-NNN, unless --dir names one. It holds the
+chain, the beacon, the store, the wallets, each role's memory, report.json and report.html.
+Ctrl-C stops within 5 seconds and still prints the tables; --resume goes on where it stopped.
+
+While it runs, other processes may join it:
+  grail wallet new guest && grail mine --wallet guest")]
+pub struct LocalnetArgs {
+    /// Windows to mine, validate and train on before the network ends.
+    #[arg(long, value_name = "N")]
+    pub windows: Option<u32>,
+    /// Honest miners.
+    #[arg(long, value_name = "N")]
+    pub miners: Option<u16>,
+    /// Miners that cheat.
+    #[arg(long, value_name = "N")]
+    pub cheaters: Option<u16>,
+    /// What cheaters try, in turn, another one each window: free-sampling, noisy-weights,
+    /// edited-answer, copied-file, forged-reward.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cheats: Option<Vec<String>>,
+    /// Start from this model folder or GGUF file instead of the small embedded model.
+    #[arg(long, value_name = "DIR|GGUF")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    /// Groups of 16 rollouts that a miner makes in a window, if time allows.
+    #[arg(long, value_name = "N")]
+    pub groups_per_window: Option<u32>,
+    /// Time from block to block, such as 500ms or 2s; a window has 30 blocks.
+    /// Default: 1s for the embedded model, 12s with --model.
+    #[arg(long, value_name = "TIME")]
+    pub block_time: Option<HumanDuration>,
+    /// Folder of the network; default: the next ./grail-localnet/run-NNN.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Seed of wallets, beacon and held-out problems.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Go on with the network in --dir, or with the newest run.
+    #[arg(long)]
+    pub resume: bool,
+    /// Compute threads, shared by all roles; 0 takes every core. No result depends on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Port on 127.0.0.1 where other processes may join; 0 takes a free one.
+    #[arg(long, value_name = "PORT")]
+    pub listen: Option<u16>,
+    /// Roles left to other processes: validator, trainer.
+    #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+    pub without: Option<Vec<OutsideRole>>,
+    /// Also write the report to this file, and a page with plots beside it (.html).
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+}
+
+/// Options of `grail mine`, `grail validate` and `grail train`.
+#[derive(Debug, Args)]
+pub struct RoleArgs {
+    /// Network to join; `local` is one that `grail localnet` runs on this machine.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// Folder of the network; default: the running or newest ./grail-localnet/run-NNN.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Wallet to act with, from the network's folder; one that is not registered is registered.
+    #[arg(long, value_name = "NAME")]
+    pub wallet: Option<String>,
+    /// Compute threads; 0 takes every core. No result depends on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Groups of 16 rollouts in a window, if time allows (miners only).
+    #[arg(long, value_name = "N")]
+    pub groups_per_window: Option<u32>,
+}
+
+/// Options of `grail verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code: 0 accepted, 1 rejected, 2 could not verify (which says nothing about the miner).
+
+What the file must agree with comes from --context, from the single options, and for the
+environment and the sampler from metadata.json of the checkpoint. What none of them gives is
+taken from the file's own header, and the answer says so.")]
+pub struct VerifyArgs {
+    /// Rollout file, as a miner uploads it.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Folder of the checkpoint that the file says it was made with.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// Facts that a validator publishes for a window (JSON), instead of the single options.
+    #[arg(long, value_name = "FILE")]
+    pub context: Option<PathBuf>,
+    /// Window randomness, 64 hexadecimal digits.
+    #[arg(long, value_name = "HEX")]
+    pub randomness: Option<String>,
+    /// Hotkey (SS58) of the bucket that the file was found in.
+    #[arg(long, value_name = "SS58")]
+    pub hotkey: Option<String>,
+    /// Window that the file is for.
+    #[arg(long, value_name = "N")]
+    pub window: Option<u64>,
+    /// Network that the file is for.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// Subnet that the file is for.
+    #[arg(long, value_name = "N")]
+    pub netuid: Option<u16>,
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    /// Groups to check, evenly spread; default: all.
+    #[arg(long, value_name = "N")]
+    pub groups: Option<u32>,
+    /// Compute threads; 0 takes every core. No result depends on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with a model.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Turn a GGUF file or a Hugging Face folder into a bf16 model folder.
+    Import(ModelImportArgs),
+    /// Show architecture, size, digests and tokenizer of a model folder.
+    Show(ModelShowArgs),
+}
+
+/// Options of `grail model import`.
+#[derive(Debug, Args)]
+pub struct ModelImportArgs {
+    /// GGUF file, or folder with config.json, safetensors and tokenizer.json.
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// Folder to make; it must not exist.
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+}
+
+/// Options of `grail model show`.
+#[derive(Debug, Args)]
+pub struct ModelShowArgs {
+    /// Model folder.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with a wallet.
+#[derive(Debug, Subcommand)]
+pub enum WalletCommand {
+    /// Make a new wallet and print its address; an existing one is never overwritten.
+    New(WalletNewArgs),
+    /// Print the address of a wallet.
+    Show(WalletShowArgs),
+}
+
+/// Options of `grail wallet new`.
+#[derive(Debug, Args)]
+pub struct WalletNewArgs {
+    /// Name of the wallet.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Folder of the network; default: the running or newest ./grail-localnet/run-NNN.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Options of `grail wallet show`.
+#[derive(Debug, Args)]
+pub struct WalletShowArgs {
+    /// Name of the wallet.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Folder of the network; default: the running or newest ./grail-localnet/run-NNN.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Options of `grail sft`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Same options, same bytes: on any machine and with any number of threads.")]
+pub struct SftArgs {
+    /// Start from a new model of the embedded model's architecture, weights drawn from --seed.
+    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    pub new_model: bool,
+    /// Start from this model folder.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    /// Seed of the new weights and of the problems.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Optimiser steps.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub steps: u32,
+    /// Problems in one step.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub batch: u32,
+    /// Largest learning rate; it rises over the first steps and falls to a tenth at the end.
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
+    pub lr: f32,
+    /// Held-out problems to measure the model on at the end; 0 skips it.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub evaluate: u32,
+    /// Compute threads; 0 takes every core. No result depends on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Folder to make; it must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,8 @@
+//! One module a command: from its options to what it prints.
+
+pub mod localnet;
+pub mod model;
+pub mod role;
+pub mod sft;
+pub mod verify;
+pub mod wallet;

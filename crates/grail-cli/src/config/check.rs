@@ -1,0 +1,228 @@
+//! Checks a configuration as a whole, and turns it into what services take.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use grail_ports::model::OptimizerConfig;
+use grail_protocol::constants::ROLLOUTS_PER_GROUP;
+use grail_protocol::sampler::SamplerParams;
+use grail_services::mining::adversary::Cheat;
+use grail_services::mining::pace::MiningConfig;
+use grail_services::training::pipeline::StepsConfig;
+use grail_services::training::service::TrainingConfig;
+use grail_services::validation::scoring::ScoringRules;
+use grail_services::validation::service::ValidationConfig;
+use grail_services::validation::weights::WeightSchedule;
+
+use super::{Config, ConfigError};
+
+/// Shortest block time: below it, blocks come faster than the machine can follow.
+const BLOCK_TIME_MS_MIN: u64 = 20;
+/// Most compute threads.
+const THREADS_MAX: usize = 1024;
+/// Most held-out problems of an evaluation.
+const EVALUATION_PROBLEMS_MAX: u32 = 100_000;
+/// Most miners and cheaters of one local network; they share this machine's cores.
+const MINERS_MAX: u16 = 64;
+
+impl Config {
+    /// Checks every setting, and what they say together.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let localnet = &self.localnet;
+        check("localnet.windows", localnet.windows > 0, "must be at least 1")?;
+        let miners = localnet.miners.saturating_add(localnet.cheaters);
+        check(
+            "localnet.miners",
+            miners <= MINERS_MAX,
+            &format!("miners and cheaters together are {miners}, at most {MINERS_MAX} are allowed"),
+        )?;
+        check(
+            "localnet.block_time",
+            localnet.block_time.as_millis() >= BLOCK_TIME_MS_MIN,
+            &format!("must be at least {BLOCK_TIME_MS_MIN}ms"),
+        )?;
+        check(
+            "engine.threads",
+            self.engine.threads <= THREADS_MAX,
+            &format!("must be at most {THREADS_MAX}"),
+        )?;
+        check(
+            "network.name",
+            self.network.name == "local",
+            &format!(
+                "there is no adapter for network `{}` yet; use local",
+                self.network.name.escape_debug()
+            ),
+        )?;
+        self.cheats()?;
+        let training = &self.training;
+        let rates = [training.learning_rate, training.grad_clip];
+        check(
+            "training",
+            rates.iter().all(|rate| rate.is_finite() && *rate > 0.0),
+            "learning_rate and grad_clip must be above 0",
+        )?;
+        check(
+            "training.weight_decay",
+            (0.0..=1.0).contains(&training.weight_decay),
+            "must be 0 to 1",
+        )?;
+        check(
+            "training.evaluation_problems",
+            (1..=EVALUATION_PROBLEMS_MAX).contains(&training.evaluation_problems),
+            &format!("must be 1 to {EVALUATION_PROBLEMS_MAX}"),
+        )?;
+        complaint("mining", self.mining_config().complaint())?;
+        complaint("validation", self.validation_config().complaint())?;
+        complaint("training", self.training_config().complaint())
+    }
+
+    /// Returns the cheats to cycle over.
+    ///
+    /// # Errors
+    /// When one of the names is none.
+    pub fn cheats(&self) -> Result<Vec<Cheat>, ConfigError> {
+        let bad = |reason| ConfigError::BadValue { key: "localnet.cheats", reason };
+        let names = &self.localnet.cheats;
+        if names.is_empty() {
+            return Ok(Cheat::ALL.to_vec());
+        }
+        let cheats: Vec<Cheat> = names
+            .iter()
+            .map(|name| name.trim().parse())
+            .collect::<Result<_, _>>()
+            .map_err(|unknown: grail_services::mining::adversary::UnknownCheat| {
+                bad(unknown.to_string())
+            })?;
+        let distinct: BTreeSet<Cheat> = cheats.iter().copied().collect();
+        if distinct.len() < cheats.len() {
+            return Err(bad("names a cheat twice".to_owned()));
+        }
+        Ok(cheats)
+    }
+
+    /// Returns the miner's settings.
+    pub fn mining_config(&self) -> MiningConfig {
+        MiningConfig {
+            groups_per_window: self.mining.groups_per_window,
+            groups_at_once: self.mining.groups_at_once,
+            safety_blocks: self.mining.safety_blocks,
+            block_time: Duration::from(self.localnet.block_time),
+        }
+    }
+
+    /// Returns the validator's settings.
+    pub fn validation_config(&self) -> ValidationConfig {
+        let settings = self.validation;
+        let rollouts_cap = match settings.rollouts_cap {
+            0 => self.mining.groups_per_window.saturating_mul(ROLLOUTS_PER_GROUP),
+            cap => cap,
+        };
+        ValidationConfig {
+            groups_checked_max: settings.groups_checked,
+            miners_checked_max: settings.miners_checked,
+            failure_lookback_windows: settings.failure_lookback_windows,
+            schedule: WeightSchedule {
+                interval_blocks: settings.weights_interval_blocks,
+                warmup_windows: settings.warmup_windows,
+            },
+            scoring: ScoringRules {
+                windows: settings.scoring_windows,
+                rollouts_cap,
+                burn_percent: settings.burn_percent,
+                ..ScoringRules::default()
+            },
+            ..ValidationConfig::default()
+        }
+    }
+
+    /// Returns how completions are drawn.
+    pub fn sampler(&self) -> SamplerParams {
+        SamplerParams {
+            temperature: self.sampling.temperature,
+            max_new_tokens: self.sampling.max_new_tokens,
+        }
+    }
+
+    /// Returns the trainer's settings.
+    pub fn training_config(&self) -> TrainingConfig {
+        let settings = self.training;
+        let defaults = TrainingConfig::default();
+        TrainingConfig {
+            steps: StepsConfig {
+                optimizer: OptimizerConfig {
+                    lr: settings.learning_rate,
+                    weight_decay: settings.weight_decay,
+                    grad_clip: settings.grad_clip,
+                    ..defaults.steps.optimizer
+                },
+                epochs: settings.epochs,
+                groups_per_step: settings.groups_per_step,
+                groups_max: settings.groups,
+                ..defaults.steps
+            },
+            sampler: self.sampler(),
+            checkpoints_kept: settings.checkpoints_kept,
+            evaluate_every: settings.evaluate_every,
+            ..defaults
+        }
+    }
+}
+
+fn check(key: &'static str, holds: bool, reason: &str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::BadValue { key, reason: reason.to_owned() }) }
+}
+
+fn complaint(key: &'static str, complaint: Option<String>) -> Result<(), ConfigError> {
+    complaint.map_or(Ok(()), |reason| Err(ConfigError::BadValue { key, reason }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::human_duration::HumanDuration;
+
+    #[test]
+    fn both_sets_of_defaults_are_sound() {
+        Config::default().check().unwrap();
+        Config::for_own_model().check().unwrap();
+    }
+
+    #[test]
+    fn each_bad_setting_is_named() {
+        fn refused(change: impl FnOnce(&mut Config)) -> String {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        }
+        for (error, part) in [
+            (refused(|c| c.localnet.windows = 0), "localnet.windows"),
+            (refused(|c| c.localnet.miners = 65), "at most 64"),
+            (refused(|c| c.localnet.block_time = HumanDuration::from_millis(0)), "20ms"),
+            (refused(|c| c.engine.threads = 4096), "engine.threads"),
+            (refused(|c| c.network.name = "finney".to_owned()), "use local"),
+            (refused(|c| c.localnet.cheats = vec!["lying".to_owned()]), "`lying` is not a cheat"),
+            (
+                refused(|c| c.localnet.cheats = vec!["copied-file".to_owned(); 2]),
+                "names a cheat twice",
+            ),
+            (refused(|c| c.training.learning_rate = f32::NAN), "learning_rate"),
+            (refused(|c| c.training.evaluation_problems = 0), "evaluation_problems"),
+            (refused(|c| c.training.checkpoints_kept = 1), "checkpoints_kept"),
+            (refused(|c| c.mining.groups_per_window = 0), "groups_per_window"),
+            (refused(|c| c.validation.burn_percent = 0.0), "burn_percent"),
+            (refused(|c| c.sampling.temperature = 0.0), "temperature"),
+            (refused(|c| c.sampling.max_new_tokens = 0), "max_new_tokens"),
+        ] {
+            assert!(error.contains(part), "{error} should contain {part}");
+        }
+    }
+
+    #[test]
+    fn without_cheats_all_are_cycled_over() {
+        assert_eq!(Config::default().cheats().unwrap(), Cheat::ALL);
+    }
+}

@@ -1,0 +1,228 @@
+//! The sections of the configuration with their defaults, which fit the embedded model.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::human_duration::HumanDuration;
+
+/// What is told on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// 0 warnings, 1 what each role does, 2 every rollout.
+    pub verbosity: u8,
+    /// Whether log lines are JSON.
+    pub json: bool,
+}
+
+/// How the model is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Compute threads; 0 takes every core.
+    pub threads: usize,
+}
+
+/// Which network, and who we are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Name of the network.
+    pub name: String,
+    /// Folder of a local network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Name of the wallet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wallet: Option<String>,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { name: "local".to_owned(), dir: None, wallet: None }
+    }
+}
+
+/// A role that a localnet can leave to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutsideRole {
+    /// `grail validate --wallet validator` does it.
+    Validator,
+    /// `grail train --wallet trainer` does it.
+    Trainer,
+}
+
+/// The embedded network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LocalnetConfig {
+    /// Windows to mine, validate and train on.
+    pub windows: u32,
+    /// Honest miners.
+    pub miners: u16,
+    /// Miners that cheat.
+    pub cheaters: u16,
+    /// What they try, in turn; empty means everything.
+    pub cheats: Vec<String>,
+    /// Model folder or GGUF file to start from; without it, the embedded model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
+    /// Time from block to block.
+    pub block_time: HumanDuration,
+    /// Seed of wallets, beacon and held-out problems.
+    pub seed: u64,
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub listen: u16,
+    /// Roles left to other processes.
+    pub without: Vec<OutsideRole>,
+}
+
+impl Default for LocalnetConfig {
+    fn default() -> Self {
+        Self {
+            windows: 10,
+            miners: 2,
+            cheaters: 1,
+            cheats: Vec::new(),
+            model: None,
+            block_time: HumanDuration::from_millis(1_000),
+            seed: 1,
+            listen: 0,
+            without: Vec::new(),
+        }
+    }
+}
+
+/// What the problems are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvironmentConfig {
+    /// Id of the environment.
+    pub id: String,
+    /// Its parameters as JSON.
+    pub params: String,
+    /// Short for the parameter `difficulty`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difficulty: Option<u32>,
+}
+
+impl Default for EnvironmentConfig {
+    fn default() -> Self {
+        Self { id: "arithmetic".to_owned(), params: "{}".to_owned(), difficulty: None }
+    }
+}
+
+/// How completions are drawn, as the trainer publishes it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingConfig {
+    /// Divides the logits, above 0.
+    pub temperature: f32,
+    /// Most tokens of a completion.
+    pub max_new_tokens: u32,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        Self { temperature: 1.0, max_new_tokens: 12 }
+    }
+}
+
+/// The miner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MiningSettings {
+    /// Groups in a window, if time allows.
+    pub groups_per_window: u32,
+    /// Groups that the model makes at the same time.
+    pub groups_at_once: u32,
+    /// Blocks kept free before the deadline.
+    pub safety_blocks: u32,
+}
+
+impl Default for MiningSettings {
+    fn default() -> Self {
+        Self { groups_per_window: 16, groups_at_once: 4, safety_blocks: 3 }
+    }
+}
+
+/// The validator.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValidationSettings {
+    /// Most groups of a file that are recomputed.
+    pub groups_checked: u32,
+    /// Most miners judged in a window.
+    pub miners_checked: u32,
+    /// Windows for which a miner that broke a rule is not judged again.
+    pub failure_lookback_windows: u32,
+    /// Blocks between two `set_weights`.
+    pub weights_interval_blocks: u64,
+    /// Windows that a fresh validator processes before it sets weights.
+    pub warmup_windows: u64,
+    /// Windows that count for a score.
+    pub scoring_windows: u32,
+    /// Rollouts a window that count at most; 0 means as many as a miner's groups hold.
+    pub rollouts_cap: u32,
+    /// Share of the weight that is burned at least, percent.
+    pub burn_percent: f64,
+}
+
+impl Default for ValidationSettings {
+    /// Shorter than on a public network: a local one lives for minutes.
+    fn default() -> Self {
+        Self {
+            groups_checked: 16,
+            miners_checked: 35,
+            failure_lookback_windows: 0,
+            weights_interval_blocks: 30,
+            warmup_windows: 2,
+            scoring_windows: 3,
+            rollouts_cap: 0,
+            burn_percent: 90.0,
+        }
+    }
+}
+
+/// The trainer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingSettings {
+    /// Learning rate.
+    pub learning_rate: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Largest gradient norm.
+    pub grad_clip: f32,
+    /// Times that every group is used.
+    pub epochs: u32,
+    /// Groups in an optimiser step.
+    pub groups_per_step: u32,
+    /// Most groups of a window that are used.
+    pub groups: u32,
+    /// Held-out problems of an evaluation.
+    pub evaluation_problems: u32,
+    /// Checkpoints between two evaluations.
+    pub evaluate_every: u32,
+    /// Newest checkpoints that stay in the bucket.
+    pub checkpoints_kept: u32,
+}
+
+impl Default for TrainingSettings {
+    fn default() -> Self {
+        Self {
+            learning_rate: 3e-4,
+            weight_decay: 0.0,
+            grad_clip: 1.0,
+            epochs: 1,
+            groups_per_step: 4,
+            groups: 256,
+            evaluation_problems: 200,
+            evaluate_every: 1,
+            checkpoints_kept: 5,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The one model provider of the process: all roles share its kernels, threads and loaded models.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use grail_model::{Provider, ProviderConfig};
+
+use crate::config::EngineConfig;
+
+/// Returns the number of compute threads that `config` asks for.
+pub fn threads(config: EngineConfig) -> usize {
+    match config.threads {
+        0 => ProviderConfig::default().threads,
+        threads => threads,
+    }
+}
+
+/// Starts the kernels.
+pub fn provider(config: EngineConfig) -> Result<Arc<Provider>> {
+    let config = ProviderConfig { threads: threads(config), ..ProviderConfig::default() };
+    let provider = Provider::new(config).context("while starting the engine")?;
+    Ok(Arc::new(provider))
+}

@@ -1,0 +1,246 @@
+//! The report for a person: one line a window while it runs, tables and the learning curve at the end.
+
+use std::collections::BTreeMap;
+
+use super::table::{self, Align};
+use super::{MinerRole, MinerRow, Report, WindowRow, learning_curve};
+
+/// Returns the line that is shown when a window is finished.
+pub fn window_line(row: &WindowRow) -> String {
+    let mut parts = vec![
+        format!("window {:>5}", row.window),
+        format!("reward {}", number(row.reward_mean, 3)),
+        format!("pass@1 {:>7}", percent(row.pass_at_1)),
+        format!("loss {}", number(row.loss, 4)),
+        format!("{} tok/s", number(row.tokens_per_s, 0)),
+        format!("{}/{} accepted", row.accepted, row.checked),
+    ];
+    if !row.rejected.is_empty() {
+        parts.push(format!("rejected: {}", reasons(&row.rejected)));
+    }
+    parts.join("  ")
+}
+
+/// Returns the tables that end a run: windows, miners, cheats, and the learning curve.
+pub fn final_tables(report: &Report) -> String {
+    let mut sections = vec![windows_table(report)];
+    if !report.miners.is_empty() {
+        sections.push(miners_table(report));
+    }
+    if report.miners.iter().any(|miner| !miner.by_cheat.is_empty()) {
+        sections.push(cheats_table(report));
+    }
+    sections.extend(skips(report));
+    sections.extend(learning_curve(report));
+    sections.push(closing_line(report));
+    sections.join("\n\n")
+}
+
+fn windows_table(report: &Report) -> String {
+    let columns = [
+        ("window", Align::Right),
+        ("reward", Align::Right),
+        ("pass@1", Align::Right),
+        ("loss", Align::Right),
+        ("tokens/s", Align::Right),
+        ("rollouts", Align::Right),
+        ("checked", Align::Right),
+        ("accepted", Align::Right),
+        ("rejected", Align::Left),
+        ("checkpoint", Align::Right),
+    ];
+    let start = report.start.map(|start| {
+        let mut cells = vec!["start".to_owned(), "–".to_owned(), percent(Some(start.pass_at_1))];
+        cells.extend(["–", "–", "", "", "", ""].map(str::to_owned));
+        cells.push(start.checkpoint.to_string());
+        cells
+    });
+    let rows: Vec<Vec<String>> = start
+        .into_iter()
+        .chain(report.windows.iter().map(|row| {
+            vec![
+                row.window.to_string(),
+                number(row.reward_mean, 3),
+                percent(row.pass_at_1),
+                number(row.loss, 4),
+                number(row.tokens_per_s, 0),
+                row.rollouts.to_string(),
+                row.checked.to_string(),
+                row.accepted.to_string(),
+                reasons(&row.rejected),
+                row.checkpoint.map_or_else(|| "–".to_owned(), |window| window.to_string()),
+            ]
+        }))
+        .collect();
+    table::render(&columns, &rows)
+}
+
+fn miners_table(report: &Report) -> String {
+    let columns = [
+        ("uid", Align::Right),
+        ("miner", Align::Left),
+        ("hotkey", Align::Left),
+        ("role", Align::Left),
+        ("windows", Align::Right),
+        ("rollouts", Align::Right),
+        ("checked", Align::Right),
+        ("accepted", Align::Right),
+        ("rejected", Align::Left),
+        ("weight", Align::Right),
+    ];
+    let rows: Vec<Vec<String>> = report
+        .miners
+        .iter()
+        .map(|miner| {
+            vec![
+                miner.uid.to_string(),
+                miner.name.clone(),
+                miner.hotkey.short(),
+                role(miner).to_owned(),
+                miner.counts.windows.to_string(),
+                miner.counts.rollouts.to_string(),
+                miner.counts.checked.to_string(),
+                miner.counts.accepted.to_string(),
+                reasons(&miner.counts.rejected),
+                miner.weight.map_or_else(|| "–".to_owned(), |weight| format!("{weight:.6}")),
+            ]
+        })
+        .collect();
+    table::render(&columns, &rows)
+}
+
+fn cheats_table(report: &Report) -> String {
+    let columns = [
+        ("miner", Align::Left),
+        ("cheat", Align::Left),
+        ("windows", Align::Right),
+        ("checked", Align::Right),
+        ("accepted", Align::Right),
+        ("rejected", Align::Left),
+    ];
+    let rows: Vec<Vec<String>> = report
+        .miners
+        .iter()
+        .flat_map(|miner| {
+            miner.by_cheat.iter().map(|(cheat, counts)| {
+                vec![
+                    miner.name.clone(),
+                    cheat.clone(),
+                    counts.windows.to_string(),
+                    counts.checked.to_string(),
+                    counts.accepted.to_string(),
+                    reasons(&counts.rejected),
+                ]
+            })
+        })
+        .collect();
+    table::render(&columns, &rows)
+}
+
+/// Returns what was left out after mining began: before, nobody has a checkpoint, which is no news.
+fn skips(report: &Report) -> Option<String> {
+    let first = report.windows.first()?.window;
+    let lines: Vec<String> = report
+        .skipped
+        .iter()
+        .filter(|skip| skip.window >= first)
+        .map(|skip| format!("window {} was skipped by {}: {}", skip.window, skip.role, skip.reason))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn closing_line(report: &Report) -> String {
+    let finished = report.finished_windows().count();
+    let mut line = format!("{finished} windows in {}", minutes(report.elapsed_s));
+    if let Some(bytes) = report.peak_memory_bytes {
+        line += &format!(", peak memory {} MiB", bytes / (1024 * 1024));
+    }
+    if !report.complete {
+        line += " (stopped early; go on with --resume)";
+    }
+    line
+}
+
+fn role(miner: &MinerRow) -> &'static str {
+    match miner.role {
+        MinerRole::Honest => "honest",
+        MinerRole::Cheater => "cheater",
+        MinerRole::Guest => "guest",
+    }
+}
+
+/// Returns the reasons and their counts, such as `race_lost 32`.
+pub(super) fn reasons(rejected: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> =
+        rejected.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    parts.join(", ")
+}
+
+pub(super) fn number(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+pub(super) fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn minutes(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    let whole = (seconds / 60.0).floor();
+    if whole < 1.0 {
+        format!("{seconds:.0} s")
+    } else {
+        format!("{whole:.0} min {:02.0} s", (seconds - whole * 60.0).floor())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests_support::{TestRoster, judged, report, trained};
+    use super::*;
+
+    fn example() -> Report {
+        let mut report = report();
+        for entry in [
+            trained::evaluated(0, 0.30),
+            judged::uploaded(30, 2, 1_000, 2.0),
+            judged::miner(30, 2, 128, 32, 32, None),
+            judged::miner(30, 3, 64, 16, 0, Some("race_lost")),
+            judged::window(30, 32, 0.5),
+            trained::window(30, 2, -0.1),
+            trained::evaluated(60, 0.45),
+            trained::published(60, 60),
+            judged::weights(90, &[(0, 0.9), (2, 0.1)]),
+        ] {
+            report.apply(&entry, &TestRoster);
+        }
+        report
+    }
+
+    #[test]
+    fn a_finished_window_is_one_line() {
+        assert_eq!(
+            window_line(&example().windows[0]),
+            "window    30  reward 0.500  pass@1  45.0 %  loss -0.1000  500 tok/s  32/48 accepted  \
+             rejected: race_lost 16"
+        );
+    }
+
+    #[test]
+    fn the_final_tables_name_every_miner_cheat_and_reason() {
+        let text = final_tables(&example());
+        for part in
+            ["miner-2", "honest", "cheater", "free-sampling", "race_lost 16", "0.100000", "45.0 %"]
+        {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+        assert!(text.contains("1 windows in 0 s (stopped early"), "{text}");
+    }
+
+    #[test]
+    fn times_are_written_for_people() {
+        for (seconds, text) in [(0.4, "0 s"), (59.0, "59 s"), (61.0, "1 min 01 s"), (600.0, "10 min 00 s")] {
+            assert_eq!(minutes(seconds), text);
+        }
+    }
+}

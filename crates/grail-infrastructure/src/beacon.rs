@@ -1,0 +1,3 @@
+//! Public randomness of drand and of the embedded beacon, which speaks drand's language.
+
+pub mod verify;

@@ -1,0 +1,87 @@
+//! The chain port for roles in the chain's own process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use grail_ports::chain::{Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission};
+use grail_ports::signer::Signer;
+use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
+
+use super::extrinsic::Call;
+use super::weights::quantise;
+use super::{LocalChain, LocalChainError};
+
+pub(super) struct InProcessChain {
+    chain: Arc<LocalChain>,
+    signer: Arc<dyn Signer>,
+}
+
+impl InProcessChain {
+    pub(super) fn new(chain: Arc<LocalChain>, signer: Arc<dyn Signer>) -> Self {
+        Self { chain, signer }
+    }
+
+    /// Signs and submits outside the async runtime: the transaction waits for the disk.
+    async fn submit(&self, call: Call) -> Result<BlockNumber, ChainError> {
+        let (chain, signer) = (Arc::clone(&self.chain), Arc::clone(&self.signer));
+        let name = call.name();
+        tokio::task::spawn_blocking(move || chain.submit_as(&*signer, call))
+            .await
+            .map_err(|error| ChainError::Unavailable(error.to_string()))?
+            .map_err(|error| port_error(error, name))
+    }
+}
+
+/// Words an error of the chain for the port.
+pub(crate) fn port_error(error: LocalChainError, call: &str) -> ChainError {
+    match error {
+        LocalChainError::Refused(refusal) => refusal.into_error(call),
+        other => ChainError::Unavailable(other.to_string()),
+    }
+}
+
+#[async_trait]
+impl Chain for InProcessChain {
+    fn netuid(&self) -> Netuid {
+        self.chain.rules().netuid
+    }
+
+    fn network(&self) -> &str {
+        &self.chain.rules().network
+    }
+
+    async fn head(&self) -> Result<Block, ChainError> {
+        Ok(self.chain.head())
+    }
+
+    async fn block(&self, number: BlockNumber) -> Result<Option<Block>, ChainError> {
+        let row =
+            self.chain.block(number).map_err(|error| ChainError::Unavailable(error.to_string()))?;
+        Ok(row.map(|row| super::block(number, &row)))
+    }
+
+    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
+        Ok(self.chain.metagraph())
+    }
+
+    async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
+        Ok(self.chain.rules().hyperparameters())
+    }
+
+    async fn commitments(&self) -> Result<Arc<BTreeMap<Hotkey, Vec<u8>>>, ChainError> {
+        Ok(self.chain.commitments())
+    }
+
+    async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError> {
+        self.submit(Call::SetCommitment { data: data.to_vec() }).await?;
+        Ok(())
+    }
+
+    async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
+        let (uids, values) =
+            quantise(&weights.weights).map_err(|refusal| refusal.into_error("set_weights"))?;
+        let version_key = weights.version_key;
+        self.submit(Call::SetWeights { uids, weights: values, version_key }).await
+    }
+}

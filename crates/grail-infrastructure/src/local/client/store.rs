@@ -1,0 +1,250 @@
+//! The object-store port over HTTP.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use grail_ports::object_store::{
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+};
+use grail_ports::signer::Signer;
+use grail_protocol::ids::Digest;
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder};
+use tokio::sync::Mutex;
+use zeroize::Zeroizing;
+
+use super::http::{CALL_TIME, ClientError, Http, TRANSFER_TIME, read_bounded};
+use crate::local::store::credentials::{AccessKey, BucketKeys, is_well_formed};
+use crate::local::store::foreign_credentials;
+use crate::local::store::key::{ValidKey, check_prefix};
+use crate::local::wire::{
+    AUTH_SCHEME, MODIFIED_HEADER, NONCE_HEADER, ObjectJson, SHA256_HEADER, SIGNATURE_HEADER,
+    SIZE_HEADER, StoreChange,
+};
+
+/// Most times that a change is signed anew because another request took its nonce.
+const SIGNINGS_MAX: u32 = 8;
+
+/// The buckets of an embedded store in another process.
+pub struct HttpBuckets {
+    http: Http,
+    keys: BucketKeys,
+    writer: Arc<Writer>,
+}
+
+/// The owner's side of a bucket. Changes go one after the other, each with the next nonce.
+struct Writer {
+    signer: Arc<dyn Signer>,
+    next_nonce: Mutex<u64>,
+}
+
+/// One bucket, with the rights of one key.
+struct HttpBucket {
+    http: Http,
+    access: AccessKey,
+    writer: Option<Arc<Writer>>,
+}
+
+impl HttpBuckets {
+    /// Returns the buckets as the holder of `keys` and `signer` sees them.
+    pub fn new(http: Http, keys: BucketKeys, signer: Arc<dyn Signer>) -> Self {
+        // The store says which nonce is due if it is not the first.
+        let writer = Arc::new(Writer { signer, next_nonce: Mutex::new(0) });
+        Self { http, keys, writer }
+    }
+}
+
+impl Buckets for HttpBuckets {
+    fn own(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(HttpBucket {
+            http: self.http.clone(),
+            access: AccessKey::from(&self.keys.write),
+            writer: Some(Arc::clone(&self.writer)),
+        })
+    }
+
+    fn read_credentials(&self) -> ReadCredentials {
+        self.keys.read.clone()
+    }
+
+    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        let access = AccessKey::from(credentials);
+        if !is_well_formed(&access) {
+            return Err(foreign_credentials());
+        }
+        Ok(Arc::new(HttpBucket { http: self.http.clone(), access, writer: None }))
+    }
+}
+
+/// Makes the bucket of `keys` for `signer`'s registered hotkey; doing so again is no error.
+///
+/// # Errors
+/// [`ClientError::Denied`] when the hotkey is not registered, or the bucket has other keys.
+pub async fn create_bucket(
+    http: &Http,
+    keys: &BucketKeys,
+    signer: &dyn Signer,
+) -> Result<(), ClientError> {
+    let body = serde_json::to_vec(&keys.grant()).expect("strings are valid JSON");
+    let bucket = keys.write.account_id.as_str();
+    let change = StoreChange {
+        genesis: http.genesis(),
+        method: "CREATE",
+        bucket,
+        key: "",
+        nonce: 0,
+        body_sha256: Digest::of(&body),
+    };
+    let signature = String::from(signer.sign(&change.payload()));
+    let request = http
+        .request(Method::PUT, &format!("/store/{bucket}"), CALL_TIME)
+        .header(SIGNATURE_HEADER, signature)
+        .body(body);
+    http.send(request).await?;
+    Ok(())
+}
+
+impl HttpBucket {
+    fn request(&self, method: Method, path: &str, access: &AccessKey) -> RequestBuilder {
+        let shown = Zeroizing::new(format!(
+            "{AUTH_SCHEME}{}:{}",
+            access.access_key_id, *access.secret_access_key
+        ));
+        let request = self.http.request(method, path, TRANSFER_TIME);
+        match HeaderValue::from_str(&shown) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                request.header(AUTHORIZATION, value)
+            }
+            // Cannot happen with well-formed keys; without the header the server denies access.
+            Err(_) => request,
+        }
+    }
+
+    fn object_path(&self, key: ValidKey<'_>) -> String {
+        format!("/store/{}/{}", self.access.account_id, key.as_str())
+    }
+
+    async fn change(
+        &self,
+        method: Method,
+        key: &ObjectKey,
+        bytes: Bytes,
+    ) -> Result<(), StoreError> {
+        let valid = ValidKey::parse(key)?;
+        let denied = || StoreError::Denied(format!("bucket {}", self.access.account_id));
+        let writer = self.writer.as_ref().ok_or_else(denied)?;
+        let hashed = bytes.clone();
+        // A checkpoint takes a second to hash.
+        let body_sha256 = tokio::task::spawn_blocking(move || Digest::of(&hashed))
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let mut next_nonce = writer.next_nonce.lock().await;
+        let mut signings = 0;
+        loop {
+            let change = StoreChange {
+                genesis: self.http.genesis(),
+                method: method.as_str(),
+                bucket: &self.access.account_id,
+                key,
+                nonce: *next_nonce,
+                body_sha256,
+            };
+            let signature = String::from(writer.signer.sign(&change.payload()));
+            let request = self
+                .request(method.clone(), &self.object_path(valid), &self.access)
+                .header(NONCE_HEADER, *next_nonce)
+                .header(SHA256_HEADER, body_sha256.to_hex())
+                .header(SIGNATURE_HEADER, signature)
+                .body(bytes.clone());
+            signings += 1;
+            match self.http.send(request).await {
+                Ok(_) => {
+                    *next_nonce = next_nonce.saturating_add(1);
+                    return Ok(());
+                }
+                Err(ClientError::BadNonce { expected }) if signings < SIGNINGS_MAX => {
+                    *next_nonce = expected;
+                }
+                Err(error) => return Err(store_error(key)(error)),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for HttpBucket {
+    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
+        let valid = ValidKey::parse(key)?;
+        let request = self.request(Method::GET, &self.object_path(valid), &self.access);
+        let Some(response) = self.http.send(request).await.map_err(store_error(key))? else {
+            return Ok(None);
+        };
+        let size = number(response.headers(), SIZE_HEADER)?;
+        let bytes =
+            read_bounded(&self.http, response, bytes_max).await.map_err(store_error(key))?;
+        if u64::try_from(bytes.len()) != Ok(size) {
+            return Err(StoreError::Unavailable("the answer broke off".into()));
+        }
+        Ok(Some(bytes.into()))
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
+        let valid = ValidKey::parse(key)?;
+        let request = self.request(Method::HEAD, &self.object_path(valid), &self.access);
+        let response = self.http.send(request).await.map_err(store_error(key))?;
+        response.map(|response| object_info(key, response.headers())).transpose()
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+        self.change(Method::PUT, key, bytes).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        check_prefix(prefix)?;
+        let path = format!("/store/{}?prefix={prefix}", self.access.account_id);
+        let request = self.request(Method::GET, &path, &self.access);
+        let listed: Option<Vec<ObjectJson>> =
+            self.http.send_for_json(request).await.map_err(store_error(prefix))?;
+        let listed = listed.ok_or_else(|| StoreError::Malformed("listings are missing".into()))?;
+        Ok(listed.into_iter().map(ObjectInfo::from).collect())
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.change(Method::DELETE, key, Bytes::new()).await
+    }
+}
+
+fn object_info(key: &str, headers: &HeaderMap) -> Result<ObjectInfo, StoreError> {
+    let etag = headers.get(ETAG).and_then(|value| value.to_str().ok());
+    let etag = etag.ok_or_else(|| StoreError::Malformed("the answer has no etag".into()))?;
+    Ok(ObjectInfo {
+        key: key.to_owned(),
+        size: number(headers, SIZE_HEADER)?,
+        last_modified_ms: number(headers, MODIFIED_HEADER)?,
+        etag: etag.trim_matches('"').to_owned(),
+    })
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Result<u64, StoreError> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .ok_or_else(|| StoreError::Malformed(format!("the answer has no valid header {name}")))
+}
+
+/// Words a client's error for the port.
+fn store_error(key: &str) -> impl Fn(ClientError) -> StoreError {
+    move |error| match error {
+        ClientError::Unavailable(reason) => StoreError::Unavailable(reason),
+        ClientError::Denied(message) => StoreError::Denied(message),
+        ClientError::TooLarge { size, limit } => {
+            StoreError::TooLarge { key: key.to_owned(), size, limit }
+        }
+        ClientError::BadNonce { expected } => StoreError::Unavailable(format!(
+            "another process writes to the same bucket; nonce {expected} is due"
+        )),
+        other => StoreError::Malformed(other.to_string()),
+    }
+}

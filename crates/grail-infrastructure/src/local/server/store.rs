@@ -1,0 +1,232 @@
+//! The store's pages. Reads show a key; changes show the write key and the owner's signature.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, put};
+use grail_ports::object_store::ObjectInfo;
+use grail_protocol::ids::{Digest, Hotkey, Signature};
+use serde::Deserialize;
+use tokio_util::io::ReaderStream;
+use zeroize::Zeroizing;
+
+use super::reply::{Reply, blocking};
+use super::{App, Shared};
+use crate::local::store::credentials::{AccessKey, BucketGrant, account_id};
+use crate::local::wire::{
+    AUTH_SCHEME, ErrorBody, MODIFIED_HEADER, NONCE_HEADER, ObjectJson, SHA256_HEADER,
+    SIGNATURE_HEADER, SIZE_HEADER, StoreChange,
+};
+use crate::wallet;
+
+/// Largest description of a new bucket, bytes.
+const GRANT_BYTES_MAX: usize = 4096;
+
+/// Bytes that a download reads from the disk at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/store/{bucket}", get(list).put(create))
+        .route("/store/{bucket}/{*key}", put(upload).get(download).head(describe).delete(remove))
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    prefix: String,
+}
+
+async fn list(
+    State(app): App,
+    Path(bucket): Path<String>,
+    Query(query): Query<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Vec<ObjectJson>>, Reply> {
+    let access = access_key(bucket, &headers)?;
+    let listed = blocking(move || app.store.list(&access, &query.prefix)).await?;
+    Ok(Json(listed.into_iter().map(ObjectJson::from).collect()))
+}
+
+async fn describe(
+    State(app): App,
+    Path((bucket, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Reply> {
+    let access = access_key(bucket, &headers)?;
+    let info = blocking(move || app.store.head(&access, &key)).await?;
+    let info = info.ok_or_else(|| Reply::not_found("no such object"))?;
+    Ok(object_headers(&info).into_response())
+}
+
+async fn download(
+    State(app): App,
+    Path((bucket, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Reply> {
+    let access = access_key(bucket, &headers)?;
+    let object = blocking(move || app.store.open_object(&access, &key)).await?;
+    let object = object.ok_or_else(|| Reply::not_found("no such object"))?;
+    let file = tokio::fs::File::from_std(object.file);
+    let mut headers = object_headers(&object.info);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(object.info.size));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK_BYTES));
+    Ok((headers, body).into_response())
+}
+
+async fn upload(
+    State(app): App,
+    Path((bucket, key)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Reply> {
+    // Who may not write is turned away before a byte of the body is read.
+    let (access, nonce, sha256) = signed_change(&app, "PUT", bucket, &key, &headers).await?;
+    let limit = app.store.limits().object_bytes_max;
+    let claimed = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let Some(size) = claimed.filter(|size| *size > limit) {
+        return Err(Reply(ErrorBody::TooLarge { size, limit }));
+    }
+    let _turn = app.uploads.acquire().await.map_err(Reply::unavailable)?;
+    let bytes =
+        to_bytes(body, usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|_| {
+            Reply::malformed(format!("the body broke off, or has more than {limit} bytes"))
+        })?;
+    let store = Arc::clone(&app.store);
+    blocking(move || {
+        if Digest::of(&bytes) != sha256 {
+            return Err(Reply::malformed("the body is not the one that was signed"));
+        }
+        store.put(&access, &key, &bytes, Some(nonce)).map_err(Reply::from)
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(
+    State(app): App,
+    Path((bucket, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Reply> {
+    let (access, nonce, _) = signed_change(&app, "DELETE", bucket, &key, &headers).await?;
+    let store = Arc::clone(&app.store);
+    blocking(move || store.delete(&access, &key, Some(nonce))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the bucket of a registered hotkey. There is one bucket a hotkey, and its name follows from
+/// the hotkey, so a replayed request makes nothing new.
+async fn create(
+    State(app): App,
+    Path(bucket): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Reply> {
+    let bytes = to_bytes(body, GRANT_BYTES_MAX)
+        .await
+        .map_err(|_| Reply::malformed("the description of the bucket is too large"))?;
+    let grant: BucketGrant = serde_json::from_slice(&bytes)
+        .map_err(|error| Reply::malformed(format!("not the description of a bucket: {error}")))?;
+    let change = StoreChange {
+        genesis: app.chain.genesis(),
+        method: "CREATE",
+        bucket: &bucket,
+        key: "",
+        nonce: 0,
+        body_sha256: Digest::of(&bytes),
+    };
+    check_signature(grant.owner, &change, &headers)?;
+    if bucket != account_id(grant.owner) {
+        return Err(Reply::malformed("the bucket's name does not follow from the hotkey"));
+    }
+    if app.chain.uid(grant.owner).is_none() {
+        return Err(Reply::denied("a bucket; register the hotkey first"));
+    }
+    blocking(move || app.store.create_bucket(&grant)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns the key, the nonce and the body's hash of a change that the bucket's owner signed.
+async fn signed_change(
+    app: &Arc<Shared>,
+    method: &str,
+    bucket: String,
+    key: &str,
+    headers: &HeaderMap,
+) -> Result<(AccessKey, u64, Digest), Reply> {
+    let access = access_key(bucket, headers)?;
+    let (store, checked) = (Arc::clone(&app.store), access.clone());
+    let owner = blocking(move || {
+        store.check_write(&checked)?;
+        store.owner(&checked.account_id)
+    })
+    .await?;
+    let owner = owner.ok_or_else(|| Reply::denied("the bucket"))?;
+    let nonce = header(headers, NONCE_HEADER)?
+        .parse()
+        .map_err(|_| Reply::malformed("the nonce is no decimal number"))?;
+    let body_sha256 = header(headers, SHA256_HEADER)?
+        .parse()
+        .map_err(|_| Reply::malformed("the body's hash is not 64 hexadecimal digits"))?;
+    let change = StoreChange {
+        genesis: app.chain.genesis(),
+        method,
+        bucket: &access.account_id,
+        key,
+        nonce,
+        body_sha256,
+    };
+    check_signature(owner, &change, headers)?;
+    Ok((access, nonce, body_sha256))
+}
+
+fn check_signature(
+    owner: Hotkey,
+    change: &StoreChange<'_>,
+    headers: &HeaderMap,
+) -> Result<(), Reply> {
+    let signature = Signature::try_from(header(headers, SIGNATURE_HEADER)?.to_owned())
+        .map_err(|error| Reply::malformed(error.to_string()))?;
+    if wallet::verify(owner, &change.payload(), &signature) {
+        Ok(())
+    } else {
+        Err(Reply::denied("the bucket: the request is not signed by its owner"))
+    }
+}
+
+fn access_key(bucket: String, headers: &HeaderMap) -> Result<AccessKey, Reply> {
+    let refuse = || Reply::denied("the bucket: the request shows no key");
+    let shown = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix(AUTH_SCHEME))
+        .ok_or_else(refuse)?;
+    let (access_key_id, secret) = shown.split_once(':').ok_or_else(refuse)?;
+    Ok(AccessKey {
+        account_id: bucket,
+        access_key_id: access_key_id.to_owned(),
+        secret_access_key: Zeroizing::new(secret.to_owned()),
+    })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Reply> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| Reply::malformed(format!("header {name} is missing or not text")))
+}
+
+fn object_headers(info: &ObjectInfo) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(SIZE_HEADER, HeaderValue::from(info.size));
+    headers.insert(MODIFIED_HEADER, HeaderValue::from(info.last_modified_ms));
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", info.etag)) {
+        headers.insert(ETAG, etag);
+    }
+    headers
+}

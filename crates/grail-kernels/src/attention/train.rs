@@ -1,0 +1,152 @@
+//! Attention over whole sequences for training: the same bits forward, and the gradients.
+
+use super::backward::{Backward, Gradients};
+use super::row::Stats;
+use super::{AttentionRow, AttentionShape, BLOCK};
+use crate::kernels::{Kernels, SharedMut};
+use std::ops::Range;
+
+/// What [`Kernels::attention_train`] keeps for [`Kernels::attention_backward`].
+#[derive(Clone, Debug, Default)]
+pub struct AttentionSaved {
+    shape: AttentionShape,
+    /// The rows of each sequence.
+    spans: Vec<Range<usize>>,
+    /// `[rows, heads]`.
+    stats: Vec<Stats>,
+}
+
+impl Kernels {
+    /// Computes causal attention within each sequence; the bits are those of [`Kernels::attention`].
+    ///
+    /// `q` and `out` are `[rows, heads * head_dim]`, `k` and `v` are `[rows, kv_heads * head_dim]`.
+    /// Sequence `s` is rows `sequences[s] .. sequences[s + 1]`; the first offset is 0, the last is
+    /// `rows`.
+    ///
+    /// # Panics
+    /// If a shape does not fit or the offsets do not ascend.
+    #[expect(clippy::too_many_arguments, reason = "one argument per tensor")]
+    pub fn attention_train(
+        &self,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        sequences: &[usize],
+        out: &mut [f32],
+        shape: AttentionShape,
+        saved: &mut AttentionSaved,
+    ) {
+        let spans = check(q, k, v, sequences, shape);
+        assert_eq!(out.len(), q.len(), "attention_train: out has another shape than q");
+        let layout = shape.layout();
+        let width = shape.kv_heads * shape.head_dim;
+        let blocks = spans.iter().map(|span| span.len().div_ceil(BLOCK)).sum::<usize>();
+        let tables: Vec<u32> = (0..blocks as u32).collect();
+        let (mut k_pool, mut v_pool) =
+            (vec![0.0; blocks * layout.block_len()], vec![0.0; blocks * layout.block_len()]);
+        let mut rows = Vec::with_capacity(q.len() / (shape.heads * shape.head_dim));
+        let mut first_block = 0;
+        for span in spans.iter().cloned() {
+            let table = &tables[first_block..][..span.len().div_ceil(BLOCK)];
+            first_block += table.len();
+            for (position, row) in span.enumerate() {
+                let (k, v) = (&k[row * width..][..width], &v[row * width..][..width]);
+                let block = table[position / BLOCK];
+                layout.store(&mut k_pool, &mut v_pool, block, position % BLOCK, k, v);
+                rows.push(AttentionRow { blocks: table, context_len: position as u32 + 1 });
+            }
+        }
+        saved.stats.clear();
+        saved.stats.resize(rows.len() * shape.heads, Stats::default());
+        (saved.shape, saved.spans) = (shape, spans);
+        let stats = Some(saved.stats.as_mut_slice());
+        self.attention_rows(q, out, &rows, &k_pool, &v_pool, shape, stats);
+    }
+
+    /// Computes the gradients of [`Kernels::attention_train`] from `dout`, that of its output.
+    ///
+    /// `q`, `k`, `v`, `out` and `saved` are those of the forward call. `dq`, `dk` and `dv` have the
+    /// shapes of `q`, `k` and `v`, and are written.
+    ///
+    /// For each sequence and key-value head, with `D = dot(dout, out)` by rule 3:
+    /// ```text
+    /// for each query head of the group, ascending:
+    ///   for each query row i, ascending, and each position j <= i:
+    ///     p  = exp(s - max) / sum                       as in the forward pass
+    ///     dp = chain over head_dim of fma(dout[i][d], v[j][d], acc)
+    ///     ds = (p * (dp - D)) * scale
+    ///   dq[i] = chain over j, ascending, of fma(ds, k[j], acc)
+    ///   dk[j] = chain over (head, i), carried on, of fma(ds, q[i], acc)
+    ///   dv[j] = chain over (head, i), carried on, of fma(p, dout[i], acc)
+    /// ```
+    /// Each chain starts at zero and belongs to one task.
+    ///
+    /// # Panics
+    /// If a shape does not fit.
+    #[expect(clippy::too_many_arguments, reason = "one argument per tensor")]
+    pub fn attention_backward(
+        &self,
+        dout: &[f32],
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        out: &[f32],
+        saved: &AttentionSaved,
+        dq: &mut [f32],
+        dk: &mut [f32],
+        dv: &mut [f32],
+    ) {
+        let AttentionSaved { shape, spans, stats } = saved;
+        let shape = *shape;
+        let query_len = stats.len() * shape.head_dim;
+        let query_sized = [q.len(), dout.len(), out.len(), dq.len()];
+        let kv_sized = [k.len(), v.len(), dk.len(), dv.len()];
+        assert!(
+            query_sized == [query_len; 4]
+                && kv_sized.iter().all(|len| len * shape.heads == query_len * shape.kv_heads),
+            "attention_backward: a shape differs from the forward call"
+        );
+        let (dq, dk, dv) = (SharedMut::new(dq), SharedMut::new(dk), SharedMut::new(dv));
+        let tasks = spans.len() * shape.kv_heads;
+        let values = q.len().checked_div(tasks).unwrap_or(0);
+        let cost = spans.iter().map(Range::len).max().unwrap_or(0) * values / 4;
+        let backward = |task: usize| {
+            let (span, kv_head) = (spans[task / shape.kv_heads].clone(), task % shape.kv_heads);
+            let gradients = Gradients { dq, dk, dv };
+            self.run(Backward { dout, q, k, v, out, span, kv_head, shape, stats, gradients });
+        };
+        if cost * tasks < crate::kernels::MIN_PARALLEL_VALUES {
+            (0..tasks).for_each(backward);
+        } else {
+            self.parallel(tasks, &backward);
+        }
+    }
+}
+
+/// The row ranges of the sequences.
+fn check(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    sequences: &[usize],
+    shape: AttentionShape,
+) -> Vec<Range<usize>> {
+    shape.assert_valid();
+    let rows = sequences.last().copied().unwrap_or(0);
+    let ascending = sequences.windows(2).all(|pair| pair[0] <= pair[1]);
+    assert!(
+        sequences.first() == Some(&0) && ascending,
+        "attention: sequence offsets must start at 0 and ascend"
+    );
+    assert_eq!(
+        q.len(),
+        rows * shape.heads * shape.head_dim,
+        "attention: q is not [rows, heads * head_dim]"
+    );
+    let width = shape.kv_heads * shape.head_dim;
+    assert!(
+        k.len() == rows * width && v.len() == rows * width,
+        "attention: k or v is not [rows, kv_heads * head_dim]"
+    );
+    sequences.windows(2).map(|pair| pair[0]..pair[1]).collect()
+}

@@ -1,0 +1,156 @@
+//! Passes that treat every value alone: activation, residual sums, scaling.
+
+use crate::kernels::{Kernels, SharedMut};
+use crate::math::exp_lanes;
+use crate::simd::{LANES, Operation, Simd};
+
+impl Kernels {
+    /// Computes `out = silu(gate) * up`, where `silu(x) = x / (1 + exp(-x))`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn silu_mul(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert!(gate.len() == out.len() && up.len() == out.len(), "silu_mul: lengths differ");
+        let out = SharedMut::new(out);
+        self.for_ranges(gate.len(), 4, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            let out = unsafe { out.range(range.clone()) };
+            self.run(SiluMul { gate: &gate[range.clone()], up: &up[range], out });
+        });
+    }
+
+    /// Computes the gradients of [`Kernels::silu_mul`] from that of its output, `dout`.
+    ///
+    /// With `s = 1 / (1 + exp(-gate))`, each operation rounded in this order:
+    /// `dup = dout * (gate / (1 + exp(-gate)))` and
+    /// `dgate = (dout * up) * (s * fma(gate, 1 - s, 1))`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn silu_mul_backward(
+        &self,
+        gate: &[f32],
+        up: &[f32],
+        dout: &[f32],
+        dgate: &mut [f32],
+        dup: &mut [f32],
+    ) {
+        let len = dout.len();
+        let inputs = gate.len() == len && up.len() == len;
+        assert!(
+            inputs && dgate.len() == len && dup.len() == len,
+            "silu_mul_backward: lengths differ"
+        );
+        let (dgate, dup) = (SharedMut::new(dgate), SharedMut::new(dup));
+        self.for_ranges(len, 4, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            let (dgate, dup) = unsafe { (dgate.range(range.clone()), dup.range(range.clone())) };
+            let (gate, up) = (&gate[range.clone()], &up[range.clone()]);
+            self.run(SiluMulBackward { gate, up, dout: &dout[range], dgate, dup });
+        });
+    }
+
+    /// Computes `y = y + x`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add_assign(&self, y: &mut [f32], x: &[f32]) {
+        assert_eq!(y.len(), x.len(), "add_assign: lengths differ");
+        let y = SharedMut::new(y);
+        self.for_ranges(x.len(), 1, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            let y = unsafe { y.range(range.clone()) };
+            self.run(AddAssign { y, x: &x[range] });
+        });
+    }
+
+    /// Computes `x = x * factor`.
+    pub fn scale(&self, x: &mut [f32], factor: f32) {
+        let len = x.len();
+        let x = SharedMut::new(x);
+        self.for_ranges(len, 1, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            self.run(Scale { x: unsafe { x.range(range) }, factor });
+        });
+    }
+}
+
+struct SiluMul<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Operation for SiluMul<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let inputs = self.gate.chunks(LANES).zip(self.up.chunks(LANES));
+        for ((gate, up), out) in inputs.zip(self.out.chunks_mut(LANES)) {
+            let gate = simd.load_part(gate, 0.0);
+            let bottom = simd.add(simd.splat(1.0), exp_lanes(simd, simd.neg(gate)));
+            let silu = simd.div(gate, bottom);
+            simd.store_part(simd.mul(silu, simd.load_part(up, 0.0)), out);
+        }
+    }
+}
+
+struct SiluMulBackward<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    dout: &'a [f32],
+    dgate: &'a mut [f32],
+    dup: &'a mut [f32],
+}
+
+impl Operation for SiluMulBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let one = simd.splat(1.0);
+        for start in (0..self.dout.len()).step_by(LANES) {
+            let range = start..self.dout.len().min(start + LANES);
+            let gate = simd.load_part(&self.gate[range.clone()], 0.0);
+            let up = simd.load_part(&self.up[range.clone()], 0.0);
+            let dout = simd.load_part(&self.dout[range.clone()], 0.0);
+            let bottom = simd.add(one, exp_lanes(simd, simd.neg(gate)));
+            let sigmoid = simd.div(one, bottom);
+            let slope = simd.mul(sigmoid, simd.fma(gate, simd.sub(one, sigmoid), one));
+            let dup = simd.mul(dout, simd.div(gate, bottom));
+            simd.store_part(dup, &mut self.dup[range.clone()]);
+            simd.store_part(simd.mul(simd.mul(dout, up), slope), &mut self.dgate[range]);
+        }
+    }
+}
+
+struct AddAssign<'a> {
+    y: &'a mut [f32],
+    x: &'a [f32],
+}
+
+impl Operation for AddAssign<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (y, x) in self.y.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+            let sum = simd.add(simd.load_part(y, 0.0), simd.load_part(x, 0.0));
+            simd.store_part(sum, y);
+        }
+    }
+}
+
+struct Scale<'a> {
+    x: &'a mut [f32],
+    factor: f32,
+}
+
+impl Operation for Scale<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let factor = simd.splat(self.factor);
+        for x in self.x.chunks_mut(LANES) {
+            simd.store_part(simd.mul(simd.load_part(x, 0.0), factor), x);
+        }
+    }
+}

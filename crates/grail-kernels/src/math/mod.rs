@@ -1,0 +1,127 @@
+//! The project's own elementary functions: rule 5.
+//!
+//! They consist of IEEE operations only, in the order written here, so that every instruction set
+//! (and another implementation that follows these comments) gives the same bits. The f32 functions
+//! are written once over [`crate::simd::Arith`]; the public functions are their one-lane form.
+
+mod double;
+mod single;
+
+pub use double::{cos_sin, exp_f64, ln_f64, pow_f64, powi_f64};
+pub(crate) use single::{exp as exp_lanes, ln as ln_lanes, ln_1p_neg as ln_1p_neg_lanes};
+
+use crate::simd::scalar::{self, Scalar};
+
+/// Returns `a * b + c` with a single rounding, on any CPU.
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    scalar::fma(a, b, c)
+}
+
+/// Returns `e^x`, within 0.97 ulp over all f32 (measured exhaustively).
+///
+/// Below -87.336544 (where the result would be subnormal) it is 0, as a rule of this function and
+/// not by a CPU mode; above 88.72283 it is infinity; NaN stays NaN.
+///
+/// # Definition
+/// Every line is one operation, constants are f32 given by their bits:
+/// ```text
+/// t = fma(x, 0x3fb8aa3b, 0x4b400000)           1/ln 2; 1.5 * 2^23 rounds t to an integer
+/// n = t - 0x4b400000
+/// h = fma(n, 0xbf317400, x)                    -ln 2, high part
+/// l = n * 0x37f40417                           -ln 2, low part
+/// r = h + l
+/// q = 0x3ab527a8
+/// q = fma(q, r, c) for c in 0x3c091c57, 0x3d2aac55, 0x3e2aaa4a, 0x3efffffe
+/// s = r * r
+/// y = fma(s, q, l)
+/// y = h + y
+/// y = y + 1
+/// result: the bits of y plus ((bits of t - 0x4b400000) << 23), modulo 2^32
+/// ```
+pub fn exp(x: f32) -> f32 {
+    single::exp(Scalar, x)
+}
+
+/// Returns the natural logarithm of a positive normal f32, within 0.83 ulp (measured exhaustively).
+///
+/// For other arguments (zero, subnormal, negative, infinite, NaN) the result means nothing.
+/// `ln(1) = 0` exactly.
+///
+/// # Definition
+/// Every line is one operation, constants are f32 given by their bits (integers where marked):
+/// ```text
+/// b = bits of x, plus the integer 0x004afb0d
+/// k = the integer (b >> 23) - 127, as f32      the exponent
+/// m = the f32 of bits (b & 0x007fffff) + 0x3f3504f3     in [sqrt(1/2), sqrt(2))
+/// f = m - 1
+/// p = 0x3d8a8cc2
+/// p = fma(p, f, c) for c in 0xbdeecc43, 0x3df319a8, 0xbdfe1904, 0x3e11a36a,
+///                           0xbe2aae30, 0x3e4cd1eb, 0xbe800002, 0x3eaaaaa5
+/// s = f * f
+/// g = s * f
+/// l = k * 0xb7f40417                           ln 2, low part
+/// y = fma(g, p, l)
+/// y = fma(s, -0.5, y)
+/// y = f + y
+/// result: fma(k, 0x3f317400, y)                ln 2, high part
+/// ```
+pub fn ln(x: f32) -> f32 {
+    single::ln(Scalar, x)
+}
+
+/// Returns `ln(1 - v)` for `v` in `[0, 1 - 2^-24]`, within 1.5 ulp (measured exhaustively).
+///
+/// # Definition
+/// `u = 1 - v; d = (1 - u) - v; result = ln(u) + d / u`, each operation rounded, with [`ln`].
+/// `d` is what the rounding of `u` lost, so small `v` keep their accuracy.
+pub fn ln_1p_neg(v: f32) -> f32 {
+    single::ln_1p_neg(Scalar, v)
+}
+
+/// Returns `1 / (1 + exp(-x))`, by these three roundings after [`exp`].
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Returns `x / (1 + exp(-x))`, by these two roundings after [`exp`].
+pub fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// Rounds to bf16, to nearest even. NaN stays NaN (quiet, sign and leading payload kept).
+pub fn f32_to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        // Rounding could carry a payload into infinity.
+        return (bits >> 16) as u16 | 0x0040;
+    }
+    let even = (bits >> 16) & 1;
+    ((bits + 0x7fff + even) >> 16) as u16
+}
+
+/// Returns the f32 that has exactly the value of these bf16 bits.
+pub fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Rounds a slice to bf16 by [`f32_to_bf16`].
+///
+/// # Panics
+/// If the lengths differ.
+pub fn f32_to_bf16_slice(x: &[f32], out: &mut [u16]) {
+    assert_eq!(x.len(), out.len(), "f32_to_bf16_slice: lengths differ");
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = f32_to_bf16(x);
+    }
+}
+
+/// Widens a slice of bf16 bits, exactly.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn bf16_to_f32_slice(bits: &[u16], out: &mut [f32]) {
+    assert_eq!(bits.len(), out.len(), "bf16_to_f32_slice: lengths differ");
+    for (out, &bits) in out.iter_mut().zip(bits) {
+        *out = bf16_to_f32(bits);
+    }
+}

@@ -1,0 +1,140 @@
+//! `exp` and `ln` in f32, written once for any number of lanes.
+//!
+//! The coefficients come from `scripts/fit.py`.
+
+use crate::simd::Arith;
+
+/// 1.5 * 2^23: adding it leaves an integer in the low bits.
+const ROUNDER: u32 = 0x4b40_0000;
+const INVERSE_LN2: u32 = 0x3fb8_aa3b;
+/// ln 2 cut to 15 bits, so that its product with an exponent is exact, and the rest.
+const LN2_HIGH: u32 = 0x3f31_7400;
+const LN2_LOW: u32 = 0xb7f4_0417;
+const SIGN: u32 = 1 << 31;
+/// From here on `exp` is infinite (the next f32 below gives the largest finite result).
+const EXP_HIGH: f32 = 88.722_84;
+/// Below this `exp` would be subnormal.
+const EXP_LOW: f32 = -87.336_54;
+/// Of `q` in `exp(r) = 1 + r + r^2 q(r)`, highest degree first.
+const EXP_Q: [u32; 5] = [0x3ab5_27a8, 0x3c09_1c57, 0x3d2a_ac55, 0x3e2a_aa4a, 0x3eff_fffe];
+/// Of `p` in `ln(1 + f) = f - f^2 / 2 + f^3 p(f)`, highest degree first.
+const LN_P: [u32; 9] = [
+    0x3d8a_8cc2,
+    0xbdee_cc43,
+    0x3df3_19a8,
+    0xbdfe_1904,
+    0x3e11_a36a,
+    0xbe2a_ae30,
+    0x3e4c_d1eb,
+    0xbe80_0002,
+    0x3eaa_aaa5,
+];
+/// The bits of the largest f32 not above sqrt(1/2).
+const ROOT_HALF: u32 = 0x3f35_04f3;
+const ONE: u32 = 0x3f80_0000;
+const MANTISSA: u32 = 0x007f_ffff;
+
+#[inline(always)]
+fn constant<A: Arith>(a: A, bits: u32) -> A::F {
+    a.splat(f32::from_bits(bits))
+}
+
+#[inline(always)]
+fn horner<A: Arith>(a: A, coefficients: &[u32], x: A::F) -> A::F {
+    let mut sum = constant(a, coefficients[0]);
+    for &coefficient in &coefficients[1..] {
+        sum = a.fma(sum, x, constant(a, coefficient));
+    }
+    sum
+}
+
+/// See [`crate::math::exp`].
+#[inline(always)]
+pub(crate) fn exp<A: Arith>(a: A, x: A::F) -> A::F {
+    let shifted = a.fma(x, constant(a, INVERSE_LN2), constant(a, ROUNDER));
+    let n = a.sub(shifted, constant(a, ROUNDER));
+    let high = a.fma(n, constant(a, LN2_HIGH ^ SIGN), x);
+    let low = a.mul(n, constant(a, LN2_LOW ^ SIGN));
+    let r = a.add(high, low);
+    let q = horner(a, &EXP_Q, r);
+    // The low part joins the small terms, so that it is not lost in the rounding of r.
+    let y = a.add(high, a.fma(a.mul(r, r), q, low));
+    let y = a.add(y, a.splat(1.0));
+    let n = a.sub_bits(a.to_bits(shifted), a.splat_bits(ROUNDER));
+    let y = a.of_bits(a.add_bits(a.to_bits(y), a.shl(n, 23)));
+    let y = a.select(a.gt(a.splat(EXP_HIGH), x), y, a.splat(f32::INFINITY));
+    let y = a.select(a.gt(a.splat(EXP_LOW), x), a.splat(0.0), y);
+    a.select(a.is_nan(x), x, y)
+}
+
+/// See [`crate::math::ln`].
+#[inline(always)]
+pub(crate) fn ln<A: Arith>(a: A, x: A::F) -> A::F {
+    let bits = a.add_bits(a.to_bits(x), a.splat_bits(ONE - ROOT_HALF));
+    let k = a.to_f32(a.sub_bits(a.shr(bits, 23), a.splat_bits(127)));
+    let m = a.add_bits(a.and_bits(bits, a.splat_bits(MANTISSA)), a.splat_bits(ROOT_HALF));
+    let f = a.sub(a.of_bits(m), a.splat(1.0));
+    let p = horner(a, &LN_P, f);
+    let square = a.mul(f, f);
+    let y = a.fma(a.mul(square, f), p, a.mul(k, constant(a, LN2_LOW)));
+    let y = a.fma(square, a.splat(-0.5), y);
+    a.fma(k, constant(a, LN2_HIGH), a.add(f, y))
+}
+
+/// See [`crate::math::ln_1p_neg`].
+#[inline(always)]
+pub(crate) fn ln_1p_neg<A: Arith>(a: A, v: A::F) -> A::F {
+    let one = a.splat(1.0);
+    let u = a.sub(one, v);
+    let lost = a.sub(a.sub(one, u), v);
+    a.add(ln(a, u), a.div(lost, u))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::isa::{Isa, Verified};
+    use crate::math;
+    use crate::simd::{LANES, Operation, Simd};
+
+    struct Apply(fn(f32) -> f32, [f32; LANES]);
+
+    impl Operation for Apply {
+        type Output = [f32; LANES];
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> [f32; LANES] {
+            let x = simd.load(&self.1);
+            // Function addresses are no identity, so a probe says which one is meant.
+            let y = match (self.0)(0.5) {
+                y if y == math::exp(0.5) => super::exp(simd, x),
+                y if y == math::ln(0.5) && (self.0)(0.25) == math::ln(0.25) => super::ln(simd, x),
+                _ => super::ln_1p_neg(simd, x),
+            };
+            let mut out = [0.0; LANES];
+            simd.store(y, &mut out);
+            out
+        }
+    }
+
+    fn check(f: fn(f32) -> f32, inputs: impl Iterator<Item = f32>) {
+        let inputs: Vec<f32> = inputs.collect();
+        for isa in Isa::available() {
+            let verified = Verified::new(isa).unwrap();
+            for chunk in inputs.chunks_exact(LANES) {
+                let chunk: [f32; LANES] = chunk.try_into().unwrap();
+                let got = verified.run(Apply(f, chunk));
+                for (x, got) in chunk.into_iter().zip(got) {
+                    let want = f(x);
+                    let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+                    assert!(same, "{isa}: {x:e} ({:#x}): {got:e}, scalar {want:e}", x.to_bits());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_and_scalars_agree() {
+        check(math::exp, (0..=u32::MAX).step_by(40_009).map(f32::from_bits));
+        check(math::ln, (1 << 23..0x7f80_0000).step_by(20_011).map(f32::from_bits));
+        check(math::ln_1p_neg, (0..0x3f80_0000).step_by(10_007).map(f32::from_bits));
+    }
+}

@@ -1,0 +1,263 @@
+//! Weights laid out for the matrix kernels: panels of 64 columns, read front to back.
+//!
+//! Panel `p` holds output columns `64 p .. 64 p + 64`; inside it, the 64 values of one `k` are
+//! neighbours. The last panel is padded with zeros, which no result can see.
+
+/// Columns of a panel: four vectors of sixteen.
+pub(crate) const PANEL: usize = 64;
+
+/// A matrix `[n, k]` (outputs x inputs, as in a checkpoint), packed once and multiplied often.
+#[derive(Clone)]
+pub struct PackedMatrix {
+    n: usize,
+    k: usize,
+    data: Data,
+}
+
+/// One cache line, so that no vector load crosses two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line<T, const N: usize>([T; N]);
+
+#[derive(Clone)]
+enum Data {
+    F32(Vec<Line<f32, 16>>),
+    Bf16(Vec<Line<u16, 32>>),
+}
+
+/// Where the kernels find the panels.
+#[derive(Clone, Copy)]
+pub(crate) enum Panels<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u16]),
+}
+
+impl PackedMatrix {
+    /// Packs `weights`, `[n, k]` row-major.
+    ///
+    /// # Panics
+    /// If `weights.len() != n * k`.
+    pub fn pack_f32(n: usize, k: usize, weights: &[f32]) -> Self {
+        Self { n, k, data: Data::F32(pack_rows(n, k, weights)) }
+    }
+
+    /// Packs bf16 bits, `[n, k]` row-major. They stay bf16 and are widened (exactly) in the kernel.
+    ///
+    /// # Panics
+    /// If `weights.len() != n * k`.
+    pub fn pack_bf16(n: usize, k: usize, weights: &[u16]) -> Self {
+        Self { n, k, data: Data::Bf16(pack_rows(n, k, weights)) }
+    }
+
+    /// Packs a matrix given with the reduction dimension as rows: `b`, `[k, n]` row-major.
+    ///
+    /// This is the right operand of `c = a b`, as weight gradients need it.
+    ///
+    /// # Panics
+    /// If `b.len() != k * n`.
+    pub fn pack_columns_f32(k: usize, n: usize, b: &[f32]) -> Self {
+        assert_eq!(b.len(), k * n, "pack_columns: {} values for [{k}, {n}]", b.len());
+        let mut lines = zeroed(n, k);
+        let packed = flat_mut(&mut lines);
+        for (panel, columns) in (0..n).step_by(PANEL).enumerate() {
+            let width = PANEL.min(n - columns);
+            let rows = packed[panel * k * PANEL..][..k * PANEL].chunks_exact_mut(PANEL);
+            for (row, packed_row) in rows.enumerate() {
+                packed_row[..width].copy_from_slice(&b[row * n + columns..][..width]);
+            }
+        }
+        Self { n, k, data: Data::F32(lines) }
+    }
+
+    /// Output columns (rows of the checkpoint's matrix).
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Length of the reduction.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Memory held, in bytes, padding included.
+    pub fn bytes(&self) -> usize {
+        match &self.data {
+            Data::F32(lines) => size_of_val(lines.as_slice()),
+            Data::Bf16(lines) => size_of_val(lines.as_slice()),
+        }
+    }
+
+    /// Copies row `row` of the `[n, k]` matrix into `out` (`[k]`), widened to f32.
+    ///
+    /// # Panics
+    /// If `row >= n` or `out.len() != k`.
+    pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.n, "unpack_row: row {row} of {}", self.n);
+        assert_eq!(out.len(), self.k, "unpack_row: {} values for k = {}", out.len(), self.k);
+        let start = row / PANEL * self.k * PANEL + row % PANEL;
+        match self.panels() {
+            Panels::F32(packed) => {
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = packed[start + k * PANEL];
+                }
+            }
+            Panels::Bf16(packed) => {
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = widen(packed[start + k * PANEL]);
+                }
+            }
+        }
+    }
+
+    /// Packs the transpose, `[k, n]` as a checkpoint would hold it: the matrix of `dx = dy W`.
+    pub fn transposed(&self) -> Self {
+        let (n, k) = (self.k, self.n);
+        let data = match self.panels() {
+            Panels::F32(packed) => Data::F32(transpose(self.n, self.k, packed)),
+            Panels::Bf16(packed) => Data::Bf16(transpose(self.n, self.k, packed)),
+        };
+        Self { n, k, data }
+    }
+
+    pub(crate) fn panels(&self) -> Panels<'_> {
+        match &self.data {
+            Data::F32(lines) => Panels::F32(flat(lines)),
+            Data::Bf16(lines) => Panels::Bf16(flat(lines)),
+        }
+    }
+}
+
+impl std::fmt::Debug for PackedMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dtype = match self.data {
+            Data::F32(_) => "f32",
+            Data::Bf16(_) => "bf16",
+        };
+        write!(f, "PackedMatrix([{}, {}], {dtype})", self.n, self.k)
+    }
+}
+
+/// The f32 of a bf16: the same number.
+pub(crate) fn widen(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Zeroed panels for `[n, k]`.
+fn zeroed<T: Copy + Default, const N: usize>(n: usize, k: usize) -> Vec<Line<T, N>> {
+    // `N` divides `PANEL`, so a panel is a whole number of lines.
+    vec![Line([T::default(); N]); n.div_ceil(PANEL) * k * (PANEL / N)]
+}
+
+fn flat<T, const N: usize>(lines: &[Line<T, N>]) -> &[T] {
+    const { assert!(size_of::<Line<T, N>>() == N * size_of::<T>()) };
+    // SAFETY: a `Line` is an array and nothing else: no padding (repr(C) and the assertion above),
+    // so lines are `lines.len() * N` values in a row.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * N) }
+}
+
+fn flat_mut<T, const N: usize>(lines: &mut [Line<T, N>]) -> &mut [T] {
+    const { assert!(size_of::<Line<T, N>>() == N * size_of::<T>()) };
+    // SAFETY: as in `flat`, and the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * N) }
+}
+
+fn pack_rows<T: Copy + Default, const N: usize>(
+    n: usize,
+    k: usize,
+    weights: &[T],
+) -> Vec<Line<T, N>> {
+    assert_eq!(weights.len(), n * k, "pack: {} values for [{n}, {k}]", weights.len());
+    let mut lines = zeroed(n, k);
+    if k > 0 {
+        for (panel, rows) in
+            flat_mut(&mut lines).chunks_exact_mut(k * PANEL).zip(weights.chunks(k * PANEL))
+        {
+            transpose_into(rows, k, panel, PANEL);
+        }
+    }
+    lines
+}
+
+fn transpose<T: Copy + Default, const N: usize>(
+    n: usize,
+    k: usize,
+    packed: &[T],
+) -> Vec<Line<T, N>> {
+    let mut lines = zeroed(k, n);
+    let out = flat_mut(&mut lines);
+    if k == 0 {
+        return lines;
+    }
+    // Panel p of the source is rows 64 p.. of the target's reduction, whose panels lie n * 64 apart.
+    for row in 0..n {
+        let source = &packed[row / PANEL * k * PANEL + row % PANEL..];
+        for (panel, columns) in (0..k).step_by(PANEL).enumerate() {
+            let target = &mut out[(panel * n + row) * PANEL..][..PANEL.min(k - columns)];
+            for (offset, target) in target.iter_mut().enumerate() {
+                *target = source[(columns + offset) * PANEL];
+            }
+        }
+    }
+    lines
+}
+
+/// Writes `rows` (`[_, k]` row-major) as columns of `out`, whose rows are `stride` apart.
+fn transpose_into<T: Copy>(rows: &[T], k: usize, out: &mut [T], stride: usize) {
+    // Sixteen columns at a time: their cache lines stay in L1 while all rows pass.
+    for start in (0..k).step_by(16) {
+        let width = 16.min(k - start);
+        for (column, row) in rows.chunks_exact(k).enumerate() {
+            for (offset, &value) in row[start..start + width].iter().enumerate() {
+                out[(start + offset) * stride + column] = value;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(count: usize) -> Vec<f32> {
+        (0..count).map(|i| i as f32 + 0.5).collect()
+    }
+
+    fn row(matrix: &PackedMatrix, row: usize) -> Vec<f32> {
+        let mut out = vec![f32::NAN; matrix.k()];
+        matrix.unpack_row(row, &mut out);
+        out
+    }
+
+    #[test]
+    fn rows_come_back_in_every_layout() {
+        for (n, k) in [(1, 1), (63, 17), (64, 16), (65, 3), (130, 70), (3, 0)] {
+            let weights = values(n * k);
+            let bf16: Vec<u16> = weights.iter().map(|x| (x.to_bits() >> 16) as u16).collect();
+            let columns: Vec<f32> = (0..k * n).map(|i| weights[i % n * k + i / n]).collect();
+            let packed = PackedMatrix::pack_f32(n, k, &weights);
+            let from_columns = PackedMatrix::pack_columns_f32(k, n, &columns);
+            let packed_bf16 = PackedMatrix::pack_bf16(n, k, &bf16);
+            let twice = packed.transposed().transposed();
+            for index in 0..n {
+                let want = &weights[index * k..][..k];
+                assert_eq!(row(&packed, index), want, "[{n}, {k}] row {index}");
+                assert_eq!(row(&from_columns, index), want);
+                assert_eq!(row(&twice, index), want);
+                let want: Vec<f32> =
+                    bf16[index * k..][..k].iter().map(|&bits| widen(bits)).collect();
+                assert_eq!(row(&packed_bf16, index), want);
+            }
+            for index in 0..k {
+                let want: Vec<f32> = (0..n).map(|i| weights[i * k + index]).collect();
+                assert_eq!(row(&packed.transposed(), index), want);
+                assert_eq!(row(&packed_bf16.transposed(), index).len(), n);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_count_the_padding() {
+        assert_eq!(PackedMatrix::pack_f32(65, 2, &values(130)).bytes(), 2 * 64 * 2 * 4);
+        assert_eq!(PackedMatrix::pack_bf16(64, 2, &[0; 128]).bytes(), 64 * 2 * 2);
+    }
+}

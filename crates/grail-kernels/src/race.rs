@@ -1,0 +1,327 @@
+//! Chooses tokens: the seeded exponential race, and the plain largest logit.
+//!
+//! For a row with key words `key[0..4]`, step `t` and temperature `T`, every token `v` draws an
+//! exponential `e` and the highest `score = logit / T - ln(e)` wins, ties to the lower id:
+//! ```text
+//! x  = word v % 4 of Philox4x32-10(counter = [v / 4, t, key[2], key[3]], key = [key[0], key[1]])
+//! w  = (x >> 1) as f32                          rounded to nearest even
+//! vv = min((w + 0.5) * 2^-31, 1 - 2^-24)
+//! e  = -ln_1p_neg(vv)
+//! ```
+//! where `ln_1p_neg` and `ln` are those of [`crate::math`]. The protocol states the same rule on
+//! its own, and a test compares the bits.
+
+use crate::kernels::{Kernels, SharedMut};
+use crate::math::{ln_1p_neg_lanes, ln_lanes};
+use crate::simd::scalar::Scalar;
+use crate::simd::{Arith, LANES, Operation, Simd};
+use crate::{KernelError, math};
+
+/// The 128-bit key of one rollout's races: words 0 and 1 key the generator, 2 and 3 its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaceKey(pub [u32; 4]);
+
+/// Who won a row's race.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct RaceOutcome {
+    /// The winning token id.
+    pub winner: u32,
+    /// Its score, in nats.
+    pub winner_score: f32,
+    /// The score of the claimed token; the winner's if none was claimed.
+    pub claimed_score: f32,
+}
+
+/// Tokens that one task scores, a multiple of sixteen: tens of microseconds.
+const TOKENS_PER_TASK: usize = 8_192;
+/// Values a plain scan must have before it is worth a second thread.
+const SCAN_COST: usize = 1;
+/// A raced token costs about this many times a scanned one.
+const RACE_COST: usize = 16;
+
+impl Kernels {
+    /// Runs one race per row of `logits`, `[rows, vocab]`.
+    ///
+    /// `keys`, `steps` (the 0-based step of the completion), `claimed` and `out` have one entry a
+    /// row. With `claimed`, the outcome also has that token's score, so that
+    /// `winner_score - claimed_score` is its margin in nats.
+    ///
+    /// # Errors
+    /// If a row holds NaN. `out` is then unspecified.
+    ///
+    /// # Panics
+    /// If a shape does not fit, `temperature` is not positive and finite, or a claimed token is not
+    /// below `vocab`.
+    #[expect(clippy::too_many_arguments, reason = "one argument per input of the rule")]
+    pub fn race(
+        &self,
+        logits: &[f32],
+        vocab: usize,
+        keys: &[RaceKey],
+        steps: &[u32],
+        temperature: f32,
+        claimed: Option<&[u32]>,
+        out: &mut [RaceOutcome],
+    ) -> Result<(), KernelError> {
+        let rows = rows_of("race", logits, vocab);
+        assert!(temperature > 0.0 && temperature.is_finite(), "race: temperature {temperature}");
+        assert!(
+            keys.len() == rows && steps.len() == rows && out.len() == rows,
+            "race: keys, steps and out must have one entry for each of {rows} rows"
+        );
+        if let Some(claimed) = claimed {
+            let below = claimed.iter().all(|&token| (token as usize) < vocab);
+            assert!(claimed.len() == rows && below, "race: one claimed token below {vocab} a row");
+        }
+        let scorer = |row: usize| Scorer { key: keys[row], step: steps[row], temperature };
+        let best = self.best_of_rows(logits, vocab, RACE_COST, &|logits, first, row| {
+            self.run(RaceScan { logits, first, scorer: scorer(row) })
+        })?;
+        for (row, (out, best)) in out.iter_mut().zip(best).enumerate() {
+            let claimed_score = claimed.map_or(best.score, |claimed| {
+                let token = claimed[row];
+                scorer(row).score(logits[row * vocab + token as usize], token)
+            });
+            *out = RaceOutcome { winner: best.token, winner_score: best.score, claimed_score };
+        }
+        Ok(())
+    }
+
+    /// Writes the token with the largest logit of each row of `logits`, `[rows, vocab]`; ties go to
+    /// the lower id.
+    ///
+    /// # Errors
+    /// If a row holds NaN. `out` is then unspecified.
+    ///
+    /// # Panics
+    /// If a shape does not fit.
+    pub fn greedy(&self, logits: &[f32], vocab: usize, out: &mut [u32]) -> Result<(), KernelError> {
+        let rows = rows_of("greedy", logits, vocab);
+        assert_eq!(out.len(), rows, "greedy: out must have one entry for each of {rows} rows");
+        let best = self.best_of_rows(logits, vocab, SCAN_COST, &|logits, first, _| {
+            self.run(GreedyScan { logits, first })
+        })?;
+        for (out, best) in out.iter_mut().zip(best) {
+            *out = best.token;
+        }
+        Ok(())
+    }
+
+    /// Scans every row in pieces (in parallel) and joins the pieces in token order.
+    fn best_of_rows(
+        &self,
+        logits: &[f32],
+        vocab: usize,
+        cost: usize,
+        scan: &(dyn Fn(&[f32], u32, usize) -> Best + Sync),
+    ) -> Result<Vec<Best>, KernelError> {
+        let rows = logits.len() / vocab;
+        let pieces = vocab.div_ceil(TOKENS_PER_TASK);
+        let mut found = vec![Best::NONE; rows * pieces];
+        let shared = SharedMut::new(&mut found);
+        self.for_ranges(rows * pieces, TOKENS_PER_TASK.min(vocab) * cost, 1, &|range| {
+            for task in range {
+                let (row, first) = (task / pieces, task % pieces * TOKENS_PER_TASK);
+                let row_logits = &logits[row * vocab..][..vocab];
+                let piece = &row_logits[first..vocab.min(first + TOKENS_PER_TASK)];
+                // SAFETY: each task has its own entry.
+                unsafe { shared.put(task, scan(piece, first as u32, row)) };
+            }
+        });
+        found
+            .chunks_exact(pieces)
+            .enumerate()
+            .map(|(row, pieces)| {
+                let best = pieces.iter().copied().fold(Best::NONE, Best::join);
+                if best.nan {
+                    return Err(KernelError::NanLogits { row });
+                }
+                // Nothing beats -infinity; if all are that, they tie and the lowest id wins.
+                let token = if best.token == u32::MAX { 0 } else { best.token };
+                Ok(Best { token, ..best })
+            })
+            .collect()
+    }
+}
+
+/// The score of one token in a race, as [`Kernels::race`] computes it.
+pub fn race_score(logit: f32, token: u32, key: RaceKey, step: u32, temperature: f32) -> f32 {
+    Scorer { key, step, temperature }.score(logit, token)
+}
+
+/// The exponential that `token` draws at `step`.
+pub fn race_exponential(token: u32, key: RaceKey, step: u32) -> f32 {
+    exponential(Scalar, token_word(token, key, step))
+}
+
+fn rows_of(what: &str, logits: &[f32], vocab: usize) -> usize {
+    let fits = vocab > 0 && u32::try_from(vocab).is_ok() && logits.len().is_multiple_of(vocab);
+    assert!(fits, "{what}: {} logits in rows of {vocab}", logits.len());
+    logits.len() / vocab
+}
+
+/// The best of some tokens.
+#[derive(Clone, Copy)]
+struct Best {
+    score: f32,
+    token: u32,
+    nan: bool,
+}
+
+impl Best {
+    const NONE: Self = Self { score: f32::NEG_INFINITY, token: u32::MAX, nan: false };
+
+    /// The better of two: higher score, then lower token.
+    fn join(self, other: Self) -> Self {
+        let better =
+            other.score > self.score || (other.score == self.score && other.token < self.token);
+        let best = if better { other } else { self };
+        Self { nan: self.nan | other.nan, ..best }
+    }
+}
+
+/// The constants of one row's race.
+#[derive(Clone, Copy)]
+struct Scorer {
+    key: RaceKey,
+    step: u32,
+    temperature: f32,
+}
+
+impl Scorer {
+    fn score(self, logit: f32, token: u32) -> f32 {
+        let e = race_exponential(token, self.key, self.step);
+        logit / self.temperature - math::ln(e)
+    }
+}
+
+fn token_word(token: u32, key: RaceKey, step: u32) -> u32 {
+    let words = philox(Scalar, [token / 4, step, key.0[2], key.0[3]], [key.0[0], key.0[1]]);
+    words[(token % 4) as usize]
+}
+
+/// Maps a random word to an exponential, as the module says.
+#[inline(always)]
+fn exponential<A: Arith>(a: A, word: A::I) -> A::F {
+    let w = a.to_f32(a.shr(word, 1));
+    let vv = a.mul(a.add(w, a.splat(0.5)), a.splat(f32::from_bits((127 - 31) << 23)));
+    let most = a.splat(1.0 - f32::EPSILON / 2.0);
+    let vv = a.select(a.gt(vv, most), most, vv);
+    let negative = ln_1p_neg_lanes(a, vv);
+    a.neg(negative)
+}
+
+/// Philox4x32-10 (Salmon et al., 2011): ten rounds over a counter of four words.
+#[inline(always)]
+fn philox<A: Arith>(a: A, counter: [A::I; 4], key: [u32; 2]) -> [A::I; 4] {
+    const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
+    const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
+    let [mut c0, mut c1, mut c2, mut c3] = counter;
+    let [mut k0, mut k1] = key;
+    for _ in 0..10 {
+        let (high_0, low_0) = a.mul_wide(c0, a.splat_bits(MULTIPLIERS[0]));
+        let (high_1, low_1) = a.mul_wide(c2, a.splat_bits(MULTIPLIERS[1]));
+        c0 = a.xor_bits(a.xor_bits(high_1, c1), a.splat_bits(k0));
+        c2 = a.xor_bits(a.xor_bits(high_0, c3), a.splat_bits(k1));
+        (c1, c3) = (low_1, low_0);
+        k0 = k0.wrapping_add(WEYL[0]);
+        k1 = k1.wrapping_add(WEYL[1]);
+    }
+    [c0, c1, c2, c3]
+}
+
+/// The running best of each lane.
+#[derive(Clone, Copy)]
+struct LaneBest<S: Simd> {
+    score: S::F,
+    token: S::I,
+    nan: S::M,
+}
+
+impl<S: Simd> LaneBest<S> {
+    #[inline(always)]
+    fn new(simd: S) -> Self {
+        let score = simd.splat(f32::NEG_INFINITY);
+        Self { score, token: simd.splat_bits(u32::MAX), nan: simd.is_nan(score) }
+    }
+
+    /// Takes sixteen scores; within a lane an earlier token wins a tie.
+    #[inline(always)]
+    fn take(&mut self, simd: S, score: S::F, token: S::I) {
+        self.nan = simd.or(self.nan, simd.is_nan(score));
+        let better = simd.gt(score, self.score);
+        self.score = simd.select(better, score, self.score);
+        self.token = simd.select_bits(better, token, self.token);
+    }
+
+    #[inline(always)]
+    fn finish(self, simd: S) -> Best {
+        let (mut scores, mut tokens) = ([0.0; LANES], [0; LANES]);
+        simd.store(self.score, &mut scores);
+        simd.store_bits(self.token, &mut tokens);
+        let nan = simd.any(self.nan);
+        let lanes = scores.into_iter().zip(tokens);
+        lanes.fold(Best { nan, ..Best::NONE }, |best, (score, token)| {
+            best.join(Best { score, token, nan: false })
+        })
+    }
+}
+
+/// The counter of each lane, such that transposing quads puts the words in token order.
+const QUAD_COUNTERS: [u32; LANES] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
+const LANE_NUMBERS: [u32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+struct GreedyScan<'a> {
+    logits: &'a [f32],
+    first: u32,
+}
+
+impl Operation for GreedyScan<'_> {
+    type Output = Best;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Best {
+        let mut best = LaneBest::new(simd);
+        let lanes = simd.load_bits(&LANE_NUMBERS);
+        for (index, logits) in self.logits.chunks(LANES).enumerate() {
+            let first = simd.splat_bits(self.first + (index * LANES) as u32);
+            best.take(simd, simd.load_part(logits, f32::NEG_INFINITY), simd.add_bits(first, lanes));
+        }
+        best.finish(simd)
+    }
+}
+
+struct RaceScan<'a> {
+    logits: &'a [f32],
+    /// Token of `logits[0]`, a multiple of sixteen.
+    first: u32,
+    scorer: Scorer,
+}
+
+impl Operation for RaceScan<'_> {
+    type Output = Best;
+    /// Sixteen counters give the words of 64 tokens: word `j` of counter `c` is token `4 c + j`.
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Best {
+        let mut best = LaneBest::new(simd);
+        let lanes = simd.load_bits(&LANE_NUMBERS);
+        let counters = simd.load_bits(&QUAD_COUNTERS);
+        let [k0, k1, k2, k3] = self.scorer.key.0;
+        let fixed = [simd.splat_bits(self.scorer.step), simd.splat_bits(k2), simd.splat_bits(k3)];
+        for (block, logits) in self.logits.chunks(4 * LANES).enumerate() {
+            let first = self.first + (4 * block * LANES) as u32;
+            let counter = simd.add_bits(simd.splat_bits(first / 4), counters);
+            let words = philox(simd, [counter, fixed[0], fixed[1], fixed[2]], [k0, k1]);
+            let words = simd.transpose_quads(words);
+            for (part, logits) in logits.chunks(LANES).enumerate() {
+                let token = simd.add_bits(simd.splat_bits(first + (part * LANES) as u32), lanes);
+                let scaled = simd.div(
+                    simd.load_part(logits, f32::NEG_INFINITY),
+                    simd.splat(self.scorer.temperature),
+                );
+                let score = simd.sub(scaled, ln_lanes(simd, exponential(simd, words[part])));
+                best.take(simd, score, token);
+            }
+        }
+        best.finish(simd)
+    }
+}

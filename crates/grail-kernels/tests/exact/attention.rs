@@ -1,0 +1,240 @@
+//! Attention: paged and whole, forward and backward.
+
+use crate::{ALL, assert_same, config, reference, values};
+use grail_kernels::math::exp;
+use grail_kernels::{AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout};
+use proptest::prelude::*;
+
+fn shape() -> impl Strategy<Value = AttentionShape> {
+    let head_dim = prop::sample::select(vec![4, 8, 16, 20, 32, 48, 64, 72, 80]);
+    (1..=3usize, 1..=6usize, head_dim).prop_map(|(kv_heads, group, head_dim)| AttentionShape {
+        heads: kv_heads * group,
+        kv_heads,
+        head_dim,
+    })
+}
+
+/// Queries, keys and values of packed sequences.
+struct Case {
+    shape: AttentionShape,
+    sequences: Vec<usize>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Case {
+    fn new(shape: AttentionShape, lengths: &[usize], seed: u64) -> Self {
+        let mut sequences = vec![0];
+        for length in lengths {
+            sequences.push(sequences[sequences.len() - 1] + length);
+        }
+        let rows = sequences[sequences.len() - 1];
+        let kv = rows * shape.kv_heads * shape.head_dim;
+        let q = values(seed, rows * shape.heads * shape.head_dim);
+        Self { shape, sequences, q, k: values(seed ^ 1, kv), v: values(seed ^ 2, kv) }
+    }
+
+    /// Index of the first value of a head in a `[rows, heads, head_dim]` buffer.
+    fn at(&self, heads: usize, row: usize, head: usize) -> usize {
+        (row * heads + head) * self.shape.head_dim
+    }
+
+    /// The (sequence start, row) of every row.
+    fn rows(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.sequences.windows(2).flat_map(|pair| (pair[0]..pair[1]).map(move |row| (pair[0], row)))
+    }
+
+    fn want(&self) -> Vec<f32> {
+        let shape = self.shape;
+        let mut want = Vec::new();
+        for (start, row) in self.rows() {
+            for head in 0..shape.heads {
+                let q = &self.q[self.at(shape.heads, row, head)..][..shape.head_dim];
+                let kv_head = head / (shape.heads / shape.kv_heads);
+                let at = |j: usize, d: usize| self.at(shape.kv_heads, start + j, kv_head) + d;
+                let (k, v) = (|j, d| self.k[at(j, d)], |j, d| self.v[at(j, d)]);
+                want.extend(reference::attention(q, row + 1 - start, k, v, shape));
+            }
+        }
+        want
+    }
+
+    /// The cache of all sequences, with the blocks of each in a scattered order, and junk elsewhere.
+    fn pools(&self) -> (Vec<f32>, Vec<f32>, Vec<Vec<u32>>) {
+        let layout = KvLayout { kv_heads: self.shape.kv_heads, head_dim: self.shape.head_dim };
+        let lengths = || self.sequences.windows(2).map(|pair| pair[1] - pair[0]);
+        let used: usize = lengths().map(|length| length.div_ceil(BLOCK)).sum();
+        let mut free: Vec<u32> = (0..2 * used as u32).step_by(2).collect();
+        let tables: Vec<Vec<u32>> = lengths()
+            .map(|length| (0..length.div_ceil(BLOCK)).filter_map(|_| free.pop()).collect())
+            .collect();
+        let len = 2 * used * layout.block_len();
+        let (mut k_pool, mut v_pool) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+        let width = layout.kv_heads * layout.head_dim;
+        for (pair, table) in self.sequences.windows(2).zip(&tables) {
+            for row in pair[0]..pair[1] {
+                let position = row - pair[0];
+                let (k, v) = (&self.k[row * width..][..width], &self.v[row * width..][..width]);
+                let block = table[position / BLOCK];
+                layout.store(&mut k_pool, &mut v_pool, block, position % BLOCK, k, v);
+            }
+        }
+        (k_pool, v_pool, tables)
+    }
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    #[test]
+    fn attention_is_its_definition(
+        shape in shape(),
+        lengths in prop::collection::vec(1..=70usize, 1..=3),
+        seed: u64,
+    ) {
+        let case = Case::new(shape, &lengths, seed);
+        let want = case.want();
+        let (k_pool, v_pool, tables) = case.pools();
+        let width = shape.heads * shape.head_dim;
+        let mut rows = Vec::new();
+        for (pair, blocks) in case.sequences.windows(2).zip(&tables) {
+            let lengths = 1..=(pair[1] - pair[0]) as u32;
+            rows.extend(lengths.map(|context_len| AttentionRow { blocks, context_len }));
+        }
+        for kernels in ALL.iter() {
+            let mut out = vec![0.0; case.q.len()];
+            kernels.attention(&case.q, &mut out, &rows, &k_pool, &v_pool, shape);
+            assert_same("prefill", kernels, &out, &want);
+
+            let last = rows.len() - 1;
+            let mut alone = vec![0.0; width];
+            let q = &case.q[last * width..];
+            kernels.attention(q, &mut alone, &rows[last..], &k_pool, &v_pool, shape);
+            assert_same("decode", kernels, &alone, &want[last * width..]);
+
+            let mut saved = AttentionSaved::default();
+            out.fill(0.0);
+            kernels.attention_train(&case.q, &case.k, &case.v, &case.sequences, &mut out, shape, &mut saved);
+            assert_same("train", kernels, &out, &want);
+        }
+    }
+
+    #[test]
+    fn attention_backward_is_its_definition(
+        shape in shape(),
+        lengths in prop::collection::vec(1..=70usize, 1..=3),
+        seed: u64,
+    ) {
+        let case = Case::new(shape, &lengths, seed);
+        let dout = values(seed ^ 3, case.q.len());
+        let want = backward(&case, &dout);
+        for kernels in ALL.iter() {
+            let (mut out, mut saved) = (vec![0.0; case.q.len()], AttentionSaved::default());
+            kernels.attention_train(&case.q, &case.k, &case.v, &case.sequences, &mut out, shape, &mut saved);
+            // Written, not carried: what the buffers held must not matter.
+            let mut dq = vec![f32::NAN; case.q.len()];
+            let (mut dk, mut dv) = (vec![f32::NAN; case.k.len()], vec![f32::NAN; case.k.len()]);
+            kernels.attention_backward(
+                &dout, &case.q, &case.k, &case.v, &out, &saved, &mut dq, &mut dk, &mut dv,
+            );
+            assert_same("dq", kernels, &dq, &want[0]);
+            assert_same("dk", kernels, &dk, &want[1]);
+            assert_same("dv", kernels, &dv, &want[2]);
+        }
+    }
+}
+
+/// The documented order of the backward pass, as loops over scalars.
+fn backward(case: &Case, dout: &[f32]) -> [Vec<f32>; 3] {
+    let shape = case.shape;
+    let dim = shape.head_dim;
+    let out = case.want();
+    let (mut dq, mut dk, mut dv) =
+        (vec![0.0; case.q.len()], vec![0.0; case.k.len()], vec![0.0; case.v.len()]);
+    for head in 0..shape.heads {
+        for (start, row) in case.rows() {
+            let at = case.at(shape.heads, row, head);
+            let (q, dout) = (&case.q[at..][..dim], &dout[at..][..dim]);
+            let kv = |j: usize| {
+                case.at(shape.kv_heads, start + j, head / (shape.heads / shape.kv_heads))
+            };
+            let len = row + 1 - start;
+            let product = |x: &[f32], y: &[f32], at: usize| {
+                reference::chain(0.0, x.iter().copied().zip(y[at..][..dim].iter().copied()))
+            };
+            let scores: Vec<f32> =
+                (0..len).map(|j| product(q, &case.k, kv(j)) * shape.scale()).collect();
+            let max = reference::max(&scores);
+            let sum = reference::lanes(len, |sum, j| sum + exp(scores[j] - max));
+            let delta = reference::dot(dout, &out[at..][..dim]);
+            for (j, score) in scores.iter().enumerate() {
+                let p = exp(score - max) / sum;
+                let ds = (p * (product(dout, &case.v, kv(j)) - delta)) * shape.scale();
+                for d in 0..dim {
+                    dq[at + d] = ds.mul_add(case.k[kv(j) + d], dq[at + d]);
+                    dk[kv(j) + d] = ds.mul_add(q[d], dk[kv(j) + d]);
+                    dv[kv(j) + d] = p.mul_add(dout[d], dv[kv(j) + d]);
+                }
+            }
+        }
+    }
+    [dq, dk, dv]
+}
+
+#[test]
+fn long_attention_does_not_depend_on_threads_or_isa() {
+    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 64 };
+    let case = Case::new(shape, &[300, 1, 45], 5);
+    let want = case.want();
+    let want_gradients = backward(&case, &case.q);
+    for kernels in ALL.iter() {
+        let (mut out, mut saved) = (vec![0.0; case.q.len()], AttentionSaved::default());
+        kernels.attention_train(
+            &case.q,
+            &case.k,
+            &case.v,
+            &case.sequences,
+            &mut out,
+            shape,
+            &mut saved,
+        );
+        assert_same("long", kernels, &out, &want);
+        let (mut dq, mut dk, mut dv) = (case.q.clone(), case.k.clone(), case.v.clone());
+        kernels.attention_backward(
+            &case.q, &case.q, &case.k, &case.v, &out, &saved, &mut dq, &mut dk, &mut dv,
+        );
+        assert_same("long dq", kernels, &dq, &want_gradients[0]);
+        assert_same("long dk", kernels, &dk, &want_gradients[1]);
+        assert_same("long dv", kernels, &dv, &want_gradients[2]);
+    }
+}
+
+#[test]
+fn nothing_is_attended_to_in_an_empty_batch() {
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 8 };
+    for kernels in ALL.iter() {
+        kernels.attention(&[], &mut [], &[], &[], &[], shape);
+        let mut saved = AttentionSaved::default();
+        kernels.attention_train(&[], &[], &[], &[0], &mut [], shape, &mut saved);
+        kernels.attention_backward(&[], &[], &[], &[], &[], &saved, &mut [], &mut [], &mut []);
+        kernels.attention_train(&[], &[], &[], &[0, 0], &mut [], shape, &mut saved);
+        kernels.attention_backward(&[], &[], &[], &[], &[], &saved, &mut [], &mut [], &mut []);
+    }
+}
+
+#[test]
+#[should_panic(expected = "a block is outside the pool")]
+fn a_block_outside_the_pool_is_refused() {
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 };
+    let rows = [AttentionRow { blocks: &[1], context_len: 1 }];
+    ALL[0].attention(&[0.0; 4], &mut [0.0; 4], &rows, &[0.0; 64], &[0.0; 64], shape);
+}
+
+#[test]
+#[should_panic(expected = "a context of 17 positions in 1 blocks")]
+fn a_context_longer_than_its_blocks_is_refused() {
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 };
+    let rows = [AttentionRow { blocks: &[0], context_len: 17 }];
+    ALL[0].attention(&[0.0; 4], &mut [0.0; 4], &rows, &[0.0; 64], &[0.0; 64], shape);
+}

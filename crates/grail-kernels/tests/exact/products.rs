@@ -1,0 +1,140 @@
+//! Matrix products.
+
+use crate::{ALL, assert_same, config, reference, size, values};
+use grail_kernels::math::{bf16_to_f32, f32_to_bf16};
+use grail_kernels::{Init, MatRef, PackedMatrix};
+use proptest::prelude::*;
+
+/// A product small enough for a scalar loop, sometimes large enough for several threads.
+fn shape() -> impl Strategy<Value = (usize, usize, usize)> {
+    let small = (1..=40usize, size(150), size(80));
+    let long = (1..=7usize, size(70), 250..=600usize);
+    let tall = (90..=220usize, size(70), 1..=30usize);
+    prop_oneof![4 => small, 1 => long, 1 => tall]
+}
+
+proptest! {
+    #![proptest_config(config(120))]
+
+    #[test]
+    fn products_are_their_definition(
+        (m, n, k) in shape(),
+        seed: u64,
+        carry: bool,
+        biased: bool,
+        transposed: bool,
+    ) {
+        let (x, w) = (values(seed, m * k), values(seed ^ 1, n * k));
+        let (start, bias) = (values(seed ^ 2, m * n), values(seed ^ 3, n));
+        let bias = biased.then_some(bias.as_slice());
+        // The same numbers, stored as [k, m].
+        let x_columns: Vec<f32> = (0..k * m).map(|i| x[i % m * k + i / m]).collect();
+        let a = if transposed {
+            MatRef::row_major(&x_columns, k, m).transposed()
+        } else {
+            MatRef::row_major(&x, m, k)
+        };
+        let half: Vec<u16> = w.iter().map(|&x| f32_to_bf16(x)).collect();
+        let widened: Vec<f32> = half.iter().map(|&bits| bf16_to_f32(bits)).collect();
+        let w_columns: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
+        let cases = [
+            (PackedMatrix::pack_f32(n, k, &w), &w),
+            (PackedMatrix::pack_columns_f32(k, n, &w_columns), &w),
+            (PackedMatrix::pack_f32(n, k, &w).transposed().transposed(), &w),
+            (PackedMatrix::pack_bf16(n, k, &half), &widened),
+        ];
+        let (init, start_values) =
+            if carry { (Init::Carry, Some(start.as_slice())) } else { (Init::Zero, None) };
+        for (packed, w) in cases {
+            let want = reference::product(
+                (m, n, k), |i, k| x[i * a.cols + k], |j, i| w[j * k + i], start_values, bias,
+            );
+            for kernels in ALL.iter() {
+                let mut c = start.clone();
+                kernels.gemm(a, &packed, &mut c, init, bias);
+                assert_same("gemm", kernels, &c, &want);
+            }
+        }
+    }
+
+    /// A row's result does not depend on the rows beside it.
+    #[test]
+    fn products_are_batch_invariant(m in 2..=40usize, n in size(130), k in size(300), seed: u64) {
+        let (x, w) = (values(seed, m * k), PackedMatrix::pack_f32(n, k, &values(seed ^ 1, n * k)));
+        for kernels in ALL.iter() {
+            let mut together = vec![0.0; m * n];
+            kernels.linear(&x, &w, None, &mut together);
+            for row in 0..m {
+                let mut alone = vec![0.0; n];
+                kernels.linear(&x[row * k..][..k], &w, None, &mut alone);
+                assert_same("linear", kernels, &alone, &together[row * n..][..n]);
+            }
+        }
+    }
+
+    /// `dW = dy^T x` as a carried product equals a chain over rows, in any two pieces.
+    #[test]
+    fn weight_gradients_carry_over_micro_batches(rows in 2..=30usize, n in size(70), k in size(70), seed: u64) {
+        let (dy, x) = (values(seed, rows * n), values(seed ^ 1, rows * k));
+        let want = reference::product(
+            (n, k, rows), |i, row| dy[row * n + i], |j, row| x[row * k + j], None, None,
+        );
+        let cut = rows / 2;
+        for kernels in ALL.iter() {
+            let mut dw = vec![0.0; n * k];
+            for range in [0..cut, cut..rows] {
+                let count = range.len();
+                let dy = MatRef::row_major(&dy[range.start * n..range.end * n], count, n).transposed();
+                let x = PackedMatrix::pack_columns_f32(count, k, &x[range.start * k..range.end * k]);
+                kernels.gemm(dy, &x, &mut dw, Init::Carry, None);
+            }
+            assert_same("dW", kernels, &dw, &want);
+        }
+    }
+}
+
+/// Large enough that every thread gets tasks, in both directions of the grid.
+#[test]
+fn large_products_do_not_depend_on_threads_or_isa() {
+    for (m, n, k) in [(300, 200, 64), (3, 1_500, 300), (200, 60, 513)] {
+        let (x, w) = (values(1, m * k), values(2, n * k));
+        let packed = PackedMatrix::pack_f32(n, k, &w);
+        let mut want = None;
+        for kernels in ALL.iter() {
+            let mut y = vec![0.0; m * n];
+            kernels.linear(&x, &packed, None, &mut y);
+            let want = want.get_or_insert_with(|| {
+                reference::product(
+                    (m, n, k),
+                    |i, at| x[i * k + at],
+                    |j, at| w[j * k + at],
+                    None,
+                    None,
+                )
+            });
+            assert_same("large", kernels, &y, want);
+        }
+    }
+}
+
+#[test]
+fn empty_products_are_defined() {
+    for kernels in ALL.iter() {
+        let none = PackedMatrix::pack_f32(3, 0, &[]);
+        let mut c = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        kernels.gemm(MatRef::row_major(&[], 2, 0), &none, &mut c, Init::Carry, Some(&[0.5; 3]));
+        assert_eq!(c, [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]);
+        kernels.linear(&[], &none, None, &mut c);
+        assert_eq!(c, [0.0; 6]);
+        kernels.linear(&[], &PackedMatrix::pack_f32(2, 2, &[1.0; 4]), None, &mut []);
+    }
+}
+
+#[test]
+#[should_panic(expected = "does not hold")]
+fn a_view_beyond_its_data_is_refused() {
+    let x = [0.0; 5];
+    let view = MatRef { data: &x, rows: 2, cols: 3, row_stride: 3, col_stride: 1 };
+    let w = PackedMatrix::pack_f32(1, 3, &[1.0; 3]);
+    ALL[0].gemm(view, &w, &mut [0.0; 2], Init::Zero, None);
+}

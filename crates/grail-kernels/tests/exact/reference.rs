@@ -1,0 +1,79 @@
+//! The numeric contract, as plain loops over scalars.
+
+use grail_kernels::math::{exp, ln};
+use grail_kernels::{AttentionShape, RaceKey, race_exponential};
+
+/// Rule 2: `chain` continued over `terms` in order.
+pub fn chain(start: f32, terms: impl Iterator<Item = (f32, f32)>) -> f32 {
+    terms.fold(start, |sum, (x, y)| x.mul_add(y, sum))
+}
+
+/// Rule 3: element `i` in lane `i mod 16`, then the tree written out.
+pub fn lanes(len: usize, step: impl Fn(f32, usize) -> f32) -> f32 {
+    let mut l = [0.0; 16];
+    for index in 0..len {
+        l[index % 16] = step(l[index % 16], index);
+    }
+    let even = ((l[0] + l[8]) + (l[4] + l[12])) + ((l[2] + l[10]) + (l[6] + l[14]));
+    let odd = ((l[1] + l[9]) + (l[5] + l[13])) + ((l[3] + l[11]) + (l[7] + l[15]));
+    even + odd
+}
+
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+    lanes(x.len(), |sum, i| x[i].mul_add(y[i], sum))
+}
+
+/// `[m, n]`: chains from `start`, over `x[i][k] * w[j][k]`, then the bias.
+pub fn product(
+    (m, n, k): (usize, usize, usize),
+    x: impl Fn(usize, usize) -> f32,
+    w: impl Fn(usize, usize) -> f32,
+    start: Option<&[f32]>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(m * n);
+    for i in 0..m {
+        for j in 0..n {
+            let first = start.map_or(0.0, |start| start[i * n + j]);
+            let sum = chain(first, (0..k).map(|k| (x(i, k), w(j, k))));
+            out.push(bias.map_or(sum, |bias| sum + bias[j]));
+        }
+    }
+    out
+}
+
+pub fn max(x: &[f32]) -> f32 {
+    x.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Rule 4 for one query row and head over `len` positions; `k(j, d)` and `v(j, d)`.
+pub fn attention(
+    q: &[f32],
+    len: usize,
+    k: impl Fn(usize, usize) -> f32,
+    v: impl Fn(usize, usize) -> f32,
+    shape: AttentionShape,
+) -> Vec<f32> {
+    let score = |j| chain(0.0, q.iter().enumerate().map(|(d, &q)| (q, k(j, d)))) * shape.scale();
+    let scores: Vec<f32> = (0..len).map(score).collect();
+    let max = max(&scores);
+    let p: Vec<f32> = scores.iter().map(|s| exp(s - max)).collect();
+    let sum = lanes(len, |sum, j| sum + p[j]);
+    (0..q.len()).map(|d| chain(0.0, (0..len).map(|j| (p[j], v(j, d)))) / sum).collect()
+}
+
+pub fn race_scores(logits: &[f32], key: RaceKey, step: u32, temperature: f32) -> Vec<f32> {
+    let tokens = logits.iter().zip(0u32..);
+    tokens.map(|(x, token)| x / temperature - ln(race_exponential(token, key, step))).collect()
+}
+
+/// The first largest.
+pub fn argmax(scores: &[f32]) -> u32 {
+    let best = max(scores);
+    scores.iter().position(|&score| score == best).unwrap_or(0) as u32
+}
+
+pub fn softmax_parts(logits: &[f32]) -> (f32, f32) {
+    let max = max(logits);
+    (max, lanes(logits.len(), |sum, i| sum + exp(logits[i] - max)))
+}

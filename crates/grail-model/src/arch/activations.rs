@@ -1,0 +1,75 @@
+//! The intermediate values of one layer, for some rows; allocated once, used for every layer.
+
+use super::layer::Shape;
+
+/// Buffers for up to a fixed number of rows, each `[rows, width]` row-major. A layer fills the
+/// first rows; a backward pass over the same rows finds everything it needs here.
+#[derive(Debug, Default)]
+pub(crate) struct Activations {
+    /// Number of rows the buffers are filled for.
+    rows: usize,
+    /// `rms_norm(x)`, input of q, k, v; `[rows, hidden]`.
+    pub(crate) normed: Vec<f32>,
+    /// `1 / rms(x)`; `[rows]`.
+    pub(crate) inv_rms: Vec<f32>,
+    /// Queries before the head norm, for Qwen3; `[rows, heads * head_dim]`, else empty.
+    pub(crate) q_raw: Vec<f32>,
+    /// Keys before the head norm; `[rows, kv_heads * head_dim]`, else empty.
+    pub(crate) k_raw: Vec<f32>,
+    /// `1 / rms` of each query head; `[rows, heads]`.
+    pub(crate) q_inv_rms: Vec<f32>,
+    /// `1 / rms` of each key head; `[rows, kv_heads]`.
+    pub(crate) k_inv_rms: Vec<f32>,
+    /// Rotated queries; `[rows, heads * head_dim]`.
+    pub(crate) q: Vec<f32>,
+    /// Rotated keys; `[rows, kv_heads * head_dim]`.
+    pub(crate) k: Vec<f32>,
+    /// Values; `[rows, kv_heads * head_dim]`.
+    pub(crate) v: Vec<f32>,
+    /// Output of the attention, input of `o_proj`; `[rows, heads * head_dim]`.
+    pub(crate) attended: Vec<f32>,
+    /// What a projection adds to the residual stream; `[rows, hidden]`.
+    pub(crate) branch: Vec<f32>,
+    /// `rms_norm` of the stream after the attention, input of gate and up; `[rows, hidden]`.
+    pub(crate) mlp_normed: Vec<f32>,
+    /// Its `1 / rms`; `[rows]`.
+    pub(crate) mlp_inv_rms: Vec<f32>,
+    /// `gate_proj`; `[rows, intermediate]`.
+    pub(crate) gate: Vec<f32>,
+    /// `up_proj`; `[rows, intermediate]`.
+    pub(crate) up: Vec<f32>,
+    /// `silu(gate) * up`, input of `down_proj`; `[rows, intermediate]`.
+    pub(crate) gated: Vec<f32>,
+}
+
+impl Activations {
+    /// Sets the number of rows. Memory grows to the largest number seen and is kept.
+    pub(crate) fn resize(&mut self, shape: &Shape, rows: usize) {
+        if rows == self.rows {
+            return;
+        }
+        let Shape { hidden, heads, kv_heads, head_dim, ffn, head_norms, .. } = *shape;
+        let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+        for (buffer, width) in [
+            (&mut self.normed, hidden),
+            (&mut self.inv_rms, 1),
+            (&mut self.q_raw, if head_norms { q } else { 0 }),
+            (&mut self.k_raw, if head_norms { kv } else { 0 }),
+            (&mut self.q_inv_rms, if head_norms { heads } else { 0 }),
+            (&mut self.k_inv_rms, if head_norms { kv_heads } else { 0 }),
+            (&mut self.q, q),
+            (&mut self.k, kv),
+            (&mut self.v, kv),
+            (&mut self.attended, q),
+            (&mut self.branch, hidden),
+            (&mut self.mlp_normed, hidden),
+            (&mut self.mlp_inv_rms, 1),
+            (&mut self.gate, ffn),
+            (&mut self.up, ffn),
+            (&mut self.gated, ffn),
+        ] {
+            buffer.resize(rows * width, 0.0);
+        }
+        self.rows = rows;
+    }
+}

@@ -1,0 +1,191 @@
+//! All layers, the embedding before them and the head after them.
+
+use grail_kernels::{AttentionShape, Kernels, PackedMatrix, RopeTable};
+use grail_ports::model::{ModelError, StopFlag};
+use grail_protocol::constants::{COMPLETION_TOKENS_MAX, PROMPT_TOKENS_MAX};
+use grail_protocol::ids::TokenId;
+
+use super::activations::Activations;
+use super::layer::{Layer, Shape};
+use super::load_layer;
+use super::weights::{LayerWeights, Values, WeightSource};
+use crate::engine::batch::Batch;
+use crate::engine::cache::KvCache;
+use crate::formats::config::ModelConfig;
+use crate::parallel::parallel_map;
+
+/// No sequence of the protocol is longer, so no table need be, whatever a configuration claims.
+const POSITIONS_MAX: usize = (PROMPT_TOKENS_MAX + COMPLETION_TOKENS_MAX) as usize;
+
+/// A loaded model: read-only, shared by threads.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    pub(crate) config: ModelConfig,
+    pub(crate) shape: Shape,
+    pub(crate) layers: Vec<Layer>,
+    /// Weight of the final RMSNorm, `[hidden]`.
+    pub(crate) norm: Vec<f32>,
+    /// LM head, `[vocab, hidden]`.
+    pub(crate) head: PackedMatrix,
+    /// `embed_tokens`, `[vocab, hidden]`; `None` where the head is tied to it.
+    embedding: Option<Values>,
+    /// Most tokens of a sequence.
+    pub(crate) positions_max: usize,
+    pub(crate) rope: RopeTable,
+}
+
+/// Buffers of [`Decoder::forward`], kept between calls.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Residual stream, `[rows, hidden]`; after a forward pass, the input of the final norm.
+    pub(crate) x: Vec<f32>,
+    activations: Activations,
+}
+
+impl Decoder {
+    /// Takes the weights from `source`, whose tensors have the shapes of `config`.
+    pub(crate) fn load(
+        config: &ModelConfig,
+        source: &dyn WeightSource,
+        kernels: &Kernels,
+    ) -> Result<Self, ModelError> {
+        let positions_max = config.max_position_embeddings.min(POSITIONS_MAX);
+        let rope = RopeTable::new(config.head_dim, config.rope_theta, positions_max);
+        let Stem { head, embedding, norm } = load_stem(config, source)?;
+        Ok(Self {
+            config: config.clone(),
+            shape: Shape::new(config),
+            layers: load_layers(config, source, kernels)?,
+            norm,
+            head,
+            embedding,
+            positions_max,
+            rope,
+        })
+    }
+
+    /// Takes other weights of the same shapes.
+    pub(crate) fn reload(
+        &mut self,
+        source: &dyn WeightSource,
+        kernels: &Kernels,
+    ) -> Result<(), ModelError> {
+        let Stem { head, embedding, norm } = load_stem(&self.config, source)?;
+        (self.head, self.embedding, self.norm) = (head, embedding, norm);
+        self.layers = load_layers(&self.config, source, kernels)?;
+        Ok(())
+    }
+
+    /// The sizes the attention kernels need.
+    pub(crate) fn attention_shape(&self) -> AttentionShape {
+        let Shape { heads, kv_heads, head_dim, .. } = self.shape;
+        AttentionShape { heads, kv_heads, head_dim }
+    }
+
+    /// Copies the embedding of each token into `x`, `[tokens, hidden]`. Ids are below `vocab_size`.
+    pub(crate) fn embed(&self, tokens: &[TokenId], x: &mut [f32]) {
+        let hidden = self.shape.hidden;
+        for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(hidden)) {
+            let token = token as usize;
+            match &self.embedding {
+                None => self.head.unpack_row(token, row),
+                Some(Values::F32(values)) => {
+                    row.copy_from_slice(&values[token * hidden..][..hidden]);
+                }
+                Some(Values::Bf16(bits)) => {
+                    for (value, bits) in row.iter_mut().zip(&bits[token * hidden..][..hidden]) {
+                        *value = f32::from_bits(u32::from(*bits) << 16);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the rows of `batch` through all layers, storing their keys and values in `cache`, and
+    /// leaves the residual stream in `scratch.x`.
+    ///
+    /// Rows go through each layer `rows_max` at a time, which bounds the buffers. A row may attend
+    /// to earlier rows of the same batch, so prefill, decoding and scoring are all this function.
+    ///
+    /// # Errors
+    /// [`ModelError::Stopped`], looked at before each layer.
+    pub(crate) fn forward(
+        &self,
+        kernels: &Kernels,
+        batch: &Batch<'_>,
+        cache: &mut KvCache,
+        scratch: &mut Scratch,
+        rows_max: usize,
+        stop: &StopFlag,
+    ) -> Result<(), ModelError> {
+        let (shape, rows) = (&self.shape, batch.len());
+        let Scratch { x, activations: a } = scratch;
+        x.resize(rows * shape.hidden, 0.0);
+        self.embed(&batch.tokens, x);
+        for (layer_idx, layer) in self.layers.iter().enumerate() {
+            if stop.is_stopped() {
+                return Err(ModelError::Stopped);
+            }
+            for start in (0..rows).step_by(rows_max) {
+                let range = start..rows.min(start + rows_max);
+                let x = &mut x[range.start * shape.hidden..range.end * shape.hidden];
+                a.resize(shape, range.len());
+                let positions = &batch.positions[range.clone()];
+                layer.attention_inputs(kernels, shape, x, positions, &self.rope, a);
+                cache.store(layer_idx, batch.stores_of(range.clone()), range.start, &a.k, &a.v);
+                let (k_pool, v_pool) = cache.layer(layer_idx);
+                kernels.attention(
+                    &a.q,
+                    &mut a.attended,
+                    &batch.rows[range],
+                    k_pool,
+                    v_pool,
+                    self.attention_shape(),
+                );
+                layer.add_attention(kernels, x, a);
+                layer.add_mlp(kernels, shape, x, a);
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes the input of the LM head from rows of the residual stream, both `[rows, hidden]`.
+    pub(crate) fn head_input(&self, kernels: &Kernels, x: &[f32], input: &mut [f32]) {
+        kernels.rms_norm(x, &self.norm, self.shape.eps, input, None);
+    }
+
+    /// Computes logits, `[rows, vocab]`, from the input of the LM head.
+    pub(crate) fn logits(&self, kernels: &Kernels, input: &[f32], logits: &mut [f32]) {
+        kernels.linear(input, &self.head, None, logits);
+    }
+}
+
+/// What is outside the layers.
+struct Stem {
+    head: PackedMatrix,
+    embedding: Option<Values>,
+    norm: Vec<f32>,
+}
+
+fn load_stem(config: &ModelConfig, source: &dyn WeightSource) -> Result<Stem, ModelError> {
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let embedding = source.values("model.embed_tokens.weight")?;
+    let (head, embedding) = if config.tie_word_embeddings {
+        (embedding.pack(vocab, hidden), None)
+    } else {
+        (source.values("lm_head.weight")?.pack(vocab, hidden), Some(embedding))
+    };
+    let norm = source.values("model.norm.weight")?.into_f32();
+    Ok(Stem { head, embedding, norm })
+}
+
+/// Loads the layers, several at a time: reading and packing keep a core busy.
+fn load_layers(
+    config: &ModelConfig,
+    source: &dyn WeightSource,
+    kernels: &Kernels,
+) -> Result<Vec<Layer>, ModelError> {
+    let layer_indices: Vec<usize> = (0..config.num_hidden_layers).collect();
+    let load = |&layer_idx: &usize| load_layer(&LayerWeights { config, source, layer_idx });
+    parallel_map(kernels, &layer_indices, &load).into_iter().collect()
+}

@@ -1,0 +1,111 @@
+//! Chooses the next token of each row.
+
+use grail_kernels::{Kernels, RaceKey, RaceOutcome};
+use grail_ports::model::{ModelError, Sampling};
+use grail_protocol::ids::TokenId;
+
+use super::head::not_finite;
+
+/// Chooses one token for each row of `logits` (`[rows, vocab]`) into `tokens`. `keys` and `steps`
+/// (0-based completion steps) are the rows'.
+pub(super) fn choose(
+    kernels: &Kernels,
+    logits: &[f32],
+    vocab: usize,
+    sampling: Sampling,
+    keys: &[RaceKey],
+    steps: &[u32],
+    tokens: &mut [TokenId],
+) -> Result<(), ModelError> {
+    match sampling {
+        Sampling::Greedy => {
+            kernels.greedy(logits, vocab, tokens).map_err(not_finite)?;
+            Ok(())
+        }
+        Sampling::Race { temperature } => {
+            race(kernels, logits, vocab, temperature, keys, steps, tokens)
+        }
+        Sampling::TopP { temperature, top_p } => {
+            let mut kept = logits.to_vec();
+            for row in kept.chunks_exact_mut(vocab) {
+                keep_top_p(row, temperature, top_p);
+            }
+            race(kernels, &kept, vocab, temperature, keys, steps, tokens)
+        }
+    }
+}
+
+fn race(
+    kernels: &Kernels,
+    logits: &[f32],
+    vocab: usize,
+    temperature: f32,
+    keys: &[RaceKey],
+    steps: &[u32],
+    tokens: &mut [TokenId],
+) -> Result<(), ModelError> {
+    let mut outcomes = vec![RaceOutcome::default(); tokens.len()];
+    kernels
+        .race(logits, vocab, keys, steps, temperature, None, &mut outcomes)
+        .map_err(not_finite)?;
+    for (token, outcome) in tokens.iter_mut().zip(&outcomes) {
+        *token = outcome.winner;
+    }
+    Ok(())
+}
+
+/// Puts every logit outside the most likely `top_p` mass to minus infinity. Of equal logits the
+/// lower id counts as more likely. At least one is kept.
+fn keep_top_p(logits: &mut [f32], temperature: f32, top_p: f32) {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&left, &right| {
+        logits[right].total_cmp(&logits[left]).then_with(|| left.cmp(&right))
+    });
+    let max = logits[order[0]];
+    // f64 and the platform's `exp`: this mode is outside the protocol and its bits bind nobody.
+    let mass = |idx: usize| (f64::from(logits[idx] - max) / f64::from(temperature)).exp();
+    let total: f64 = order.iter().map(|&idx| mass(idx)).sum();
+    let mut sum = 0.0;
+    let kept = order.iter().take_while(|&&idx| {
+        let enough = sum >= f64::from(top_p) * total;
+        sum += mass(idx);
+        !enough
+    });
+    let n_kept = kept.count().max(1);
+    for &idx in &order[n_kept..] {
+        logits[idx] = f32::NEG_INFINITY;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn top_p_keeps_the_fewest_tokens_that_reach_the_mass() {
+        // Probabilities 0.1, 0.2, 0.3, 0.4.
+        let logits = [1.0f32, 2.0, 3.0, 4.0].map(f32::ln);
+        for (top_p, kept) in
+            [(0.1, vec![3]), (0.39, vec![3]), (0.5, vec![2, 3]), (1.0, vec![0, 1, 2, 3])]
+        {
+            let mut row = logits;
+            keep_top_p(&mut row, 1.0, top_p);
+            let left: Vec<usize> = (0..4).filter(|&idx| row[idx].is_finite()).collect();
+            assert_eq!(left, kept, "top_p {top_p}");
+        }
+    }
+
+    #[test]
+    fn equal_logits_are_kept_from_the_lowest_id() {
+        let mut row = [0.0; 4];
+        keep_top_p(&mut row, 1.0, 0.5);
+        assert_eq!(row, [0.0, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    }
+
+    #[test]
+    fn a_low_temperature_keeps_one_token() {
+        let mut row = [1.0, 1.5, 0.0];
+        keep_top_p(&mut row, 0.01, 0.99);
+        assert_eq!(row, [f32::NEG_INFINITY, 1.5, f32::NEG_INFINITY]);
+    }
+}

@@ -1,0 +1,123 @@
+//! Writes models that no training has seen: random weights, or another model's with noise.
+
+use std::path::Path;
+
+use grail_ports::model::ModelError;
+
+use crate::folder::{SMALL_FILES, unloadable, unwritable};
+use crate::formats::config::{CONFIG_FILE, ModelConfig};
+use crate::formats::safetensors::{SafetensorsWriter, TensorSource, TensorSpec, WEIGHTS_FILE};
+use crate::formats::{Dtype, FormatError, write_bytes, write_file, write_folder};
+use crate::noise::Normal;
+
+/// Standard deviation of fresh weights, that of GPT-2 and of Hugging Face's `initializer_range`.
+const INIT_STD: f32 = 0.02;
+
+/// Writes `config.json` and random bf16 weights, a function of `config` and `seed`, into the folder
+/// `dir`, which is made if it is not there. The tokenizer's files are the caller's.
+///
+/// Matrices are normal with deviation 0.02; those that write to the residual stream are divided by
+/// the square root of the number of branches, so that the stream's variance does not grow with
+/// depth (Radford et al. 2019). Norm weights are 1, biases 0.
+///
+/// # Errors
+/// [`ModelError::Unwritable`].
+pub fn initialise(config: &ModelConfig, seed: u64, dir: &Path) -> Result<(), ModelError> {
+    let config = ModelConfig { torch_dtype: Dtype::BF16, ..config.clone() };
+    let tensors = config.tensors().into_iter();
+    let specs = tensors.map(|(name, shape)| TensorSpec { name, dtype: Dtype::BF16, shape });
+    let branches = 2.0 * config.num_hidden_layers as f32;
+    let write = || {
+        std::fs::create_dir_all(dir).map_err(FormatError::io("create", dir))?;
+        write_tensors(&dir.join(WEIGHTS_FILE), specs.collect(), |spec| {
+            Ok(fresh_values(spec, seed, branches))
+        })?;
+        write_bytes(&dir.join(CONFIG_FILE), config.to_json().as_bytes())
+    };
+    write().map_err(|error| unwritable(dir, &error))
+}
+
+fn fresh_values(spec: &TensorSpec, seed: u64, branches: f32) -> Vec<f32> {
+    let count = spec.shape.iter().product();
+    if spec.name.ends_with("bias") {
+        return vec![0.0; count];
+    }
+    if spec.shape.len() == 1 {
+        return vec![1.0; count];
+    }
+    let residual = ["o_proj.weight", "down_proj.weight"];
+    let std = if residual.iter().any(|name| spec.name.ends_with(name)) {
+        INIT_STD / branches.sqrt()
+    } else {
+        INIT_STD
+    };
+    let mut normal = Normal::new("grail-model/init", seed, &spec.name);
+    (0..count).map(|_| std * normal.draw()).collect()
+}
+
+/// Copies the model folder `source` to the new folder `out` with every weight `w` replaced by
+/// `w * (1 + relative_noise * z)`, `z` standard normal, a function of `seed`. Each tensor is rounded
+/// to the type it is stored in.
+///
+/// # Errors
+/// [`ModelError::BadRequest`] for noise that is not a number from 0 to 1,
+/// [`ModelError::Unloadable`], [`ModelError::Unwritable`].
+pub fn perturb(
+    source: &Path,
+    out: &Path,
+    relative_noise: f32,
+    seed: u64,
+) -> Result<(), ModelError> {
+    if !(0.0..=1.0).contains(&relative_noise) {
+        let text = format!("relative noise {relative_noise} is not a number from 0 to 1");
+        return Err(ModelError::BadRequest(text));
+    }
+    let load = || {
+        let config = ModelConfig::load(source)?;
+        let weights = TensorSource::open(source)?;
+        weights.check(&config)?;
+        let specs: Result<Vec<TensorSpec>, FormatError> = config
+            .tensors()
+            .into_iter()
+            .map(|(name, shape)| {
+                let dtype = weights.tensor(&name)?.dtype;
+                Ok(TensorSpec { name, dtype, shape })
+            })
+            .collect();
+        Ok((weights, specs?))
+    };
+    let (weights, specs) = load().map_err(|error| unloadable(&error))?;
+    write_folder(out, |folder| {
+        for name in SMALL_FILES.into_iter().filter(|name| source.join(name).exists()) {
+            let path = source.join(name);
+            let bytes = std::fs::read(&path).map_err(FormatError::io("read", &path))?;
+            write_bytes(&folder.join(name), &bytes)?;
+        }
+        write_tensors(&folder.join(WEIGHTS_FILE), specs, |spec| {
+            let mut values = weights.to_f32(&spec.name)?;
+            let mut normal = Normal::new("grail-model/perturb", seed, &spec.name);
+            for value in &mut values {
+                *value *= 1.0 + relative_noise * normal.draw();
+            }
+            Ok(values)
+        })
+    })
+    .map_err(|error| unwritable(out, &error))
+}
+
+/// Writes a safetensors file whose values are made one tensor at a time.
+fn write_tensors(
+    path: &Path,
+    specs: Vec<TensorSpec>,
+    mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, FormatError>,
+) -> Result<(), FormatError> {
+    write_file(path, |sink| {
+        let write_error = || FormatError::io("write", path);
+        let mut writer = SafetensorsWriter::new(sink, specs, &[]).map_err(write_error())?;
+        while let Some(spec) = writer.next_tensor() {
+            let bytes = spec.dtype.encode(&values(spec)?);
+            writer.push(&bytes).map_err(write_error())?;
+        }
+        writer.finish().map(drop).map_err(write_error())
+    })
+}

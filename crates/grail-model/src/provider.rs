@@ -1,0 +1,203 @@
+//! The ports' model: an engine with its tokenizer, loaded once for all roles of a process.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use grail_kernels::{Isa, Kernels};
+use grail_ports::environment::ChatMessage;
+use grail_ports::model::{
+    Completion, GenerateRequest, Model, ModelError, ModelInfo, ModelProvider, Score, ScoreRequest,
+    StopFlag, Trainer,
+};
+use grail_protocol::constants::NUMERICS_EXACT;
+use grail_protocol::ids::{Digest, TokenId};
+
+use crate::chat::{self, ChatTemplate};
+use crate::engine::{Engine, EngineConfig};
+use crate::folder::{folder_digest, unloadable};
+use crate::tokenizer::Tokenizer;
+use crate::train::{ModelTrainer, TrainerConfig};
+
+/// How models are run. None of it changes a bit of what they compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProviderConfig {
+    /// Threads that compute, the calling one included; at least 1.
+    pub threads: usize,
+    /// Instruction set; the CPU's best where `None`.
+    pub isa: Option<Isa>,
+    /// Bounds of generation and scoring.
+    pub engine: EngineConfig,
+    /// Bounds of training.
+    pub trainer: TrainerConfig,
+}
+
+impl Default for ProviderConfig {
+    /// All cores, the best instruction set, the default bounds.
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            isa: None,
+            engine: EngineConfig::default(),
+            trainer: TrainerConfig::default(),
+        }
+    }
+}
+
+/// Loads models. Roles that ask for equal checkpoints get the same one, whatever its folder.
+#[derive(Debug)]
+pub struct Provider {
+    kernels: Kernels,
+    config: ProviderConfig,
+    /// Loaded models by checkpoint digest. An entry whose model was dropped is dead.
+    loaded: Mutex<HashMap<Digest, Weak<LocalModel>>>,
+}
+
+impl Provider {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`ModelError::BadRequest`] for a thread count or an instruction set this machine cannot
+    /// give.
+    pub fn new(config: ProviderConfig) -> Result<Self, ModelError> {
+        let isa = config.isa.unwrap_or_else(Isa::detect);
+        let kernels = Kernels::with_isa(isa, config.threads)
+            .map_err(|error| ModelError::BadRequest(error.to_string()))?;
+        tracing::info!(isa = %isa, threads = config.threads, "started the kernels");
+        Ok(Self { kernels, config, loaded: Mutex::default() })
+    }
+
+    /// Returns the kernels that all models of this provider share.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// As [`ModelProvider::load`], with the concrete type.
+    ///
+    /// # Errors
+    /// As [`ModelProvider::load`].
+    pub fn load_model(&self, dir: &Path) -> Result<Arc<LocalModel>, ModelError> {
+        let digest = folder_digest(dir)?;
+        // Held while loading, so that two roles do not load the same weights side by side.
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = loaded.get(&digest).and_then(Weak::upgrade) {
+            tracing::debug!(dir = %dir.display(), %digest, "the model is loaded already");
+            return Ok(model);
+        }
+        loaded.retain(|_, model| model.strong_count() > 0);
+        let model = LocalModel::load(dir, digest, self.kernels.clone(), self.config.engine)?;
+        let model = Arc::new(model);
+        loaded.insert(digest, Arc::downgrade(&model));
+        let parameters = model.info.parameters;
+        tracing::info!(dir = %dir.display(), %digest, parameters, "loaded a model");
+        Ok(model)
+    }
+}
+
+impl ModelProvider for Provider {
+    fn load(&self, dir: &Path) -> Result<Arc<dyn Model>, ModelError> {
+        Ok(self.load_model(dir)?)
+    }
+
+    fn trainer(&self, dir: &Path) -> Result<Box<dyn Trainer>, ModelError> {
+        Ok(Box::new(ModelTrainer::load(dir, self.kernels.clone(), self.config.trainer)?))
+    }
+}
+
+/// A model of this process.
+#[derive(Debug)]
+pub struct LocalModel {
+    info: ModelInfo,
+    engine: Engine,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+}
+
+impl LocalModel {
+    fn load(
+        dir: &Path,
+        checkpoint_digest: Digest,
+        kernels: Kernels,
+        config: EngineConfig,
+    ) -> Result<Self, ModelError> {
+        let tokenizer = Tokenizer::load(dir).map_err(|error| unloadable(&error))?;
+        let template = ChatTemplate::load(dir).map_err(|error| unloadable(&error))?;
+        let eos_token_ids = tokenizer.eos_token_ids().to_vec();
+        if eos_token_ids.is_empty() {
+            return Err(ModelError::Unloadable(format!(
+                "{} names no token that ends a completion; add eos_token_id to config.json",
+                dir.display()
+            )));
+        }
+        let engine = Engine::load(dir, eos_token_ids.clone(), kernels, config)?;
+        let model = engine.model_config();
+        tokenizer.check(model, dir).map_err(|error| unloadable(&error))?;
+        let bounded = |size: usize| u32::try_from(size).expect("config.json bounds every size");
+        let info = ModelInfo {
+            architecture: model.architecture.class_name().to_owned(),
+            parameters: model.n_parameters(),
+            hidden_size: bounded(model.hidden_size),
+            vocab_size: bounded(model.vocab_size),
+            max_position_embeddings: bounded(engine.positions_max()),
+            eos_token_ids,
+            checkpoint_digest,
+            tokenizer_digest: Digest(tokenizer.digest()),
+            numerics: NUMERICS_EXACT.to_owned(),
+        };
+        Ok(Self { info, engine, tokenizer, template })
+    }
+
+    /// Returns the engine, for measurements that the port has no word for.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Returns the tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+}
+
+impl Model for LocalModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn render(&self, messages: &[ChatMessage]) -> Result<Vec<TokenId>, ModelError> {
+        let messages: Vec<chat::ChatMessage> = messages
+            .iter()
+            .map(|message| chat::ChatMessage::new(message.role.as_str(), message.content.clone()))
+            .collect();
+        let text = self
+            .template
+            .render(&messages, true)
+            .map_err(|error| ModelError::BadRequest(error.to_string()))?;
+        self.encode(&text)
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<TokenId>, ModelError> {
+        // A template writes the special tokens itself.
+        self.tokenizer
+            .encode(text, false)
+            .map_err(|error| ModelError::BadRequest(error.to_string()))
+    }
+
+    fn decode(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
+        self.tokenizer
+            .decode(tokens, true)
+            .map_err(|error| ModelError::BadRequest(error.to_string()))
+    }
+
+    fn generate(
+        &self,
+        requests: &[GenerateRequest],
+        stop: &StopFlag,
+        on_group: &mut dyn FnMut(usize, Vec<Completion>),
+    ) -> Result<(), ModelError> {
+        self.engine.generate(requests, stop, on_group)
+    }
+
+    fn score(&self, requests: &[ScoreRequest], stop: &StopFlag) -> Result<Vec<Score>, ModelError> {
+        self.engine.score(requests, stop)
+    }
+}

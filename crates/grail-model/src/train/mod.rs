@@ -1,0 +1,278 @@
+//! Trains a model: exact gradients, AdamW, checkpoints that anyone can reproduce.
+//!
+//! Masters are f32. The forward pass computes with the masters rounded to bf16, which is what an
+//! export writes and what miners and validators load; so a log-probability here is theirs, bit for
+//! bit, and an importance ratio before the first update is exactly 1. The gradient is taken at the
+//! rounded weights and applied to the masters (straight through), which keeps updates that are
+//! smaller than a bf16 step.
+
+mod loss_head;
+mod micro_batch;
+mod parameters;
+mod state;
+mod workspace;
+
+use std::path::Path;
+
+use grail_kernels::{AdamW, Kernels};
+use grail_ports::model::{
+    LossGradient, ModelError, OptimizerConfig, StepStats, StopFlag, Trainer, TrainingSequence,
+};
+use grail_protocol::ids::Digest;
+
+use self::loss_head::LossHead;
+use self::micro_batch::MicroBatch;
+use self::parameters::{Layout, Masters};
+use self::workspace::{Pass, Transposed, Workspace};
+use crate::arch::{Decoder, WeightSource};
+use crate::engine::{Head, check_sequence};
+use crate::folder::{CompanionFiles, unloadable};
+use crate::formats::config::ModelConfig;
+use crate::formats::safetensors::TensorSource;
+
+pub use self::parameters::Precision;
+
+/// Bounds and choices of a trainer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainerConfig {
+    /// Most tokens in one micro-batch, at least 1; a longer sequence is one of its own. Bounds the
+    /// memory of activations. Changes the order of sums, so it is part of what makes a run
+    /// reproducible.
+    pub micro_batch_tokens: usize,
+    /// What the forward pass computes with.
+    pub precision: Precision,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self { micro_batch_tokens: 2048, precision: Precision::Bf16 }
+    }
+}
+
+/// A model in training. See [`Trainer`] for the contract of its methods.
+pub struct ModelTrainer {
+    kernels: Kernels,
+    config: TrainerConfig,
+    companions: CompanionFiles,
+    layout: Layout,
+    masters: Vec<f32>,
+    grads: Vec<f32>,
+    exp_avg: Vec<f32>,
+    exp_avg_sq: Vec<f32>,
+    /// Steps applied so far.
+    step: u64,
+    /// Whether `grads` holds anything.
+    accumulated: bool,
+    /// The weights of the forward pass, made from the masters after each step.
+    decoder: Decoder,
+    transposed: Transposed,
+    workspace: Workspace,
+    head: Head,
+    loss_head: LossHead,
+}
+
+impl std::fmt::Debug for ModelTrainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ModelTrainer({} parameters, step {})", self.layout.len(), self.step)
+    }
+}
+
+impl ModelTrainer {
+    /// Starts training from the model folder `dir`. Everything that an export copies is read now,
+    /// so the folder may go away afterwards.
+    ///
+    /// # Errors
+    /// [`ModelError::Unloadable`] naming the file.
+    pub fn load(dir: &Path, kernels: Kernels, config: TrainerConfig) -> Result<Self, ModelError> {
+        if config.micro_batch_tokens == 0 {
+            return Err(ModelError::BadRequest("micro_batch_tokens is 0; set at least 1".into()));
+        }
+        let model = ModelConfig::load(dir).map_err(|error| unloadable(&error))?;
+        let weights = TensorSource::open(dir).map_err(|error| unloadable(&error))?;
+        weights.check(&model).map_err(|error| unloadable(&error))?;
+        let companions = CompanionFiles::read(dir).map_err(|error| unloadable(&error))?;
+        let layout = Layout::new(&model);
+        let mut masters = Vec::with_capacity(layout.len());
+        for tensor in layout.tensors() {
+            masters.extend(weights.values(&tensor.name)?.into_f32());
+        }
+        let precision = config.precision;
+        let decoder = Decoder::load(
+            &model,
+            &Masters { layout: &layout, values: &masters, precision },
+            &kernels,
+        )?;
+        let zeros = || vec![0.0; layout.len()];
+        Ok(Self {
+            config,
+            companions,
+            grads: zeros(),
+            exp_avg: zeros(),
+            exp_avg_sq: zeros(),
+            step: 0,
+            accumulated: false,
+            transposed: Transposed::new(&decoder, &kernels),
+            workspace: Workspace::default(),
+            head: Head::new(&decoder),
+            loss_head: LossHead::default(),
+            kernels,
+            layout,
+            masters,
+            decoder,
+        })
+    }
+
+    /// Returns the gradient accumulated for the tensor called `name`, row-major, if there is one.
+    pub fn gradient(&self, name: &str) -> Option<&[f32]> {
+        self.layout.tensor(name).map(|tensor| &self.grads[tensor.range.clone()])
+    }
+
+    /// Returns the master values of the tensor called `name`, row-major, if there is one.
+    pub fn master(&self, name: &str) -> Option<&[f32]> {
+        self.layout.tensor(name).map(|tensor| &self.masters[tensor.range.clone()])
+    }
+
+    /// Replaces the master values of the tensor called `name`.
+    ///
+    /// # Errors
+    /// [`ModelError::BadRequest`] if there is no such tensor or the number of values differs.
+    pub fn set_master(&mut self, name: &str, values: &[f32]) -> Result<(), ModelError> {
+        match self.layout.tensor(name) {
+            Some(tensor) if tensor.range.len() == values.len() => {
+                self.masters[tensor.range.clone()].copy_from_slice(values);
+                self.reload_weights()
+            }
+            Some(tensor) => Err(ModelError::BadRequest(format!(
+                "tensor {name:?} has {} values, got {}",
+                tensor.range.len(),
+                values.len()
+            ))),
+            None => Err(ModelError::BadRequest(format!("the model has no tensor {name:?}"))),
+        }
+    }
+
+    /// Returns the number of optimiser steps applied.
+    pub fn step_count(&self) -> u64 {
+        self.step
+    }
+
+    fn reload_weights(&mut self) -> Result<(), ModelError> {
+        let Self { layout, masters, config, decoder, kernels, .. } = self;
+        let masters = Masters { layout, values: masters, precision: config.precision };
+        decoder.reload(&masters, kernels)?;
+        self.transposed = Transposed::new(&self.decoder, &self.kernels);
+        Ok(())
+    }
+
+    fn clear_gradients(&mut self) {
+        self.grads.fill(0.0);
+        self.accumulated = false;
+    }
+
+    fn accumulate_micro_batch(
+        &mut self,
+        first_idx: usize,
+        sequences: &[TrainingSequence],
+        loss: &mut LossGradient<'_>,
+        stop: &StopFlag,
+    ) -> Result<(), ModelError> {
+        let Self {
+            kernels, decoder, transposed, layout, workspace, head, loss_head, grads, ..
+        } = self;
+        let batch = MicroBatch::new(sequences);
+        let slots = &layout.slots;
+        let pass = Pass { kernels, decoder, transposed, slots, batch: &batch, stop };
+        workspace.forward(&pass)?;
+        let logprobs = loss_head::logprobs(&pass, &workspace.x, head)?;
+        let mut derivatives = Vec::with_capacity(logprobs.len());
+        for (offset, range) in batch.target_ranges.iter().enumerate() {
+            let of_sequence = loss(first_idx + offset, &logprobs[range.clone()]);
+            if of_sequence.len() != range.len() {
+                return Err(ModelError::BadRequest(format!(
+                    "the loss of sequence {} has {} derivatives for {} completion tokens",
+                    first_idx + offset,
+                    of_sequence.len(),
+                    range.len()
+                )));
+            }
+            derivatives.extend(of_sequence);
+        }
+        // A group whose rewards are all equal has no advantage: nothing to propagate.
+        if derivatives.iter().all(|derivative| *derivative == 0.0) {
+            return Ok(());
+        }
+        loss_head.backward(&pass, &derivatives, workspace, grads)?;
+        workspace.backward(&pass, grads)
+    }
+
+    /// The global norm of the gradient. Parts are summed in f32 by rule 3, and joined in f64 in
+    /// order: a single f32 chain over all parameters would lose the small ones.
+    fn gradient_norm(&self) -> f32 {
+        const PART: usize = 1 << 16;
+        let parts = self.grads.chunks(PART);
+        parts.map(|part| f64::from(self.kernels.sum_squares(part))).sum::<f64>().sqrt() as f32
+    }
+}
+
+impl Trainer for ModelTrainer {
+    /// An error drops all gradients accumulated since the last step: half a batch is no batch.
+    fn accumulate(
+        &mut self,
+        sequences: &[TrainingSequence],
+        loss: &mut LossGradient<'_>,
+        stop: &StopFlag,
+    ) -> Result<(), ModelError> {
+        for sequence in sequences {
+            check_sequence(&sequence.tokens, sequence.prompt_len, &self.decoder)?;
+        }
+        self.accumulated = true;
+        for range in micro_batch::plan(sequences, self.config.micro_batch_tokens) {
+            let part = &sequences[range.clone()];
+            let result = self.accumulate_micro_batch(range.start, part, loss, stop);
+            if result.is_err() {
+                self.clear_gradients();
+                return result;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, config: &OptimizerConfig) -> Result<StepStats, ModelError> {
+        let grad_norm = self.gradient_norm();
+        if !grad_norm.is_finite() {
+            tracing::warn!(step = self.step, "the gradient is not finite, no step is taken");
+            self.clear_gradients();
+            return Ok(StepStats { grad_norm, applied: false });
+        }
+        if grad_norm > config.grad_clip {
+            self.kernels.scale(&mut self.grads, config.grad_clip / grad_norm);
+        }
+        self.step += 1;
+        let settings = AdamW {
+            lr: config.lr,
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            weight_decay: config.weight_decay,
+            step: self.step,
+        };
+        let Self { kernels, masters, grads, exp_avg, exp_avg_sq, .. } = self;
+        kernels.adamw(masters, grads, exp_avg, exp_avg_sq, settings);
+        self.clear_gradients();
+        self.reload_weights()?;
+        tracing::debug!(step = self.step, grad_norm, "applied an optimiser step");
+        Ok(StepStats { grad_norm, applied: true })
+    }
+
+    fn export(&self, dir: &Path) -> Result<Digest, ModelError> {
+        state::export(self, dir)
+    }
+
+    fn save_state(&self, dir: &Path) -> Result<(), ModelError> {
+        state::save(self, dir)
+    }
+
+    fn load_state(&mut self, dir: &Path) -> Result<(), ModelError> {
+        state::load(self, dir)
+    }
+}

@@ -1,0 +1,147 @@
+//! The names of all metrics, and what they mean.
+//!
+//! Dashboards read these names. One that exists is never given another meaning; those that the
+//! reference has too (`mining/…`, `weights/…`) mean what they mean there.
+
+/// How a metric's value moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The newest value.
+    Gauge,
+    /// A sum since the process started; it never falls.
+    Counter,
+}
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $metric:ident = $kind:ident $name:literal,)+) => {
+        /// A metric; the closed set.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Metric {
+            $($(#[doc = $help])+ $metric,)+
+        }
+
+        impl Metric {
+            /// Every metric, in the order in which they are shown.
+            pub const ALL: &[Self] = &[$(Self::$metric,)+];
+
+            /// Returns the name, `/`-separated.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$metric => $name,)+ }
+            }
+
+            /// Returns how the value moves.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$metric => Kind::$kind,)+ }
+            }
+
+            /// Returns what the value is, in one line.
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$metric => concat!($($help),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+// A macro, because name, kind and meaning of each metric belong in one place and a table that is
+// matched by hand three times would drift apart.
+metrics! {
+    /// Newest block that the role has seen.
+    ChainBlock = Gauge "chain/block",
+    /// Window of the newest block.
+    ChainWindow = Gauge "chain/window",
+    /// Window of the checkpoint in use.
+    CheckpointWindow = Gauge "checkpoint/window",
+    /// Seconds of the last load of a checkpoint.
+    CheckpointLoad = Gauge "profiling/checkpoint_load",
+
+    /// Groups generated.
+    MiningGroups = Counter "mining/groups",
+    /// Completion tokens generated.
+    MiningTokens = Counter "mining/tokens",
+    /// Mean reward of the last group, as the miner sees it.
+    MiningRewardMean = Gauge "mining/reward_mean",
+    /// Files uploaded.
+    MiningUploads = Counter "mining/successful_uploads",
+    /// Rollouts uploaded.
+    MiningUploadedRollouts = Counter "mining/uploaded_rollouts",
+    /// Bytes of the last file.
+    MiningFileBytes = Gauge "mining/file_bytes",
+    /// Completion tokens per second of generation, over the last file.
+    MiningTokensPerSec = Gauge "mining/tokens_per_sec",
+    /// Windows without an upload.
+    MiningSkippedWindows = Counter "mining/skipped_windows",
+
+    /// Miners with a file in the last window.
+    MinersActive = Gauge "miner_sampling/miners_active",
+    /// Miners judged in the last window.
+    MinersSelected = Gauge "miner_sampling/miners_selected",
+    /// Windows validated.
+    ValidationWindows = Counter "validation/windows",
+    /// Rollouts accepted in the last window, over all miners.
+    WindowValidRollouts = Gauge "validation/active_miners/window_valid_rollouts",
+    /// Mean reward of the rollouts accepted in the last window, as recomputed.
+    ValidationRewardMean = Gauge "validation/reward_mean",
+    /// Files rejected, by reason.
+    FileRejected = Counter "validation/file_rejected",
+    /// Seconds of the last verification of a file.
+    RolloutVerification = Gauge "profiling/rollout_verification",
+
+    /// Whether the miner's last file was rejected (1) or not (0).
+    MinerHadFailure = Gauge "miner/had_failure",
+    /// Rollouts in the miner's files.
+    MinerRollouts = Counter "miner/rollouts",
+    /// Rollouts of the miner that were checked.
+    MinerCheckedRollouts = Counter "miner/checked_rollouts",
+    /// Rollouts of the miner that were accepted.
+    MinerAcceptedRollouts = Counter "miner/accepted_rollouts",
+    /// Mean reward of the rollouts accepted from the miner's last file, as recomputed.
+    MinerRewardMean = Gauge "miner/reward_mean",
+
+    /// Miners with a weight above 0.
+    WeightedMiners = Gauge "weights/submission/successful_miners_count",
+    /// Weight that was last set for the miner.
+    Weight = Gauge "weights/weight",
+    /// Block that includes the last weights.
+    WeightsBlock = Gauge "weights/submission/block",
+    /// Weights set.
+    WeightsSubmissions = Counter "weights/submission/successful",
+    /// Attempts to set weights that failed.
+    WeightsFailures = Counter "weights/submission/failed",
+
+    /// Window whose rollouts were last trained on.
+    TrainingWindow = Gauge "training/window",
+    /// Optimiser steps.
+    TrainingSteps = Counter "training/optimizer_steps",
+    /// Rollouts trained on.
+    TrainingRollouts = Counter "training/rollouts",
+    /// Tokens trained on.
+    TrainingTokens = Counter "training/tokens",
+    /// Mean loss over the last window.
+    TrainingLoss = Gauge "training/epoch_loss",
+    /// Mean gradient norm before clipping, over the last window.
+    TrainingGradNorm = Gauge "training/batch/grad_norm",
+    /// Mean reward of the rollouts of the last window.
+    TrainingRewardMean = Gauge "training/batch/reward_mean",
+    /// Largest absolute log ratio at the first step of the last window, nats; 0 if exact.
+    TrainingFirstLogRatio = Gauge "training/batch/first_log_ratio_max",
+    /// Seconds of training on the last window.
+    TrainingDuration = Gauge "training/epoch_duration",
+    /// Tokens per second of training, over the last window.
+    TrainingTokensPerSec = Gauge "training/tokens_per_sec",
+
+    /// Share of held-out problems solved by one sampled answer, 0 to 1.
+    EvalPassAt1 = Gauge "eval/pass@1",
+    /// Problems of the last evaluation.
+    EvalProblems = Gauge "eval/tasks",
+    /// Window of the checkpoint that was last evaluated.
+    EvalCheckpoint = Gauge "eval/checkpoint_window",
+    /// Seconds of the last evaluation.
+    EvalDuration = Gauge "profiling/eval_duration",
+
+    /// Full checkpoints published.
+    UploadsFull = Counter "profiling/upload_worker/uploads/full",
+    /// Window of the checkpoint that was last published.
+    UploadCheckpoint = Gauge "profiling/upload_worker/checkpoint_window",
+    /// Bytes of the checkpoint that was last published.
+    UploadBytes = Gauge "profiling/upload_worker/total_bytes",
+}

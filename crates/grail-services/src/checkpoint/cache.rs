@@ -1,0 +1,124 @@
+//! A folder of verified checkpoints: a file enters only with the digest that the trainer signed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use grail_protocol::checkpoint::{CHECKPOINT_FILES, CheckpointMetadata, open_metadata};
+use grail_protocol::constants::CHECKPOINT_METADATA_BYTES_MAX;
+use grail_protocol::ids::{Digest, Hotkey, Window};
+use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
+use sha2::Digest as _;
+
+use super::CheckpointError;
+use crate::state::{self, disk};
+
+/// Largest `manifest.sig`, bytes: 128 digits and some white space.
+pub const MANIFEST_SIGNATURE_BYTES_MAX: u64 = 1024;
+
+/// Returns the most bytes that a file of a checkpoint may have.
+pub fn file_bytes_max(name: &str) -> u64 {
+    match name {
+        "model.safetensors" => 64 << 30,
+        "tokenizer.json" => 256 << 20,
+        _ => 16 << 20,
+    }
+}
+
+/// The two small files that say what a checkpoint is, as they were published.
+#[derive(Clone)]
+pub struct SignedFiles {
+    /// `metadata.json`.
+    pub metadata: Bytes,
+    /// `manifest.sig`.
+    pub signature: Bytes,
+}
+
+/// Cached checkpoints of one role. All methods block.
+#[derive(Clone, Debug)]
+pub struct CheckpointCache {
+    folder: PathBuf,
+}
+
+impl CheckpointCache {
+    /// Uses `folder`, which need not exist.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Returns where the files of a checkpoint lie, if they do.
+    pub fn dir(&self, checkpoint: Window) -> PathBuf {
+        self.folder.join(format!("checkpoint-{checkpoint}"))
+    }
+
+    /// Returns the metadata of a cached checkpoint if every byte of it is what `trainer` signed.
+    pub fn verified(&self, checkpoint: Window, trainer: Hotkey) -> Option<CheckpointMetadata> {
+        let dir = self.dir(checkpoint);
+        let read = |name: &str, max| state::read_file(&dir.join(name), max).ok().flatten();
+        let metadata = read(METADATA_FILE, CHECKPOINT_METADATA_BYTES_MAX)?;
+        let signature = read(MANIFEST_SIGNATURE_FILE, MANIFEST_SIGNATURE_BYTES_MAX)?;
+        let metadata = open_metadata(&metadata, &signature, trainer, checkpoint).ok()?;
+        let intact = |(name, digest): (&String, &Digest)| {
+            file_digest(&dir.join(name)).is_ok_and(|found| found == *digest)
+        };
+        metadata.file_manifest.iter().all(intact).then_some(metadata)
+    }
+
+    /// Replaces the cached checkpoint with `files`, whose digests were checked.
+    pub fn install(
+        &self,
+        checkpoint: Window,
+        signed: &SignedFiles,
+        files: &BTreeMap<String, Bytes>,
+    ) -> Result<(), CheckpointError> {
+        state::write_folder(&self.dir(checkpoint), |dir: &Path| {
+            std::fs::create_dir_all(dir).map_err(disk("make", dir))?;
+            let small = [(METADATA_FILE, &signed.metadata), (MANIFEST_SIGNATURE_FILE, &signed.signature)];
+            let large = files.iter().map(|(name, bytes)| (name.as_str(), bytes));
+            for (name, bytes) in small.into_iter().chain(large) {
+                let path = dir.join(name);
+                std::fs::write(&path, bytes).map_err(disk("write", &path))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes all but the newest `keep` checkpoints, and what crashes left behind.
+    pub fn retain(&self, keep: usize) -> Result<(), CheckpointError> {
+        let mut windows = Vec::new();
+        for name in state::names_in(&self.folder)? {
+            match parse(&name) {
+                Some(window) => windows.push(window),
+                None => state::remove_folder(&self.folder.join(name))?,
+            }
+        }
+        windows.sort_unstable();
+        let surplus = windows.len().saturating_sub(keep);
+        for window in &windows[..surplus] {
+            state::remove_folder(&self.dir(*window))?;
+        }
+        Ok(())
+    }
+}
+
+fn parse(name: &str) -> Option<Window> {
+    Window::from_start(name.strip_prefix("checkpoint-")?.parse().ok()?).ok()
+}
+
+/// Returns the SHA-256 of a file.
+pub fn file_digest(path: &Path) -> Result<Digest, state::StateError> {
+    let mut file = File::open(path).map_err(disk("read", path))?;
+    let mut hasher = sha2::Sha256::new();
+    io::copy(&mut file, &mut hasher).map_err(disk("read", path))?;
+    Ok(Digest(hasher.finalize().into()))
+}
+
+/// Returns the SHA-256 of each file of the checkpoint in `dir`, by name.
+pub fn manifest_of(dir: &Path) -> Result<BTreeMap<String, Digest>, state::StateError> {
+    CHECKPOINT_FILES
+        .into_iter()
+        .map(|name| Ok((name.to_owned(), file_digest(&dir.join(name))?)))
+        .collect()
+}

@@ -1,0 +1,166 @@
+//! Loads the checkpoint that a window must use: the newest that was ready before it.
+//!
+//! Source: `spec/checkpoints.md`, consuming; unlike the reference the signature is verified. A
+//! damaged object never replaces a good model, on disk or in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use grail_ports::events::Event;
+use grail_ports::object_store::ObjectStore;
+use grail_protocol::checkpoint::{CheckpointMetadata, open_metadata};
+use grail_protocol::constants::{CHECKPOINT_METADATA_BYTES_MAX, TRAINER_UID};
+use grail_protocol::ids::{Digest, Hotkey, Window};
+use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::cache::{CheckpointCache, MANIFEST_SIGNATURE_BYTES_MAX, SignedFiles, file_bytes_max};
+use super::{CheckpointError, LoadedCheckpoint};
+use crate::blocking::blocking;
+use crate::context::RunContext;
+use crate::peers::PeerDirectory;
+
+/// Cached checkpoints that are kept: a validator may go back to the one of the window before.
+const CACHED_MAX: usize = 3;
+
+/// Chooses, downloads and loads checkpoints for one role.
+pub struct CheckpointConsumer {
+    ctx: RunContext,
+    cache: CheckpointCache,
+    peers: PeerDirectory,
+    loaded: Option<Arc<LoadedCheckpoint>>,
+}
+
+impl CheckpointConsumer {
+    /// Makes a consumer with its cache in the role's folder; no I/O.
+    pub fn new(ctx: RunContext) -> Self {
+        let cache = CheckpointCache::new(ctx.state_dir.join("checkpoints"));
+        Self { ctx, cache, peers: PeerDirectory::default(), loaded: None }
+    }
+
+    /// Returns the checkpoint for `window`, or `None` if none was ready before it.
+    ///
+    /// # Errors
+    /// When the right one cannot be had now. Another one is never returned in its place.
+    pub async fn for_window(
+        &mut self,
+        window: Window,
+    ) -> Result<Option<Arc<LoadedCheckpoint>>, CheckpointError> {
+        let (trainer, bucket) = self.trainer_bucket().await?;
+        let objects = bucket.list(keys::CHECKPOINTS_PREFIX).await?;
+        let names = objects.iter().map(|object| object.key.as_str());
+        let Some(marker) = keys::latest_checkpoint(names, window) else {
+            return Ok(None);
+        };
+        if let Some(loaded) = self.loaded.as_ref().filter(|it| it.window == marker.checkpoint) {
+            return Ok(Some(loaded.clone()));
+        }
+        let before = Instant::now();
+        let metadata = self.fetch(trainer, &*bucket, marker.checkpoint).await?;
+        self.ctx.heartbeat.beat();
+        let loaded = Arc::new(self.load(metadata).await?);
+        self.loaded = Some(loaded.clone());
+        self.ctx.emit(Event::CheckpointLoaded {
+            checkpoint: marker.checkpoint,
+            seconds: before.elapsed().as_secs_f64(),
+        });
+        let cache = self.cache.clone();
+        if let Err(error) = blocking(move || cache.retain(CACHED_MAX)).await {
+            warn!(%error, "old checkpoints stay in the cache");
+        }
+        Ok(Some(loaded))
+    }
+
+    async fn trainer_bucket(&mut self) -> Result<(Hotkey, Arc<dyn ObjectStore>), CheckpointError> {
+        let metagraph = self.ctx.chain.metagraph().await?;
+        let no_trainer = || CheckpointError::NoTrainer(TRAINER_UID);
+        let trainer = metagraph.uid(TRAINER_UID).ok_or_else(no_trainer)?.hotkey;
+        if trainer == self.ctx.hotkey() {
+            return Ok((trainer, self.ctx.buckets.own()));
+        }
+        if let Some(bucket) = self.peers.bucket(&*self.ctx.buckets, trainer) {
+            return Ok((trainer, bucket));
+        }
+        self.peers.refresh(&*self.ctx.chain).await?;
+        let bucket = self.peers.bucket(&*self.ctx.buckets, trainer).ok_or_else(no_trainer)?;
+        Ok((trainer, bucket))
+    }
+
+    /// Makes sure that the cache holds the checkpoint, and returns its metadata.
+    async fn fetch(
+        &self,
+        trainer: Hotkey,
+        bucket: &dyn ObjectStore,
+        checkpoint: Window,
+    ) -> Result<CheckpointMetadata, CheckpointError> {
+        let cache = self.cache.clone();
+        if let Some(metadata) = blocking(move || cache.verified(checkpoint, trainer)).await {
+            return Ok(metadata);
+        }
+        let metadata =
+            get(bucket, checkpoint, METADATA_FILE, CHECKPOINT_METADATA_BYTES_MAX).await?;
+        let signature =
+            get(bucket, checkpoint, MANIFEST_SIGNATURE_FILE, MANIFEST_SIGNATURE_BYTES_MAX).await?;
+        let signed = SignedFiles { metadata, signature };
+        let metadata = open_metadata(&signed.metadata, &signed.signature, trainer, checkpoint)?;
+        let mut files = BTreeMap::new();
+        for (name, expected) in &metadata.file_manifest {
+            let bytes = get(bucket, checkpoint, name, file_bytes_max(name)).await?;
+            self.ctx.heartbeat.beat();
+            let (bytes, found) = blocking(move || {
+                let digest = Digest::of(&bytes);
+                (bytes, digest)
+            })
+            .await;
+            if found != *expected {
+                let (file, expected) = (name.clone(), *expected);
+                return Err(CheckpointError::Damaged { checkpoint, file, expected, found });
+            }
+            files.insert(name.clone(), bytes);
+        }
+        let cache = self.cache.clone();
+        blocking(move || cache.install(checkpoint, &signed, &files)).await?;
+        Ok(metadata)
+    }
+
+    async fn load(
+        &self,
+        metadata: CheckpointMetadata,
+    ) -> Result<LoadedCheckpoint, CheckpointError> {
+        let checkpoint = metadata.window;
+        let dir = self.cache.dir(checkpoint);
+        let (models, folder) = (self.ctx.models.clone(), dir.clone());
+        let model = blocking(move || models.load(&folder)).await?;
+        let info = model.info();
+        for (what, expected, found) in [
+            ("content", metadata.checkpoint_digest.to_hex(), info.checkpoint_digest.to_hex()),
+            ("numeric contract", metadata.numerics.clone(), info.numerics.clone()),
+        ] {
+            if expected != found {
+                return Err(CheckpointError::Disagrees { checkpoint, what, expected, found });
+            }
+        }
+        let environment = (self.ctx.environments)(&metadata.env_id, &metadata.env_params_json())
+            .map_err(|reason| CheckpointError::Environment { checkpoint, reason })?;
+        Ok(LoadedCheckpoint {
+            window: checkpoint,
+            model,
+            environment,
+            fingerprint: metadata.environment(),
+            sampler: metadata.generation_params.sampler(),
+            dir,
+        })
+    }
+}
+
+async fn get(
+    bucket: &dyn ObjectStore,
+    checkpoint: Window,
+    name: &str,
+    bytes_max: u64,
+) -> Result<Bytes, CheckpointError> {
+    let object = bucket.get(&keys::checkpoint_file(checkpoint, name), bytes_max).await?;
+    object.ok_or_else(|| CheckpointError::Missing { checkpoint, file: name.to_owned() })
+}

@@ -1,0 +1,359 @@
+//! Miners that cheat, through the same public steps as the honest one.
+//!
+//! They exist to show on a test network that each cheat is caught for its own reason. Nothing here
+//! touches a validator or a verdict: a cheater only ever uploads a well-formed, signed file.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use grail_ports::chain::Block;
+use grail_ports::model::{Completion, Model, ModelError, ScoreRequest, StopFlag};
+use grail_protocol::constants::{ROLLOUT_FILE_BYTES_MAX, WINDOW_BLOCKS};
+use grail_protocol::domain::DomainHash;
+use grail_protocol::ids::{Digest, TokenId, Window};
+use grail_protocol::keys;
+use grail_protocol::rollout::{Group, RolloutFile};
+use grail_protocol::sampler::RaceKey;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::pace::{GroupMaker, MiningConfig, Pace};
+use super::pipeline::{self, GroupTask, MiningJob, PipelineError};
+use super::session::{MiningSession, Next};
+use super::{MiningError, MiningOutcome};
+use crate::blocking::blocking;
+use crate::checkpoint::LoadedCheckpoint;
+use crate::context::RunContext;
+use crate::peers::PeerDirectory;
+use crate::state;
+
+/// A way to cheat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cheat {
+    /// Samples with randomness of its own; proofs are honest. Caught as `race_lost`.
+    FreeSampling,
+    /// Generates with other weights. Caught as `hidden_state_mismatch`.
+    NoisyWeights,
+    /// Writes another answer and recomputes its proof. Caught as `race_lost`.
+    EditedAnswer,
+    /// Signs another miner's groups. Caught as `prompt_mismatch`.
+    CopiedFile,
+    /// Claims the full reward for every answer. Caught as `reward_mismatch`.
+    ForgedReward,
+}
+
+impl Cheat {
+    /// All of them, in the order in which a cycling cheater takes them.
+    pub const ALL: [Self; 5] = [
+        Self::FreeSampling,
+        Self::NoisyWeights,
+        Self::EditedAnswer,
+        Self::CopiedFile,
+        Self::ForgedReward,
+    ];
+
+    /// Returns the name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FreeSampling => "free-sampling",
+            Self::NoisyWeights => "noisy-weights",
+            Self::EditedAnswer => "edited-answer",
+            Self::CopiedFile => "copied-file",
+            Self::ForgedReward => "forged-reward",
+        }
+    }
+
+    /// Returns the code of the rejection that must follow.
+    pub fn expected_rejection(self) -> &'static str {
+        match self {
+            Self::FreeSampling | Self::EditedAnswer => "race_lost",
+            Self::NoisyWeights => "hidden_state_mismatch",
+            Self::CopiedFile => "prompt_mismatch",
+            Self::ForgedReward => "reward_mismatch",
+        }
+    }
+}
+
+impl fmt::Display for Cheat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A text that names no cheat.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a cheat; use free-sampling, noisy-weights, edited-answer, copied-file or \
+     forged-reward"
+)]
+pub struct UnknownCheat(pub String);
+
+impl FromStr for Cheat {
+    type Err = UnknownCheat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCheat> {
+        let found = Self::ALL.into_iter().find(|cheat| cheat.name() == text);
+        found.ok_or_else(|| UnknownCheat(text.to_owned()))
+    }
+}
+
+/// Copies the checkpoint in the first folder into the second, new one, with other weights.
+pub type Perturb = Arc<dyn Fn(&Path, &Path) -> Result<(), String> + Send + Sync>;
+
+/// A miner that cheats in every window.
+pub struct Adversary {
+    session: MiningSession,
+    pace: Pace,
+    cheats: Vec<Cheat>,
+    perturb: Perturb,
+    peers: PeerDirectory,
+    /// Perturbed model and the checkpoint that it was made from.
+    noisy: Option<(Digest, Arc<dyn Model>)>,
+}
+
+impl Adversary {
+    /// Makes a cheater that takes `cheats` in turn, window by window.
+    ///
+    /// # Panics
+    /// When `cheats` is empty.
+    pub fn new(
+        ctx: RunContext,
+        config: MiningConfig,
+        cheats: Vec<Cheat>,
+        perturb: Perturb,
+    ) -> Self {
+        assert!(!cheats.is_empty(), "a cheater needs a cheat");
+        Self {
+            session: MiningSession::new(ctx),
+            pace: Pace::new(config),
+            cheats,
+            perturb,
+            peers: PeerDirectory::default(),
+            noisy: None,
+        }
+    }
+
+    /// Returns the cheat of a window.
+    pub fn cheat_of(&self, window: Window) -> Cheat {
+        let turn = usize::try_from(window.start().0 / WINDOW_BLOCKS).unwrap_or(0);
+        self.cheats[turn % self.cheats.len()]
+    }
+
+    /// Mines the window of `head` dishonestly if that was not done yet.
+    ///
+    /// # Errors
+    /// When something failed that the next tick may find mended.
+    pub async fn tick(&mut self, head: Block) -> Result<MiningOutcome, MiningError> {
+        self.pace.saw_block(head.number);
+        let job = match self.session.open(head).await? {
+            Next::Done(outcome) => return Ok(outcome),
+            Next::Mine(job) => Arc::new(*job),
+        };
+        let before = Instant::now();
+        let groups = match self.cheat_of(job.window) {
+            Cheat::CopiedFile => match self.copy(&job).await? {
+                Some(groups) => groups,
+                None => {
+                    let reason = "nobody uploaded a file to copy yet".to_owned();
+                    return Ok(MiningOutcome::Waiting(reason));
+                }
+            },
+            cheat => {
+                let maker = match self.maker(cheat, &job).await {
+                    Ok(maker) => maker,
+                    Err(reason) => return self.session.skip(job.window, reason),
+                };
+                let ctx = self.session.ctx.clone();
+                let mined = self.pace.fill(&ctx, job.window, head, maker).await?;
+                if mined.groups.is_empty() {
+                    let reason = mined.trouble.unwrap_or_else(|| "too late for a group".to_owned());
+                    return self.session.skip(job.window, reason);
+                }
+                mined.groups
+            }
+        };
+        self.session.deliver(&job, groups, before.elapsed().as_secs_f64()).await
+    }
+
+    async fn maker(&mut self, cheat: Cheat, job: &Arc<MiningJob>) -> Result<GroupMaker, String> {
+        let (job, stop) = (job.clone(), self.session.ctx.stop.clone());
+        Ok(match cheat {
+            Cheat::NoisyWeights => {
+                let model = self.noisy_model(&job.checkpoint).await?;
+                let checkpoint = LoadedCheckpoint { model, ..(*job.checkpoint).clone() };
+                let job = MiningJob { checkpoint: Arc::new(checkpoint), ..(*job).clone() };
+                Arc::new(move |first, count| pipeline::mine(&job, first, count, &stop))
+            }
+            Cheat::FreeSampling => {
+                Arc::new(move |first, count| sample_freely(&job, first, count, &stop))
+            }
+            Cheat::EditedAnswer => {
+                Arc::new(move |first, count| edit_answers(&job, first, count, &stop))
+            }
+            Cheat::ForgedReward | Cheat::CopiedFile => {
+                Arc::new(move |first, count| forge_rewards(&job, first, count, &stop))
+            }
+        })
+    }
+
+    async fn noisy_model(
+        &mut self,
+        checkpoint: &Arc<LoadedCheckpoint>,
+    ) -> Result<Arc<dyn Model>, String> {
+        let digest = checkpoint.model.info().checkpoint_digest;
+        if let Some((made_from, model)) = &self.noisy
+            && *made_from == digest
+        {
+            return Ok(model.clone());
+        }
+        self.noisy = None;
+        let folder = self.session.ctx.state_dir.join("perturbed");
+        let (perturb, models) = (self.perturb.clone(), self.session.ctx.models.clone());
+        let source = checkpoint.dir.clone();
+        let model = blocking(move || {
+            state::remove_folder(&folder).map_err(|error| error.to_string())?;
+            perturb(&source, &folder)?;
+            models.load(&folder).map_err(|error| error.to_string())
+        })
+        .await?;
+        self.noisy = Some((digest, model.clone()));
+        Ok(model)
+    }
+
+    /// Returns the groups of the first peer that has uploaded, if there is one.
+    async fn copy(&mut self, job: &MiningJob) -> Result<Option<Vec<Group>>, MiningError> {
+        let ctx = &self.session.ctx;
+        self.peers.refresh(&*ctx.chain).await?;
+        let metagraph = ctx.chain.metagraph().await?;
+        for neuron in metagraph.neurons.iter().filter(|neuron| neuron.hotkey != ctx.hotkey()) {
+            let Some(bucket) = self.peers.bucket(&*ctx.buckets, neuron.hotkey) else {
+                continue;
+            };
+            let key = keys::rollout_file(neuron.hotkey, job.window);
+            let bytes = bucket.get(&key, ROLLOUT_FILE_BYTES_MAX).await.unwrap_or_default();
+            let file = bytes.and_then(|bytes| RolloutFile::decode(&bytes).ok());
+            if let Some(file) = file.filter(|file| !file.groups.is_empty()) {
+                return Ok(Some(file.groups));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Races with keys of its own choice; everything else is honest.
+fn sample_freely(
+    job: &MiningJob,
+    first: u32,
+    count: u32,
+    stop: &StopFlag,
+) -> Result<Vec<Group>, PipelineError> {
+    let mut tasks = plans(job, first, count)?;
+    for key in tasks.iter_mut().flat_map(|task| &mut task.race_keys) {
+        *key = own_key(*key);
+    }
+    let completed = pipeline::complete(job, &tasks, stop)?;
+    tasks.iter().zip(completed).map(|(task, answers)| pipeline::claim(job, task, answers)).collect()
+}
+
+fn own_key(key: RaceKey) -> RaceKey {
+    let hash = key.0.iter().fold(DomainHash::new("cheat-own-key"), |hash, word| hash.u32(*word));
+    let mut words = key.0;
+    for (word, bytes) in words.iter_mut().zip(hash.finish().0.chunks_exact(4)) {
+        *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    RaceKey(words)
+}
+
+/// Writes the right answer into every rollout, or another one where it was right, and computes an
+/// honest proof for the text.
+fn edit_answers(
+    job: &MiningJob,
+    first: u32,
+    count: u32,
+    stop: &StopFlag,
+) -> Result<Vec<Group>, PipelineError> {
+    let tasks = plans(job, first, count)?;
+    let mut groups = Vec::with_capacity(tasks.len());
+    for (task, mut answers) in tasks.iter().zip(pipeline::complete(job, &tasks, stop)?) {
+        for answer in &mut answers {
+            if let Some(tokens) = other_answer(job, task, &answer.tokens)? {
+                *answer = proved(job, task, tokens, stop)?;
+            }
+        }
+        groups.push(pipeline::claim(job, task, answers)?);
+    }
+    Ok(groups)
+}
+
+/// Returns the tokens of the right answer, or of a neighbour's where `tokens` say the same already.
+fn other_answer(
+    job: &MiningJob,
+    task: &GroupTask,
+    tokens: &[TokenId],
+) -> Result<Option<Vec<TokenId>>, PipelineError> {
+    const NEIGHBOURS: u64 = 64;
+    let LoadedCheckpoint { model, environment, sampler, .. } = &*job.checkpoint;
+    let limit = usize::try_from(sampler.max_new_tokens).unwrap_or(usize::MAX);
+    for neighbour in 0..NEIGHBOURS {
+        let Some(text) = environment.solve(task.seed.wrapping_add(neighbour)) else {
+            continue;
+        };
+        let mut edited = model.encode(&text)?;
+        edited.extend(model.info().eos_token_ids.first());
+        edited.truncate(limit);
+        if edited != tokens {
+            return Ok(Some(edited));
+        }
+    }
+    Ok(None)
+}
+
+fn proved(
+    job: &MiningJob,
+    task: &GroupTask,
+    tokens: Vec<TokenId>,
+    stop: &StopFlag,
+) -> Result<Completion, PipelineError> {
+    let request = ScoreRequest {
+        tokens: [task.prompt.as_slice(), &tokens].concat(),
+        prompt_len: task.prompt.len(),
+        race: None,
+    };
+    let scores = job.checkpoint.model.score(&[request], stop)?;
+    let score = scores.into_iter().next().ok_or_else(|| {
+        ModelError::BadRequest("the model returned no score for one sequence".to_owned())
+    })?;
+    Ok(Completion { tokens, logprobs: score.logprobs, hidden_digest: score.hidden_digest })
+}
+
+/// Mines honestly, then claims the full reward for everything.
+fn forge_rewards(
+    job: &MiningJob,
+    first: u32,
+    count: u32,
+    stop: &StopFlag,
+) -> Result<Vec<Group>, PipelineError> {
+    let environment = &job.checkpoint.environment;
+    let mut groups = pipeline::mine(job, first, count, stop)?;
+    for group in &mut groups {
+        let seed = pipeline::plan(job, group.index)?.seed;
+        let full = match environment.solve(seed) {
+            Some(answer) => environment.evaluate(seed, &answer)?.reward,
+            None => 1.0,
+        };
+        let nothing_to_gain = group.rollouts.iter().all(|r| r.success && r.reward >= full);
+        for rollout in &mut group.rollouts {
+            // A group that earned everything honestly asks for more.
+            rollout.reward = if nothing_to_gain { full + 1.0 } else { full };
+            rollout.success = true;
+        }
+    }
+    Ok(groups)
+}
+
+fn plans(job: &MiningJob, first: u32, count: u32) -> Result<Vec<GroupTask>, PipelineError> {
+    (first..first.saturating_add(count)).map(|group| pipeline::plan(job, group)).collect()
+}

@@ -1,0 +1,344 @@
+//! The trainer: one checkpoint per window, made from the newest validated rollouts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use grail_ports::chain::Block;
+use grail_ports::environment::Environment;
+use grail_ports::events::Event;
+use grail_ports::model::{Model, ModelError, Trainer};
+use grail_protocol::checkpoint::{CheckpointMetadata, CheckpointType, GenerationParams, checkpoint_digest};
+use grail_protocol::constants::{PROTOCOL_NAME, TRAINER_UID, WINDOW_BLOCKS};
+use grail_protocol::ids::{BlockNumber, Digest, Window};
+use grail_protocol::keys;
+use grail_protocol::validated::ValidatedFile;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::config::TrainingConfig;
+use super::evaluation::{HeldOut, evaluate};
+use super::pipeline::{self, TrainingStats};
+use super::workshop::{Memory, Workshop};
+use super::{TrainingError, TrainingOutcome, publisher, rollouts};
+use crate::blocking::blocking;
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::consumer::CheckpointConsumer;
+use crate::context::RunContext;
+use crate::peers::PeerDirectory;
+
+/// Trains and publishes.
+pub struct TrainingService {
+    ctx: RunContext,
+    config: TrainingConfig,
+    environment: Arc<dyn Environment>,
+    held_out: HeldOut,
+    base: PathBuf,
+    workshop: Workshop,
+    peers: PeerDirectory,
+    memory: Option<Memory>,
+    /// In memory as long as it agrees with the newest built checkpoint.
+    trainer: Option<Box<dyn Trainer>>,
+}
+
+impl TrainingService {
+    /// Makes the service; nothing is read before the first tick.
+    ///
+    /// `environment` is published with every checkpoint; `base` is the folder of the model that a
+    /// new network starts from.
+    pub fn new(
+        ctx: RunContext,
+        config: TrainingConfig,
+        environment: Arc<dyn Environment>,
+        held_out: HeldOut,
+        base: PathBuf,
+    ) -> Self {
+        let workshop = Workshop::new(ctx.state_dir.join("training"));
+        let peers = PeerDirectory::default();
+        let (memory, trainer) = (None, None);
+        Self { ctx, config, environment, held_out, base, workshop, peers, memory, trainer }
+    }
+
+    /// Publishes and evaluates what is built, else trains on what the last window brought.
+    ///
+    /// # Errors
+    /// When something failed that the next tick may find mended. No window gets two checkpoints.
+    pub async fn tick(&mut self, head: Block) -> Result<TrainingOutcome, TrainingError> {
+        self.ctx.heartbeat.beat();
+        let current = Window::containing(head.number);
+        let mut memory = self.recall().await?;
+        if memory.built.is_none() {
+            self.begin(head).await?;
+            memory = self.recall().await?;
+        }
+        if let Some(published) = self.settle(&memory).await? {
+            return Ok(TrainingOutcome::Published(published));
+        }
+        if memory.built >= Some(current) {
+            return Ok(TrainingOutcome::Idle);
+        }
+        let Some(file) = self.newest_rollouts(current, &memory).await? else {
+            return Ok(TrainingOutcome::Waiting("no new validated rollouts yet".to_owned()));
+        };
+        if !self.train(head, &memory, file).await? {
+            return Ok(TrainingOutcome::Waiting("the rollouts teach nothing".to_owned()));
+        }
+        let memory = self.recall().await?;
+        let published = self.settle(&memory).await?;
+        Ok(published.map_or(TrainingOutcome::Idle, TrainingOutcome::Published))
+    }
+
+    /// Makes the first checkpoint: what our bucket holds from an earlier life, else the base model.
+    async fn begin(&mut self, head: Block) -> Result<(), TrainingError> {
+        let metagraph = self.ctx.chain.metagraph().await?;
+        let ours = self.ctx.hotkey();
+        if metagraph.uid(TRAINER_UID).map(|neuron| neuron.hotkey) != Some(ours) {
+            return Err(TrainingError::NotTheTrainer { ours, uid: TRAINER_UID });
+        }
+        let objects = self.ctx.buckets.own().list(keys::CHECKPOINTS_PREFIX).await?;
+        let names = objects.iter().map(|object| object.key.as_str());
+        let models = self.ctx.models.clone();
+        if let Some(last) = names.filter_map(keys::ReadyMarker::parse).max() {
+            let mut consumer = CheckpointConsumer::new(self.ctx.clone());
+            let found = consumer.for_window(last.ready.next()).await?;
+            let checkpoint = last.checkpoint;
+            let dir = found
+                .map(|loaded| loaded.dir.clone())
+                .ok_or(CheckpointError::NoTrainer(TRAINER_UID))?;
+            info!(%checkpoint, "going on from the newest checkpoint in our bucket");
+            let trainer = blocking(move || models.trainer(&dir)).await?;
+            self.build(head, checkpoint, None, trainer).await?;
+            let mut memory = self.recall().await?;
+            memory.published = Some(checkpoint);
+            return self.remember(memory).await;
+        }
+        let base = self.base.clone();
+        info!(base = %base.display(), "starting from the base model");
+        let trainer = blocking(move || models.trainer(&base)).await?;
+        self.build(head, Window::containing(head.number), None, trainer).await
+    }
+
+    /// Publishes what is built and evaluates it, as far as that is not done. Returns the checkpoint
+    /// that was published.
+    async fn settle(&mut self, memory: &Memory) -> Result<Option<Window>, TrainingError> {
+        let Some(built) = memory.built else {
+            return Ok(None);
+        };
+        let mut memory = memory.clone();
+        let mut published = None;
+        if memory.published != Some(built) {
+            publisher::publish(&self.ctx, built, &self.workshop.export_dir(built)).await?;
+            memory.published = Some(built);
+            self.remember(memory.clone()).await?;
+            publisher::retire(&self.ctx, self.config.checkpoints_kept).await;
+            let workshop = self.workshop.clone();
+            blocking(move || workshop.tidy(built)).await?;
+            published = Some(built);
+        }
+        if self.is_evaluation_due(memory.evaluated, built) {
+            self.evaluate(built).await?;
+            memory.evaluated = Some(built);
+            self.remember(memory).await?;
+        }
+        Ok(published)
+    }
+
+    fn is_evaluation_due(&self, last: Option<Window>, built: Window) -> bool {
+        let gap = u64::from(self.config.evaluate_every) * WINDOW_BLOCKS;
+        last.is_none_or(|last| built.start().0 >= last.start().0.saturating_add(gap))
+    }
+
+    async fn evaluate(&mut self, checkpoint: Window) -> Result<(), TrainingError> {
+        let before = Instant::now();
+        let model = self.exported(checkpoint).await?;
+        let (environment, held_out) = (self.environment.clone(), self.held_out.clone());
+        let (sampler, ctx) = (self.config.sampler, self.ctx.clone());
+        let result = blocking(move || {
+            evaluate(&*model, &*environment, sampler, &held_out, &ctx.stop, &ctx.heartbeat)
+        })
+        .await?;
+        self.ctx.emit(Event::Evaluated {
+            checkpoint,
+            problems: result.problems,
+            pass_at_1: result.pass_at_1(),
+            seconds: before.elapsed().as_secs_f64(),
+        });
+        Ok(())
+    }
+
+    async fn exported(&mut self, checkpoint: Window) -> Result<Arc<dyn Model>, ModelError> {
+        let (models, dir) = (self.ctx.models.clone(), self.workshop.export_dir(checkpoint));
+        blocking(move || models.load(&dir)).await
+    }
+
+    /// Returns the rollouts of the newest window that has some and was not used yet.
+    async fn newest_rollouts(
+        &mut self,
+        current: Window,
+        memory: &Memory,
+    ) -> Result<Option<ValidatedFile>, TrainingError> {
+        self.peers.refresh(&*self.ctx.chain).await?;
+        let metagraph = self.ctx.chain.metagraph().await?;
+        let at_most = self.config.validators_trusted;
+        let validators = rollouts::trusted_validators(&metagraph, self.ctx.hotkey(), at_most);
+        let mut window = current.previous();
+        for _ in 0..self.config.staleness_windows_max {
+            let Some(candidate) = window.filter(|window| memory.trained_on < Some(*window)) else {
+                break;
+            };
+            let found = rollouts::fetch(&self.ctx, &self.peers, &validators, candidate).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            window = candidate.previous();
+        }
+        Ok(None)
+    }
+
+    /// Trains and builds the checkpoint of the head's window; returns whether there is one.
+    async fn train(
+        &mut self,
+        head: Block,
+        memory: &Memory,
+        file: ValidatedFile,
+    ) -> Result<bool, TrainingError> {
+        let before = Instant::now();
+        let window = file.window;
+        let reward_mean = pipeline::reward_mean(&file);
+        let steps = self.config.steps;
+        let groups = blocking(move || pipeline::prepare(&file, &steps)).await;
+        if groups.is_empty() {
+            let memory = Memory { trained_on: Some(window), ..memory.clone() };
+            self.remember(memory).await?;
+            self.report(window, TrainingStats::default(), reward_mean, before);
+            return Ok(false);
+        }
+        let mut trainer = self.take_trainer(memory).await?;
+        let ctx = self.ctx.clone();
+        // A trainer that failed half-way is dropped: the next tick takes the saved state.
+        let (trainer, stats) = blocking(move || {
+            let stats =
+                pipeline::train(&mut *trainer, &groups, &steps, &ctx.stop, &ctx.heartbeat)?;
+            Ok::<_, ModelError>((trainer, stats))
+        })
+        .await?;
+        self.build(head, Window::containing(head.number), Some(window), trainer).await?;
+        self.report(window, stats, reward_mean, before);
+        Ok(true)
+    }
+
+    fn report(&self, window: Window, stats: TrainingStats, reward_mean: f64, before: Instant) {
+        self.ctx.emit(Event::WindowTrained {
+            window,
+            steps: stats.steps,
+            rollouts: stats.rollouts,
+            tokens: stats.tokens,
+            loss: stats.loss,
+            grad_norm: stats.grad_norm,
+            reward_mean,
+            first_log_ratio_max: stats.first_log_ratio_max,
+            seconds: before.elapsed().as_secs_f64(),
+        });
+    }
+
+    async fn take_trainer(&mut self, memory: &Memory) -> Result<Box<dyn Trainer>, TrainingError> {
+        match (self.trainer.take(), memory.built) {
+            (Some(trainer), _) => Ok(trainer),
+            (None, Some(built)) => {
+                let (workshop, models) = (self.workshop.clone(), self.ctx.models.clone());
+                blocking(move || workshop.resume(built, &models)).await
+            }
+            (None, None) => {
+                let (base, models) = (self.base.clone(), self.ctx.models.clone());
+                Ok(blocking(move || models.trainer(&base)).await?)
+            }
+        }
+    }
+
+    /// Writes a checkpoint and makes it the one that the trainer remembers: the commit point.
+    async fn build(
+        &mut self,
+        head: Block,
+        checkpoint: Window,
+        trained_on: Option<Window>,
+        trainer: Box<dyn Trainer>,
+    ) -> Result<(), TrainingError> {
+        let workshop = self.workshop.clone();
+        let trainer = blocking(move || {
+            workshop.build(checkpoint, &*trainer)?;
+            Ok::<_, TrainingError>(trainer)
+        })
+        .await?;
+        self.ctx.heartbeat.beat();
+        let model = self.exported(checkpoint).await?;
+        let memory = self.recall().await?;
+        let described = self.describe(head, checkpoint, memory.built, &model.info().numerics)?;
+        let (workshop, signer) = (self.workshop.clone(), self.ctx.signer.clone());
+        blocking(move || {
+            workshop.sign(checkpoint, &*signer, |file_manifest| CheckpointMetadata {
+                checkpoint_digest: checkpoint_digest(&file_manifest),
+                file_manifest,
+                ..described
+            })
+        })
+        .await?;
+        let trained_on = trained_on.or(memory.trained_on);
+        self.remember(Memory { built: Some(checkpoint), trained_on, ..memory }).await?;
+        self.trainer = Some(trainer);
+        Ok(())
+    }
+
+    /// Returns the metadata of a checkpoint but for its files.
+    fn describe(
+        &self,
+        head: Block,
+        checkpoint: Window,
+        parent: Option<Window>,
+        numerics: &str,
+    ) -> Result<CheckpointMetadata, TrainingError> {
+        let training_config = self.config.published();
+        // The chain is the clock; its times are far below 2^53 ms.
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds are far below 2^53")]
+        let created_at = head.timestamp_ms as f64 / 1000.0;
+        let env_params = serde_json::from_str(&self.environment.params_json())
+            .map_err(|error| TrainingError::Environment(error.to_string()))?;
+        Ok(CheckpointMetadata {
+            window: checkpoint,
+            file_manifest: BTreeMap::new(),
+            config_hash: CheckpointMetadata::hash_config(&training_config),
+            training_config,
+            git_commit: self.config.git_commit.clone(),
+            created_at,
+            model_name: self.config.model_name.clone(),
+            parent_window: parent.unwrap_or(Window::containing(BlockNumber(0))),
+            checkpoint_type: CheckpointType::Full,
+            prev_window: None,
+            anchor_window: None,
+            weights_hash: None,
+            env_id: self.environment.id().to_owned(),
+            env_params,
+            generation_params: GenerationParams::new(self.config.sampler),
+            thinking_mode: self.config.thinking_mode.clone(),
+            protocol: PROTOCOL_NAME.to_owned(),
+            numerics: numerics.to_owned(),
+            checkpoint_digest: Digest([0; 32]),
+        })
+    }
+
+    async fn recall(&mut self) -> Result<Memory, TrainingError> {
+        if let Some(memory) = &self.memory {
+            return Ok(memory.clone());
+        }
+        let workshop = self.workshop.clone();
+        let memory = blocking(move || workshop.recall()).await?;
+        self.memory = Some(memory.clone());
+        Ok(memory)
+    }
+
+    async fn remember(&mut self, memory: Memory) -> Result<(), TrainingError> {
+        let (workshop, kept) = (self.workshop.clone(), memory.clone());
+        blocking(move || workshop.remember(&kept)).await?;
+        self.memory = Some(memory);
+        Ok(())
+    }
+}

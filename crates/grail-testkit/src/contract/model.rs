@@ -1,0 +1,284 @@
+//! The contract of [`Model`], [`ModelProvider`] and [`Trainer`](grail_ports::model::Trainer).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use grail_ports::environment::{ChatMessage, ChatRole};
+use grail_ports::model::{
+    Completion, GenerateRequest, Model, ModelError, ModelProvider, OptimizerConfig, RaceCheck,
+    Sampling, Score, ScoreRequest, StopFlag, TrainingSequence,
+};
+
+const MAX_NEW_TOKENS: u32 = 12;
+const TEMPERATURE: f32 = 0.9;
+
+/// Checks a model with prompts of a few tokens and completions of at most a dozen.
+///
+/// # Panics
+/// When the model breaks the contract.
+pub fn model(model: &dyn Model) {
+    facts(model);
+    texts(model);
+    groups(model);
+    stopping(model);
+    bad_requests(model);
+}
+
+fn prompt(model: &dyn Model, content: &str) -> Vec<u32> {
+    let message = ChatMessage { role: ChatRole::User, content: content.to_owned() };
+    model.render(&[message]).expect("a short message can be rendered")
+}
+
+fn keys(group: u32, n: u32) -> Vec<[u32; 4]> {
+    (0..n).map(|rollout| [rollout, group, 0x5eed, 7]).collect()
+}
+
+fn request(model: &dyn Model, group: u32, sampling: Sampling) -> GenerateRequest {
+    let contents = ["What is 3 + 4?", "b", "Name a colour, please."];
+    let content = contents[usize::try_from(group).unwrap_or(0) % contents.len()];
+    GenerateRequest {
+        prompt: prompt(model, content),
+        race_keys: keys(group, 4),
+        sampling,
+        max_new_tokens: MAX_NEW_TOKENS,
+    }
+}
+
+fn generate(model: &dyn Model, requests: &[GenerateRequest]) -> Vec<Vec<Completion>> {
+    let mut groups = vec![None; requests.len()];
+    let mut keep = |index: usize, group| {
+        assert!(groups[index].replace(group).is_none(), "each group is handed over once");
+    };
+    model.generate(requests, &StopFlag::default(), &mut keep).expect("good requests are served");
+    groups.into_iter().map(|group| group.expect("every group is handed over")).collect()
+}
+
+fn score(model: &dyn Model, requests: &[ScoreRequest]) -> Vec<Score> {
+    let scores = model.score(requests, &StopFlag::default()).expect("good requests are served");
+    assert_eq!(scores.len(), requests.len(), "one score for each request");
+    scores
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn facts(model: &dyn Model) {
+    let info = model.info();
+    assert!(!info.eos_token_ids.is_empty(), "a completion can end");
+    assert!(info.eos_token_ids.is_sorted_by(|a, b| a < b), "end tokens are ascending");
+    assert!(info.eos_token_ids.iter().all(|&token| token < info.vocab_size));
+    assert!(info.hidden_size > 0 && info.parameters > 0 && !info.numerics.is_empty());
+}
+
+fn texts(model: &dyn Model) {
+    let tokens = prompt(model, "What is 3 + 4?");
+    assert!(!tokens.is_empty() && tokens.iter().all(|&token| token < model.info().vocab_size));
+    assert_eq!(tokens, prompt(model, "What is 3 + 4?"), "same message, same tokens");
+    assert_ne!(tokens, prompt(model, "What is 3 + 5?"));
+    let text = "What is 3 + 4? -17.";
+    let tokens = model.encode(text).expect("plain text can be encoded");
+    assert_eq!(model.decode(&tokens).as_deref(), Ok(text), "plain text survives");
+    let ended = [tokens.as_slice(), &model.info().eos_token_ids[..1]].concat();
+    assert_eq!(model.decode(&ended).as_deref(), Ok(text), "the end token is no text");
+}
+
+/// Generation alone, in a batch, and scoring afterwards give the same bits.
+fn groups(model: &dyn Model) {
+    let race = Sampling::Race { temperature: TEMPERATURE };
+    for sampling in
+        [race, Sampling::Greedy, Sampling::TopP { temperature: TEMPERATURE, top_p: 0.9 }]
+    {
+        let requests: Vec<_> = (0..3).map(|group| request(model, group, sampling)).collect();
+        let groups = generate(model, &requests);
+        for (request, group) in requests.iter().zip(&groups) {
+            let alone = generate(model, std::slice::from_ref(request));
+            assert_eq!(alone[0], *group, "a batch changes nothing");
+            assert_eq!(group.len(), request.race_keys.len(), "one completion for each key");
+            for (completion, &key) in group.iter().zip(&request.race_keys) {
+                check_completion(model, request, completion, key, sampling == race);
+            }
+            let mut reordered = request.clone();
+            reordered.race_keys.reverse();
+            let mut reversed = generate(model, &[reordered]).remove(0);
+            reversed.reverse();
+            assert_eq!(reversed, *group, "a completion depends on its own key alone");
+        }
+        if sampling == Sampling::Greedy {
+            let all_equal = |group: &Vec<Completion>| group.iter().all(|one| *one == group[0]);
+            assert!(groups.iter().all(all_equal), "greedy uses no key");
+        }
+    }
+}
+
+fn check_completion(
+    model: &dyn Model,
+    request: &GenerateRequest,
+    completion: &Completion,
+    key: [u32; 4],
+    is_race: bool,
+) {
+    let Completion { tokens, logprobs, hidden_digest } = completion;
+    let ends = |token: &u32| model.info().eos_token_ids.contains(token);
+    let (last, before) = tokens.split_last().expect("a completion has a token");
+    assert!(!before.iter().any(ends), "the first end token ends");
+    let n_tokens = u32::try_from(tokens.len()).expect("a completion is short");
+    assert!(ends(last) || n_tokens == MAX_NEW_TOKENS, "nothing else ends a completion");
+    assert!(logprobs.iter().all(|value| value.is_finite() && *value <= 0.0));
+
+    let race = RaceCheck { key, temperature: TEMPERATURE };
+    let request = |race| ScoreRequest {
+        tokens: [request.prompt.as_slice(), tokens].concat(),
+        prompt_len: request.prompt.len(),
+        race,
+    };
+    let scores = score(model, &[request(Some(race)), request(None)]);
+    for score in &scores {
+        assert_eq!(bits(&score.logprobs), bits(logprobs), "generated and scored agree");
+        assert_eq!(score.hidden_digest, *hidden_digest, "generated and scored agree");
+    }
+    assert!(scores[1].winners.is_empty() && scores[1].margins.is_empty(), "no race was asked for");
+    let Score { winners, margins, .. } = &scores[0];
+    assert_eq!((winners.len(), margins.len()), (tokens.len(), tokens.len()));
+    for ((winner, margin), token) in winners.iter().zip(margins).zip(tokens) {
+        assert!(*margin >= 0.0, "nobody beats the winner");
+        assert!(winner != token || *margin == 0.0, "the winner's margin is 0");
+    }
+    assert!(!is_race || winners == tokens, "whoever generated by the race has its winners");
+
+    // A token in the middle that was not drawn loses its race, and the tokens before do not care.
+    let mut forged = request(Some(race));
+    let at = forged.prompt_len + tokens.len() / 2;
+    forged.tokens[at] = (forged.tokens[at] + 1) % model.info().vocab_size;
+    let forged_score = score(model, &[forged]).remove(0);
+    assert_eq!(forged_score.winners[..=tokens.len() / 2], winners[..=tokens.len() / 2]);
+    assert_ne!(forged_score.hidden_digest, *hidden_digest, "the digest sees the change");
+}
+
+fn stopping(model: &dyn Model) {
+    let race = Sampling::Race { temperature: TEMPERATURE };
+    let requests: Vec<_> = (0..3).map(|group| request(model, group, race)).collect();
+    let stop = StopFlag::default();
+    stop.stop();
+    let mut keep = |_, _| panic!("nothing is handed over after a stop");
+    assert_eq!(model.generate(&requests, &stop, &mut keep), Err(ModelError::Stopped));
+    let tokens = requests[0].prompt.clone();
+    let request = ScoreRequest { prompt_len: 1, tokens, race: None };
+    assert_eq!(model.score(&[request], &stop), Err(ModelError::Stopped));
+}
+
+fn bad_requests(model: &dyn Model) {
+    let good = request(model, 0, Sampling::Race { temperature: TEMPERATURE });
+    let vocab_size = model.info().vocab_size;
+    let mut keep = |_, _| panic!("a bad request gives nothing");
+    for (name, bad) in [
+        ("an empty prompt", GenerateRequest { prompt: vec![], ..good.clone() }),
+        ("no tokens", GenerateRequest { max_new_tokens: 0, ..good.clone() }),
+        ("a foreign token", GenerateRequest { prompt: vec![vocab_size], ..good.clone() }),
+        ("too long", GenerateRequest { max_new_tokens: u32::MAX, ..good.clone() }),
+    ] {
+        let answer = model.generate(&[good.clone(), bad], &StopFlag::default(), &mut keep);
+        assert!(matches!(answer, Err(ModelError::BadRequest(_))), "{name}: {answer:?}");
+    }
+    let tokens = good.prompt;
+    let n_tokens = tokens.len();
+    for (name, bad) in [
+        ("no prompt", ScoreRequest { tokens: tokens.clone(), prompt_len: 0, race: None }),
+        (
+            "no completion",
+            ScoreRequest { tokens: tokens.clone(), prompt_len: n_tokens, race: None },
+        ),
+        ("no tokens", ScoreRequest { tokens: vec![], prompt_len: 0, race: None }),
+        ("a foreign token", ScoreRequest { tokens: vec![0, u32::MAX], prompt_len: 1, race: None }),
+    ] {
+        let answer = model.score(&[bad], &StopFlag::default());
+        assert!(matches!(answer, Err(ModelError::BadRequest(_))), "{name}: {answer:?}");
+    }
+}
+
+const ADAM: OptimizerConfig = OptimizerConfig {
+    lr: 1e-2,
+    beta1: 0.9,
+    beta2: 0.95,
+    eps: 1e-8,
+    weight_decay: 0.01,
+    grad_clip: 1.0,
+};
+
+/// Checks a provider on the model in `dir`; writes below the empty folder `scratch`.
+///
+/// # Panics
+/// When the provider or its trainer breaks the contract.
+pub fn trainer(provider: &dyn ModelProvider, dir: &Path, scratch: &Path) {
+    let load = |dir: &Path| provider.load(dir).expect("the model can be loaded");
+    let model = load(dir);
+    assert!(Arc::ptr_eq(&model, &load(dir)), "equal checkpoints are shared");
+    let missing = provider.load(&scratch.join("absent"));
+    assert!(matches!(missing, Err(ModelError::Unloadable(_))), "an absent model is refused");
+
+    let race = Sampling::Race { temperature: TEMPERATURE };
+    let requests: Vec<_> = (0..2).map(|group| request(&*model, group, race)).collect();
+    let groups = generate(&*model, &requests);
+    let mut sequences = Vec::new();
+    let mut logprobs = Vec::new();
+    for (request, group) in requests.iter().zip(&groups) {
+        for completion in group {
+            let tokens = [request.prompt.as_slice(), &completion.tokens].concat();
+            sequences.push(TrainingSequence { tokens, prompt_len: request.prompt.len() });
+            logprobs.push(bits(&completion.logprobs));
+        }
+    }
+    let train = |trainer: &mut dyn grail_ports::model::Trainer, is_first: bool| {
+        let mut seen = Vec::new();
+        let mut loss = |index: usize, values: &[f32]| {
+            seen.push(index);
+            if is_first {
+                assert_eq!(bits(values), logprobs[index], "the trainer sees the miner's bits");
+            }
+            vec![-1.0; values.len()]
+        };
+        trainer.accumulate(&sequences, &mut loss, &StopFlag::default()).expect("it trains");
+        seen.sort_unstable();
+        assert_eq!(seen, (0..sequences.len()).collect::<Vec<_>>(), "each sequence once");
+        let stats = trainer.step(&ADAM).expect("it steps");
+        assert!(stats.applied && stats.grad_norm > 0.0, "{stats:?}");
+    };
+    let start = || provider.trainer(dir).expect("training can start");
+
+    let mut untouched = start();
+    let stop = StopFlag::default();
+    stop.stop();
+    let mut never = |_: usize, values: &[f32]| vec![0.0; values.len()];
+    assert_eq!(untouched.accumulate(&sequences, &mut never, &stop), Err(ModelError::Stopped));
+
+    // Two steps in one go, and two with a restart between, end in the same bytes.
+    let mut one_go = start();
+    train(&mut *one_go, true);
+    one_go.save_state(&scratch.join("state")).expect("the state can be written");
+    train(&mut *one_go, false);
+    let digest = one_go.export(&scratch.join("one-go")).expect("the model can be written");
+    let mut restarted = start();
+    restarted.load_state(&scratch.join("state")).expect("the state can be read");
+    train(&mut *restarted, false);
+    let again = restarted.export(&scratch.join("restarted")).expect("the model can be written");
+    assert_eq!(digest, again, "a restart changes nothing");
+    assert!(restarted.load_state(&scratch.join("absent")).is_err(), "an absent state is refused");
+
+    let trained = load(&scratch.join("one-go"));
+    assert_eq!(trained.info().checkpoint_digest, digest, "the digest is that of the files");
+    assert_ne!(digest, model.info().checkpoint_digest, "training changes the weights");
+    assert_eq!(trained.info().tokenizer_digest, model.info().tokenizer_digest);
+    let total = |model: &dyn Model| -> f64 {
+        let requests: Vec<_> = sequences
+            .iter()
+            .map(|TrainingSequence { tokens, prompt_len }| ScoreRequest {
+                tokens: tokens.clone(),
+                prompt_len: *prompt_len,
+                race: None,
+            })
+            .collect();
+        let scores = score(model, &requests);
+        scores.iter().flat_map(|score| &score.logprobs).copied().map(f64::from).sum()
+    };
+    assert!(total(&*trained) > total(&*model), "the loss asked for likelier tokens");
+}

@@ -1,0 +1,253 @@
+//! Buckets in memory, with the rights that the credentials give.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use grail_ports::object_store::{
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+};
+use grail_protocol::ids::{Digest, Hotkey};
+
+use crate::{Clock, draw, lock};
+
+const KEY_BYTES_MAX: usize = 1024;
+const LIST_MAX: usize = 10_000;
+
+/// All buckets of a test; clones share them.
+#[derive(Clone)]
+pub struct MemoryStorage {
+    clock: Clock,
+    buckets: Arc<Mutex<BTreeMap<String, Objects>>>,
+}
+
+type Objects = BTreeMap<String, Object>;
+
+#[derive(Clone)]
+struct Object {
+    bytes: Bytes,
+    last_modified_ms: u64,
+}
+
+impl MemoryStorage {
+    /// Makes a storage without buckets that takes the time of writes from `clock`.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, buckets: Arc::default() }
+    }
+
+    /// Returns the storage as `hotkey` sees it: its own bucket to write, those of others to read.
+    pub fn buckets(&self, hotkey: Hotkey) -> Arc<MemoryBuckets> {
+        let account_id = account_of(hotkey);
+        lock(&self.buckets).entry(account_id.clone()).or_default();
+        Arc::new(MemoryBuckets { storage: self.clone(), account_id })
+    }
+
+    /// Replaces an object of `hotkey` behind its back, as a broken disk or a thief would.
+    pub fn tamper(&self, hotkey: Hotkey, key: &str, bytes: impl Into<Bytes>) {
+        let object = Object { bytes: bytes.into(), last_modified_ms: (self.clock)() };
+        let mut buckets = lock(&self.buckets);
+        buckets.entry(account_of(hotkey)).or_default().insert(key.to_owned(), object);
+    }
+
+    /// Returns an object of `hotkey` without any credentials.
+    pub fn peek(&self, hotkey: Hotkey, key: &str) -> Option<Bytes> {
+        let buckets = lock(&self.buckets);
+        buckets.get(&account_of(hotkey))?.get(key).map(|object| object.bytes.clone())
+    }
+
+    /// Returns the keys in the bucket of `hotkey`, sorted.
+    pub fn keys(&self, hotkey: Hotkey) -> Vec<String> {
+        let buckets = lock(&self.buckets);
+        let objects = buckets.get(&account_of(hotkey));
+        objects.map(|objects| objects.keys().cloned().collect()).unwrap_or_default()
+    }
+}
+
+/// Returns the bucket's name of a hotkey: 32 hexadecimal digits.
+fn account_of(hotkey: Hotkey) -> String {
+    draw::digest("grail/testkit/account", 0, &[&hotkey.0]).to_hex()[..32].to_owned()
+}
+
+/// Returns the credentials that read a bucket; a fake may make its secrets from the name.
+fn credentials_of(account_id: &str) -> ReadCredentials {
+    let part = |name: &str| draw::digest(name, 0, &[account_id.as_bytes()]).to_hex();
+    ReadCredentials {
+        account_id: account_id.to_owned(),
+        access_key_id: part("grail/testkit/access-key")[..32].to_owned(),
+        secret_access_key: part("grail/testkit/secret"),
+    }
+}
+
+/// A [`MemoryStorage`] as one hotkey sees it.
+pub struct MemoryBuckets {
+    storage: MemoryStorage,
+    account_id: String,
+}
+
+impl MemoryBuckets {
+    fn store(&self, account_id: &str, rights: Rights) -> Arc<dyn ObjectStore> {
+        let account_id = account_id.to_owned();
+        Arc::new(MemoryStore { storage: self.storage.clone(), account_id, rights })
+    }
+}
+
+impl Buckets for MemoryBuckets {
+    fn own(&self) -> Arc<dyn ObjectStore> {
+        self.store(&self.account_id, Rights::Write)
+    }
+
+    fn read_credentials(&self) -> ReadCredentials {
+        credentials_of(&self.account_id)
+    }
+
+    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        let ReadCredentials { account_id, access_key_id, secret_access_key } = credentials;
+        for (part, length) in [(account_id, 32), (access_key_id, 32), (secret_access_key, 64)] {
+            if part.len() != length || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                let reason = "credentials have 32, 32 and 64 hexadecimal digits";
+                return Err(StoreError::Malformed(reason.to_owned()));
+            }
+        }
+        let exists = lock(&self.storage.buckets).contains_key(account_id);
+        let is_right = exists && *credentials == credentials_of(account_id);
+        // As with S3, wrong credentials are noticed at the first use.
+        Ok(self.store(account_id, if is_right { Rights::Read } else { Rights::Nothing }))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rights {
+    Nothing,
+    Read,
+    Write,
+}
+
+/// One bucket of a [`MemoryStorage`].
+pub struct MemoryStore {
+    storage: MemoryStorage,
+    account_id: String,
+    rights: Rights,
+}
+
+impl MemoryStore {
+    /// Runs a call on the objects of the bucket if the rights allow it.
+    fn with<T>(
+        &self,
+        needed: Rights,
+        call: impl FnOnce(&mut Objects) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.rights < needed {
+            return Err(StoreError::Denied(format!("bucket {}", self.account_id)));
+        }
+        call(lock(&self.storage.buckets).entry(self.account_id.clone()).or_default())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for MemoryStore {
+    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
+        check_key(key)?;
+        self.with(Rights::Read, |objects| {
+            let Some(object) = objects.get(key) else { return Ok(None) };
+            let size = object.bytes.len() as u64;
+            if size > bytes_max {
+                return Err(StoreError::TooLarge { key: key.to_owned(), size, limit: bytes_max });
+            }
+            Ok(Some(object.bytes.clone()))
+        })
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
+        check_key(key)?;
+        self.with(Rights::Read, |objects| Ok(objects.get(key).map(|object| info(key, object))))
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+        check_key(key)?;
+        let object = Object { bytes, last_modified_ms: (self.storage.clock)() };
+        self.with(Rights::Write, |objects| {
+            objects.insert(key.to_owned(), object);
+            Ok(())
+        })
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.with(Rights::Read, |objects| {
+            let found = objects.range(prefix.to_owned()..);
+            let found = found.take_while(|(key, _)| key.starts_with(prefix)).take(LIST_MAX);
+            Ok(found.map(|(key, object)| info(key, object)).collect())
+        })
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        check_key(key)?;
+        self.with(Rights::Write, |objects| {
+            objects.remove(key);
+            Ok(())
+        })
+    }
+}
+
+fn info(key: &str, object: &Object) -> ObjectInfo {
+    ObjectInfo {
+        key: key.to_owned(),
+        size: object.bytes.len() as u64,
+        last_modified_ms: object.last_modified_ms,
+        etag: Digest::of(&object.bytes).to_hex(),
+    }
+}
+
+/// Refuses keys that could leave a folder or that two stores could read differently.
+fn check_key(key: &str) -> Result<(), StoreError> {
+    let is_good = key.len() <= KEY_BYTES_MAX
+        && !key.contains(char::is_control)
+        && key.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if is_good {
+        return Ok(());
+    }
+    let shown: String = key.chars().take(64).collect();
+    Err(StoreError::Malformed(format!("`{}` is not a key", shown.escape_debug())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FakeChain, FakeChainConfig, contract};
+
+    #[tokio::test]
+    async fn the_storage_passes_the_contract() {
+        let storage = MemoryStorage::new(FakeChain::new(FakeChainConfig::default()).clock());
+        let (alice, bob) = (storage.buckets(Hotkey([1; 32])), storage.buckets(Hotkey([2; 32])));
+        contract::object_store(&*alice.own()).await;
+        contract::buckets(&*alice, &*bob).await;
+    }
+
+    #[tokio::test]
+    async fn writes_carry_the_time_of_the_chain() {
+        let chain = FakeChain::new(FakeChainConfig::default());
+        let storage = MemoryStorage::new(chain.clock());
+        let own = storage.buckets(Hotkey([1; 32])).own();
+        let block = chain.advance(3);
+        own.put("a", Bytes::from_static(b"1")).await.unwrap();
+        chain.advance(1);
+        let info = own.head("a").await.unwrap().unwrap();
+        assert_eq!(info.last_modified_ms, block.timestamp_ms);
+        own.put("a", Bytes::from_static(b"1")).await.unwrap();
+        let again = own.head("a").await.unwrap().unwrap();
+        assert!(again.last_modified_ms > info.last_modified_ms);
+    }
+
+    #[tokio::test]
+    async fn a_test_can_tamper_and_peek() {
+        let storage = MemoryStorage::new(FakeChain::new(FakeChainConfig::default()).clock());
+        let alice = Hotkey([1; 32]);
+        let own = storage.buckets(alice).own();
+        own.put("a/b", Bytes::from_static(b"good")).await.unwrap();
+        storage.tamper(alice, "a/b", "evil");
+        assert_eq!(own.get("a/b", 9).await.unwrap().unwrap(), "evil");
+        assert_eq!(storage.peek(alice, "a/b").unwrap(), "evil");
+        assert_eq!(storage.keys(alice), ["a/b"]);
+        assert_eq!(storage.peek(Hotkey([2; 32]), "a/b"), None);
+    }
+}
