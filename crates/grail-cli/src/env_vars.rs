@@ -343,10 +343,7 @@ fn show_path(path: Option<&PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-fn set_roles(
-    roles: &mut Vec<crate::config::OutsideRole>,
-    text: &str,
-) -> Result<(), String> {
+fn set_roles(roles: &mut Vec<crate::config::OutsideRole>, text: &str) -> Result<(), String> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     *roles = names
         .map(|name| {
@@ -422,13 +419,20 @@ mod tests {
             assert_eq!((variable.show)(&config), other, "{}", variable.name);
             for unchanged in VARIABLES.iter().filter(|it| it.name != variable.name) {
                 let shown = (unchanged.show)(&config);
-                assert_eq!(shown, (unchanged.show)(&full()), "{} by {}", unchanged.key, variable.key);
+                assert_eq!(
+                    shown,
+                    (unchanged.show)(&full()),
+                    "{} by {}",
+                    unchanged.key,
+                    variable.key
+                );
             }
         }
     }
 
     fn table() -> String {
-        let cell = |text: String| if text.is_empty() { "–".to_owned() } else { format!("`{text}`") };
+        let cell =
+            |text: String| if text.is_empty() { "–".to_owned() } else { format!("`{text}`") };
         let mut table = String::from(
             "| key | variable | default | with a model of your own | meaning |\n|---|---|---|---|---|\n",
         );

@@ -1,3 +1,78 @@
-//! The grail command.
+//! The grail command: parses, resolves one configuration, builds everything once, hands it down.
 
-fn main() {}
+mod base_model;
+mod cli;
+mod commands;
+mod config;
+mod default_model;
+mod engine;
+mod env_vars;
+mod environment;
+mod exit;
+mod files;
+mod globals;
+mod human_duration;
+mod logs;
+mod memory;
+mod output;
+mod problems;
+mod report;
+mod window_context;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use grail_infrastructure::local::network::NetworkRole;
+
+use crate::cli::{Cli, Command};
+use crate::config::{Config, ConfigError};
+use crate::exit::Outcome;
+use crate::globals::Globals;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            output::error_line(&format!("error: {error:#}"));
+            let usage = error.downcast_ref::<ConfigError>().is_some();
+            ExitCode::from(if usage { exit::USAGE } else { exit::FAILED })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Outcome> {
+    let globals = Globals::from(cli);
+    match &cli.command {
+        Command::Localnet(args) => commands::localnet::run(args, &globals),
+        Command::Mine(args) => commands::role::run(NetworkRole::Miner, args, &globals),
+        Command::Validate(args) => commands::role::run(NetworkRole::Validator, args, &globals),
+        Command::Train(args) => commands::role::run(NetworkRole::Trainer, args, &globals),
+        Command::Verify(args) => {
+            let threads = args.threads;
+            // Exit code 1 means rejected, so every failure before a verdict must be a 2.
+            Ok(simple(&globals, threads)
+                .and_then(|config| commands::verify::run(args, &config))
+                .unwrap_or_else(|error| {
+                    output::error_line(&format!("error: {error:#}"));
+                    Outcome::Undecided
+                }))
+        }
+        Command::Model(command) => commands::model::run(command, &simple(&globals, None)?),
+        Command::Wallet(command) => commands::wallet::run(command, &simple(&globals, None)?),
+        Command::Sft(args) => commands::sft::run(args, &simple(&globals, args.threads)?),
+    }
+}
+
+/// Resolves the configuration of a command without settings of its own, and sets up the logs.
+fn simple(globals: &Globals, threads: Option<usize>) -> anyhow::Result<Config> {
+    let flags = |config: &mut Config| {
+        globals.overlay(config);
+        if let Some(threads) = threads {
+            config.engine.threads = threads;
+        }
+    };
+    let config = config::resolve(globals.config.as_deref(), environment::variables(), flags)?;
+    logs::init(config.log, None)?;
+    Ok(config)
+}

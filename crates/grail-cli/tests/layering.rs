@@ -47,19 +47,19 @@ fn packages() -> Vec<Value> {
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()
-        .unwrap();
+        .expect("cargo runs, since it runs this test");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    metadata["packages"].as_array().unwrap().clone()
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    metadata["packages"].as_array().expect("a list of packages").clone()
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
+    value.as_str().expect("a text")
 }
 
 /// Our crates that `package` depends on, with `null` for a normal dependency and `dev` or `build`.
 fn our_imports(package: &Value) -> Vec<(&str, Option<&str>)> {
-    let dependencies = package["dependencies"].as_array().unwrap().iter();
+    let dependencies = package["dependencies"].as_array().expect("a list of dependencies").iter();
     dependencies
         .map(|dependency| (text(&dependency["name"]), dependency["kind"].as_str()))
         .filter(|(name, _)| name.starts_with("grail-"))

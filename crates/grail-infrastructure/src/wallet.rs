@@ -12,16 +12,14 @@ use std::path::{Path, PathBuf};
 
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{Hotkey, Signature};
-use schnorrkel::{Keypair, PublicKey};
+use grail_protocol::signature::SIGNING_CONTEXT;
+use schnorrkel::Keypair;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::files::{self, PRIVATE, PUBLIC, ReadError};
 pub use keyfile::KeyfileError;
 use keyfile::Origin;
-
-/// Signing context of substrate chains; another context makes every signature invalid.
-const CONTEXT: &[u8] = b"substrate";
 
 /// Largest key file that is read; real ones have about 600 bytes.
 const KEYFILE_BYTES_MAX: u64 = 16 * 1024;
@@ -187,7 +185,7 @@ impl Signer for Wallet {
     }
 
     fn sign(&self, message: &[u8]) -> Signature {
-        Signature(self.keypair.sign_simple(CONTEXT, message).to_bytes())
+        Signature(self.keypair.sign_simple(SIGNING_CONTEXT, message).to_bytes())
     }
 }
 
@@ -195,17 +193,6 @@ impl fmt::Debug for Wallet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Wallet({}/{}, {})", self.name, self.hotkey_name, self.hotkey)
     }
-}
-
-/// Returns whether `hotkey` made `signature` over `message` in the context `substrate`.
-pub fn verify(hotkey: Hotkey, message: &[u8], signature: &Signature) -> bool {
-    let Ok(key) = PublicKey::from_bytes(&hotkey.0) else {
-        return false;
-    };
-    let Ok(signature) = schnorrkel::Signature::from_bytes(&signature.0) else {
-        return false;
-    };
-    key.verify_simple(CONTEXT, message, &signature).is_ok()
 }
 
 /// Returns whether `name` can be a file name of ours: no separators, no hidden names, bounded.

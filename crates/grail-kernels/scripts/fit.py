@@ -93,10 +93,11 @@ def show(name, coefficients, error):
 
 def split(name, value, bits):
     """Prints `value` as a head of `bits` significant bits and the f32 of the rest."""
-    exponent = int(value.log10() / Decimal(2).log10().normalize()) - 1
-    unit = Decimal(2) ** (exponent - bits + 2)
+    unit = Decimal(2) ** (math.floor(math.log2(value)) - bits + 1)
     head = (value / unit).to_integral_value() * unit
-    print(f"{name}: high {float(head)!r} 0x{to_f32(head)[0]:08x}, low {to_f32(value - head)[1]!r} 0x{to_f32(value - head)[0]:08x}")
+    for part, number in (("high", head), ("low", value - head)):
+        low_bits, rounded = to_f32(number)
+        print(f"{name}, {part}: {rounded!r} 0x{low_bits:08x}")
 
 
 def main():
@@ -119,7 +120,7 @@ def main():
             8,
         ),
     )
-    split("ln2", ln2, 15)
+    split("ln2", ln2, 14)
     print(f"1/ln2: {to_f32(1 / ln2)[1]!r} 0x{to_f32(1 / ln2)[0]:08x}")
 
 

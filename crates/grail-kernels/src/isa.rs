@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// An instruction set that the kernels are written for. All of them give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// Plain Rust with a software fused multiply-add: runs everywhere, tens of times slower.
+    /// Plain Rust with a software fused multiply-add: runs everywhere, about a hundred times slower.
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2Fma,

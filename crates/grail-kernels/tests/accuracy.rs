@@ -40,9 +40,9 @@ fn check(step: usize) {
 }
 
 /// As the documentation of the functions says.
-const EXP_ULP: f64 = 9.0;
-const LN_ULP: f64 = 9.0;
-const LN_1P_NEG_ULP: f64 = 9.0;
+const EXP_ULP: f64 = 0.88;
+const LN_ULP: f64 = 0.84;
+const LN_1P_NEG_ULP: f64 = 1.44;
 
 #[test]
 fn errors_are_within_the_stated_bounds_on_a_sample() {
@@ -92,26 +92,12 @@ fn digest(f: fn(f32) -> f32, bits: std::ops::RangeInclusive<u32>) -> u64 {
 #[test]
 fn bits_are_golden() {
     let exps = [0.5, 1.0, -1.0, 10.0, -87.0, 88.0, 1e-8].map(|x| exp(x).to_bits());
-    let want = [
-        0x3fd3_094c,
-        0x402d_f854,
-        0x3ebc_5ab2,
-        0x46ac_14ee,
-        0x00b3_3687,
-        0x7ef8_82b7,
-        0x3f80_0000,
-    ];
+    let want =
+        [0x3fd3_094c, 0x402d_f854, 0x3ebc_5ab2, 0x46ac_14ee, 0x00b3_3687, 0x7ef8_82b7, 0x3f80_0000];
     assert_eq!(exps, want);
     let lns = [0.5, 2.0, 3.0, 0.1, 1e30, 1e-30, 0.999].map(|x| ln(x).to_bits());
-    let want = [
-        0xbf31_7218,
-        0x3f31_7218,
-        0x3f8c_9f54,
-        0xc013_5d8e,
-        0x428a_27b5,
-        0xc28a_27b5,
-        0xba83_22ca,
-    ];
+    let want =
+        [0xbf31_7218, 0x3f31_7218, 0x3f8c_9f54, 0xc013_5d8e, 0x428a_27b5, 0xc28a_27b5, 0xba83_22ca];
     assert_eq!(lns, want);
     assert_eq!(digest(exp, 0..=EXP_HIGHEST), 0x6fcc_26fa_70bd_811f);
     assert_eq!(digest(exp, 1 << 31..=EXP_LOWEST), 0xa35b_6d1e_7ee0_feab);

@@ -9,6 +9,7 @@ pub mod init;
 mod noise;
 mod parallel;
 pub mod provider;
+pub mod tiny;
 pub mod tokenizer;
 pub mod train;
 

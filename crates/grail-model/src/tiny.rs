@@ -43,7 +43,7 @@ pub fn create(dir: &Path, seed: u64) -> Result<(), ModelError> {
     fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
     write("tokenizer.json", &tokenizer_json())?;
     write("tokenizer_config.json", &tokenizer_config_json())?;
-    let config = ModelConfig::from_json(&config_json().to_string())
+    let config = ModelConfig::from_json(config_json().to_string().as_bytes())
         .map_err(|error| ModelError::Unloadable(error.to_string()))?;
     crate::init::initialise(&config, seed, dir)
 }

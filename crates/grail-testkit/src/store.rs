@@ -12,7 +12,7 @@ use grail_protocol::ids::{Digest, Hotkey};
 
 use crate::{Clock, draw, lock};
 
-const KEY_BYTES_MAX: usize = 1024;
+const KEY_BYTES_MAX: usize = 512;
 const LIST_MAX: usize = 10_000;
 
 /// All buckets of a test; clones share them.
@@ -167,6 +167,7 @@ impl ObjectStore for MemoryStore {
         check_key(key)?;
         let object = Object { bytes, last_modified_ms: (self.storage.clock)() };
         self.with(Rights::Write, |objects| {
+            check_tree(objects, key)?;
             objects.insert(key.to_owned(), object);
             Ok(())
         })
@@ -198,16 +199,32 @@ fn info(key: &str, object: &Object) -> ObjectInfo {
     }
 }
 
-/// Refuses keys that could leave a folder or that two stores could read differently.
+/// Accepts the keys that every store takes, be it a folder or behind an address: parts of letters,
+/// digits, `-`, `.`, `_` and `~` that do not start with a dot.
 fn check_key(key: &str) -> Result<(), StoreError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let is_good = key.len() <= KEY_BYTES_MAX
-        && !key.contains(char::is_control)
-        && key.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        && key.bytes().all(is_plain)
+        && key.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));
     if is_good {
         return Ok(());
     }
     let shown: String = key.chars().take(64).collect();
     Err(StoreError::Malformed(format!("`{}` is not a key", shown.escape_debug())))
+}
+
+/// Refuses a key that would make a folder of an object or an object of a folder.
+fn check_tree(objects: &Objects, key: &str) -> Result<(), StoreError> {
+    let folder = format!("{key}/");
+    let below = objects.range(folder.clone()..).next();
+    let mut above = key.match_indices('/').map(|(end, _)| &key[..end]);
+    if below.is_some_and(|(other, _)| other.starts_with(&folder))
+        || above.any(|other| objects.contains_key(other))
+    {
+        let reason = format!("`{key}` and another object exclude each other in a folder");
+        return Err(StoreError::Malformed(reason));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -236,6 +253,18 @@ mod tests {
         own.put("a", Bytes::from_static(b"1")).await.unwrap();
         let again = own.head("a").await.unwrap().unwrap();
         assert!(again.last_modified_ms > info.last_modified_ms);
+    }
+
+    #[tokio::test]
+    async fn an_object_is_no_folder() {
+        let storage = MemoryStorage::new(FakeChain::new(FakeChainConfig::default()).clock());
+        let own = storage.buckets(Hotkey([1; 32])).own();
+        let put = async |key| own.put(key, Bytes::new()).await.is_ok();
+        assert!(put("a/b").await && put("a-b").await && put("a/bc").await);
+        assert!(!put("a").await);
+        assert!(!put("a/b/c").await);
+        own.delete("a/b").await.unwrap();
+        assert!(put("a/b/c").await);
     }
 
     #[tokio::test]

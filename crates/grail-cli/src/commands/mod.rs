@@ -1,5 +1,6 @@
 //! One module a command: from its options to what it prints.
 
+mod guest;
 pub mod localnet;
 pub mod model;
 pub mod role;

@@ -30,11 +30,14 @@ fn import(args: &ModelImportArgs, config: &Config) -> Result<Outcome> {
         bar.set_message(step.item.to_owned());
     });
     bar.finish_and_clear();
-    let report =
-        report.with_context(|| format!("while importing {}", args.source.display()))?;
+    let report = report.with_context(|| format!("while importing {}", args.source.display()))?;
     let types: Vec<String> =
         report.source_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    output::line(&format!("imported {} tensors ({})", n_tensors(&report.source_types), types.join(", ")))?;
+    output::line(&format!(
+        "imported {} tensors ({})",
+        n_tensors(&report.source_types),
+        types.join(", ")
+    ))?;
     // A model that was imported must also load: what is wrong with it shows here, not in a window.
     print_info(&args.out, &load_info(&args.out, config)?, false)?;
     Ok(Outcome::Done)

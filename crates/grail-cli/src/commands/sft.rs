@@ -9,30 +9,25 @@ use anyhow::{Context, Result, bail};
 use grail_environments::rng::SplitMix64;
 use grail_environments::split;
 use grail_ports::environment::Environment;
-use grail_ports::model::{
-    Model, ModelProvider, OptimizerConfig, StopFlag, Trainer, TrainingSequence,
+use grail_ports::model::{Model, ModelProvider, OptimizerConfig, StopFlag, Trainer};
+use grail_services::context::Heartbeat;
+use grail_services::training::evaluation::evaluate;
+use grail_services::training::sft::{
+    SftConfig, SftError, SftObserver, SftStep, example, fine_tune,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::localnet::crew::held_out;
 use crate::cli::SftArgs;
 use crate::config::Config;
 use crate::engine;
 use crate::exit::Outcome;
 use crate::output;
 
-/// Share of the steps over which the learning rate rises.
-const WARMUP_SHARE: f32 = 0.05;
-/// Share of the largest learning rate that is left at the end.
-const FINAL_SHARE: f32 = 0.1;
-/// Everything of the optimiser but the learning rate.
-const OPTIMIZER: OptimizerConfig = OptimizerConfig {
-    lr: 0.0,
-    beta1: 0.9,
-    beta2: 0.95,
-    eps: 1e-8,
-    weight_decay: 0.01,
-    grad_clip: 1.0,
-};
+/// One step in so many warms the learning rate up.
+const WARMUP_SHARE: u32 = 20;
+/// Lines that tell about the loss on the way.
+const REPORTS: u32 = 20;
 
 /// Does what the options ask for.
 pub fn run(args: &SftArgs, config: &Config) -> Result<Outcome> {
@@ -60,111 +55,121 @@ pub fn run(args: &SftArgs, config: &Config) -> Result<Outcome> {
         }
     };
     let provider = engine::provider(config.engine)?;
-    let data = Solutions { model: provider.load(&start)?, environment: environment.clone() };
+    let model = provider.load(&start)?;
     let mut trainer = provider.trainer(&start)?;
-    train(&mut *trainer, &data, args)?;
-    drop(data);
+    train(&mut *trainer, &*model, &*environment, args)?;
+    drop(model);
 
     let digest = trainer
         .export(&args.out)
         .with_context(|| format!("while writing {}", args.out.display()))?;
-    output::line(&format!("wrote {}", args.out.display()))?;
-    output::line(&format!("checkpoint digest {digest}"))?;
+    output::line(&format!("wrote {} with checkpoint digest {digest}", args.out.display()))?;
     if args.evaluate > 0 {
-        evaluate(&*provider, &args.out, environment, args)?;
+        measure(&*provider, &args.out, &environment, args, config)?;
     }
     Ok(Outcome::Done)
 }
 
-/// Problems with their solutions, as token ids.
-struct Solutions {
-    model: Arc<dyn Model>,
-    environment: Arc<dyn Environment>,
-}
-
-impl Solutions {
-    /// Returns prompt, solution and end token of the problem of `seed`.
-    fn sequence(&self, seed: u64) -> Result<TrainingSequence> {
-        let Some(solution) = self.environment.solve(seed) else {
-            bail!("environment {} knows no solutions to learn from", self.environment.id());
-        };
-        let mut tokens = self.model.render(&self.environment.prompt(seed))?;
-        let prompt_len = tokens.len();
-        tokens.extend(self.model.encode(&solution)?);
-        let end = self.model.info().eos_token_ids.first();
-        tokens.extend(end.context("the model has no token that ends a completion")?);
-        Ok(TrainingSequence { tokens, prompt_len })
-    }
-}
-
-fn train(trainer: &mut dyn Trainer, data: &Solutions, args: &SftArgs) -> Result<()> {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {eta}");
-    let bar = ProgressBar::new(u64::from(args.steps))
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let report_every = (args.steps / 20).max(1);
-    let mut seeds = training_seeds(args.seed);
-    for step in 0..args.steps {
-        let batch: Vec<TrainingSequence> = seeds
-            .by_ref()
-            .take(usize::try_from(args.batch).context("--batch does not fit this machine")?)
-            .map(|seed| data.sequence(seed))
-            .collect::<Result<_>>()?;
-        let loss = accumulate(trainer, &batch)?;
-        let lr = learning_rate(args.lr, step, args.steps);
-        let stats = trainer.step(&OptimizerConfig { lr, ..OPTIMIZER })?;
-        if !stats.applied {
-            bail!("step {step} has a gradient that is not finite; try a smaller --lr");
-        }
-        bar.inc(1);
-        bar.set_message(format!("loss {loss:.4}"));
-        if (step + 1).is_multiple_of(report_every) {
-            bar.suspend(|| {
-                output::line(&format!(
-                    "step {:>6}  loss {loss:.4}  gradient norm {:.3}  learning rate {lr:.2e}",
-                    step + 1,
-                    stats.grad_norm
-                ))
-            })?;
-        }
-    }
-    bar.finish_and_clear();
-    Ok(())
-}
-
-/// Adds the gradient of the mean cross-entropy of the solutions' tokens, and returns the mean.
-fn accumulate(trainer: &mut dyn Trainer, batch: &[TrainingSequence]) -> Result<f64> {
-    let n_tokens: usize =
-        batch.iter().map(|sequence| sequence.tokens.len() - sequence.prompt_len).sum();
-    // Exact: a batch has far fewer than 2^24 tokens, the bound of every sequence being smaller.
-    #[expect(clippy::cast_precision_loss, reason = "exact below 2^24")]
-    let scale = 1.0 / n_tokens as f32;
-    let mut total = 0.0;
-    let mut gradient = |_: usize, logprobs: &[f32]| {
-        total -= logprobs.iter().map(|logprob| f64::from(*logprob)).sum::<f64>();
-        vec![-scale; logprobs.len()]
+fn train(
+    trainer: &mut dyn Trainer,
+    model: &dyn Model,
+    environment: &dyn Environment,
+    args: &SftArgs,
+) -> Result<()> {
+    let defaults = SftConfig::default();
+    let config = SftConfig {
+        seed: args.seed,
+        steps: args.steps,
+        batch: args.batch,
+        warmup_steps: args.steps / WARMUP_SHARE,
+        optimizer: OptimizerConfig { lr: args.lr, ..defaults.optimizer },
+        look_every: 0,
+        ..defaults
     };
-    trainer.accumulate(batch, &mut gradient, &StopFlag::default())?;
-    Ok(total * f64::from(scale))
+    let mut progress = Progress::new(args.steps);
+    let example_of = |seed| example(model, environment, seed, None);
+    fine_tune(trainer, &config, &example_of, &training_seed, &mut progress, &StopFlag::default())?;
+    progress.end()
 }
 
-/// Returns training seeds without end, none of them held out.
-fn training_seeds(seed: u64) -> impl Iterator<Item = u64> {
-    let mut rng = SplitMix64::new(seed);
-    std::iter::repeat_with(move || rng.next_u64()).filter(|seed| !split::is_held_out(*seed))
-}
-
-/// Rises to `largest` over the first steps, then falls in a straight line to a tenth of it.
-///
-/// Straight lines, because a cosine from the platform's library may differ in the last bit.
-#[expect(clippy::cast_precision_loss, reason = "a step count that rounds is no harm here")]
-fn learning_rate(largest: f32, step: u32, steps: u32) -> f32 {
-    let (step, steps) = (step as f32 + 1.0, steps as f32);
-    let warmup = (steps * WARMUP_SHARE).max(1.0);
-    if step < warmup {
-        return largest * step / warmup;
+/// Returns the seed of a training problem: never a held-out one.
+fn training_seed(number: u64) -> u64 {
+    let mut rng = SplitMix64::new(number);
+    loop {
+        let seed = rng.next_u64();
+        if !split::is_held_out(seed) {
+            return seed;
+        }
     }
-    let done = (step - warmup) / (steps - warmup).max(1.0);
-    largest * (1.0 - (1.0 - FINAL_SHARE) * done)
+}
+
+/// A bar on a terminal, and a line now and then everywhere.
+struct Progress {
+    bar: ProgressBar,
+    report_every: u32,
+    /// The first failure to write a line.
+    trouble: Option<std::io::Error>,
+}
+
+impl Progress {
+    fn new(steps: u32) -> Self {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {eta}");
+        let bar = ProgressBar::new(u64::from(steps))
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, report_every: (steps / REPORTS).max(1), trouble: None }
+    }
+
+    fn end(self) -> Result<()> {
+        self.bar.finish_and_clear();
+        self.trouble.map_or(Ok(()), |error| Err(error).context("while writing the progress"))
+    }
+}
+
+impl SftObserver for Progress {
+    fn stepped(&mut self, step: &SftStep) {
+        self.bar.inc(1);
+        self.bar.set_message(format!("loss {:.4}", step.loss));
+        if step.step.is_multiple_of(self.report_every) {
+            let line = format!(
+                "step {:>6}  loss {:.4}  gradient norm {:.3}  learning rate {:.2e}",
+                step.step, step.loss, step.grad_norm, step.lr
+            );
+            if let Err(error) = self.bar.suspend(|| output::line(&line)) {
+                self.trouble.get_or_insert(error);
+            }
+        }
+    }
+
+    fn look(&mut self, _: u32, _: &dyn Trainer) -> Result<(), SftError> {
+        Ok(())
+    }
+}
+
+/// Measures the finished model the way a trainer measures its checkpoints.
+fn measure(
+    provider: &dyn ModelProvider,
+    dir: &Path,
+    environment: &Arc<dyn Environment>,
+    args: &SftArgs,
+    config: &Config,
+) -> Result<()> {
+    let model = provider.load(dir)?;
+    let held_out = held_out(config.localnet.seed, args.evaluate);
+    let result = evaluate(
+        &*model,
+        &**environment,
+        config.sampler(),
+        &held_out,
+        &StopFlag::default(),
+        &Heartbeat::default(),
+    )?;
+    output::line(&format!(
+        "pass@1 {:.1} % on {} held-out problems, mean reward {:.3}",
+        result.pass_at_1() * 100.0,
+        result.problems,
+        result.reward_mean()
+    ))?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -172,20 +177,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_learning_rate_rises_and_falls() {
-        let rates: Vec<f32> = (0..1000).map(|step| learning_rate(1.0, step, 1000)).collect();
-        assert_eq!(rates[0], 1.0 / 50.0);
-        assert_eq!(rates[49], 1.0);
-        assert!((rates[999] - 0.1).abs() < 1e-6);
-        assert!(rates[..50].is_sorted() && rates[49..].is_sorted_by(|a, b| a >= b));
-        assert!(learning_rate(1.0, 0, 1).is_finite());
-    }
-
-    #[test]
-    fn training_seeds_follow_from_the_seed_and_are_never_held_out() {
-        let seeds: Vec<u64> = training_seeds(1).take(100).collect();
-        assert_eq!(seeds, training_seeds(1).take(100).collect::<Vec<_>>());
-        assert_ne!(seeds[0], training_seeds(2).next().unwrap());
+    fn training_seeds_follow_from_the_number_and_are_never_held_out() {
+        let seeds: Vec<u64> = (0..100).map(training_seed).collect();
+        assert_eq!(seeds, (0..100).map(training_seed).collect::<Vec<_>>());
         assert!(seeds.iter().all(|seed| !split::is_held_out(*seed)));
+        assert_ne!(seeds[0], seeds[1]);
     }
 }

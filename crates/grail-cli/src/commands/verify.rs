@@ -220,8 +220,7 @@ impl Sources {
                 settings.create()?
             }
         };
-        let fingerprint =
-            EnvironmentFingerprint::new(environment.id(), &environment.params_json());
+        let fingerprint = EnvironmentFingerprint::new(environment.id(), &environment.params_json());
         Ok((environment, fingerprint))
     }
 }

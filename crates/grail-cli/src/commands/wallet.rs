@@ -6,14 +6,17 @@ use grail_ports::signer::Signer;
 
 use super::localnet::{layout, runs};
 use crate::cli::WalletCommand;
+use crate::config::Config;
 use crate::exit::Outcome;
 use crate::output;
 
 /// Does what the options ask for.
-pub fn run(command: &WalletCommand) -> Result<Outcome> {
+pub fn run(command: &WalletCommand, config: &Config) -> Result<Outcome> {
     match command {
         WalletCommand::New(args) => {
-            let wallets = layout::wallets(&runs::chosen(args.dir.as_deref())?);
+            let wallets = layout::wallets(&runs::chosen(
+                args.dir.as_deref().or(config.network.dir.as_deref()),
+            )?);
             let wallet = Wallet::create(&wallets, &args.name, layout::HOTKEY_NAME, NewKey::Random)
                 .with_context(|| format!("while making wallet {}", args.name))?;
             show(&wallet)?;
@@ -23,7 +26,9 @@ pub fn run(command: &WalletCommand) -> Result<Outcome> {
             ))?;
         }
         WalletCommand::Show(args) => {
-            let wallets = layout::wallets(&runs::chosen(args.dir.as_deref())?);
+            let wallets = layout::wallets(&runs::chosen(
+                args.dir.as_deref().or(config.network.dir.as_deref()),
+            )?);
             let wallet = Wallet::load(&wallets, &args.name, layout::HOTKEY_NAME)
                 .with_context(|| format!("while loading wallet {}", args.name))?;
             show(&wallet)?;

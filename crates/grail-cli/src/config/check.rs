@@ -8,10 +8,10 @@ use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::sampler::SamplerParams;
 use grail_services::mining::adversary::Cheat;
 use grail_services::mining::pace::MiningConfig;
+use grail_services::training::config::TrainingConfig;
 use grail_services::training::pipeline::StepsConfig;
-use grail_services::training::service::TrainingConfig;
+use grail_services::validation::config::ValidationConfig;
 use grail_services::validation::scoring::ScoringRules;
-use grail_services::validation::service::ValidationConfig;
 use grail_services::validation::weights::WeightSchedule;
 
 use super::{Config, ConfigError};
@@ -90,13 +90,10 @@ impl Config {
         if names.is_empty() {
             return Ok(Cheat::ALL.to_vec());
         }
-        let cheats: Vec<Cheat> = names
-            .iter()
-            .map(|name| name.trim().parse())
-            .collect::<Result<_, _>>()
-            .map_err(|unknown: grail_services::mining::adversary::UnknownCheat| {
-                bad(unknown.to_string())
-            })?;
+        let cheats: Vec<Cheat> =
+            names.iter().map(|name| name.trim().parse()).collect::<Result<_, _>>().map_err(
+                |unknown: grail_services::mining::adversary::UnknownCheat| bad(unknown.to_string()),
+            )?;
         let distinct: BTreeSet<Cheat> = cheats.iter().copied().collect();
         if distinct.len() < cheats.len() {
             return Err(bad("names a cheat twice".to_owned()));

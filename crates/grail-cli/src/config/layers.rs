@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use crate::env_vars::{self, VARIABLES};
+use crate::env_vars::{self, VARIABLES, Variable};
 use crate::files::read_bounded;
 
 /// Largest configuration file that is read; a full one has about 4 KiB.
@@ -30,12 +30,14 @@ pub enum ConfigError {
         reason: String,
     },
     /// A variable's value makes no sense.
-    #[error("environment variable {name}: {reason}")]
+    #[error("environment variable {name}: {reason}; it sets {meaning}")]
     BadVariable {
         /// The variable.
         name: String,
         /// What is wrong with its value.
         reason: String,
+        /// The setting and what it means.
+        meaning: String,
     },
     /// A variable that starts with our prefix and is none of ours.
     #[error(
@@ -92,13 +94,18 @@ pub fn resolve_on(
     };
     for (name, value) in &ours {
         if let Some(variable) = VARIABLES.iter().find(|variable| variable.name == name) {
-            (variable.set)(&mut config, value)
-                .map_err(|reason| ConfigError::BadVariable { name: name.clone(), reason })?;
+            (variable.set)(&mut config, value).map_err(|reason| bad(variable, reason))?;
         }
     }
     flags(&mut config);
     config.check()?;
     Ok(config)
+}
+
+fn bad(variable: &Variable, reason: String) -> ConfigError {
+    let name = variable.name.to_owned();
+    let meaning = format!("{} ({})", variable.key, variable.meaning);
+    ConfigError::BadVariable { name, reason, meaning }
 }
 
 /// Lays the configuration file at `path` over `base`.
@@ -131,8 +138,8 @@ fn our_variables(
         if name.starts_with(env_vars::TEST_PREFIX) {
             continue;
         }
-        let known = name == env_vars::CONFIG_FILE
-            || VARIABLES.iter().any(|variable| variable.name == name);
+        let known =
+            name == env_vars::CONFIG_FILE || VARIABLES.iter().any(|variable| variable.name == name);
         if !known {
             return Err(ConfigError::UnknownVariable(name.to_owned()));
         }

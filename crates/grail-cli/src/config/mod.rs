@@ -15,7 +15,23 @@ pub use sections::{
     OutsideRole, SamplingConfig, TrainingSettings, ValidationSettings,
 };
 
+use crate::env_vars::VARIABLES;
 use crate::human_duration::HumanDuration;
+
+/// What a network is made of: these settings cannot change when it is resumed.
+const MADE_OF: [&str; 11] = [
+    "localnet.miners",
+    "localnet.cheaters",
+    "localnet.cheats",
+    "localnet.model",
+    "localnet.block_time",
+    "localnet.seed",
+    "environment.id",
+    "environment.params",
+    "environment.difficulty",
+    "sampling.temperature",
+    "sampling.max_new_tokens",
+];
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +73,16 @@ impl Config {
         config
     }
 
+    /// Returns a setting that a network was made of and that is not the same in `saved`: its key,
+    /// and its value here and there.
+    pub fn differs_in_kind(&self, saved: &Self) -> Option<(&'static str, String, String)> {
+        VARIABLES
+            .iter()
+            .filter(|variable| MADE_OF.contains(&variable.key))
+            .map(|variable| (variable.key, (variable.show)(self), (variable.show)(saved)))
+            .find(|(_, ours, theirs)| ours != theirs)
+    }
+
     /// Lays `text`, TOML that was read as a [`Config`] before, over this configuration.
     fn overlaid(&self, text: &str) -> Result<Self, toml::de::Error> {
         let mut whole = toml::Table::try_from(self).expect("a configuration is always a table");
@@ -73,5 +99,34 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
                 into.insert(key, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_network_is_made_of_is_told_apart_from_the_rest() {
+        for key in MADE_OF {
+            assert!(VARIABLES.iter().any(|variable| variable.key == key), "{key} is no setting");
+        }
+        let saved = Config::default();
+        let mut config = saved.clone();
+        config.localnet.windows += 1;
+        config.training.learning_rate *= 2.0;
+        assert_eq!(config.differs_in_kind(&saved), None);
+        config.localnet.seed = 7;
+        let expected = ("localnet.seed", "7".to_owned(), "1".to_owned());
+        assert_eq!(config.differs_in_kind(&saved), Some(expected));
+    }
+
+    #[test]
+    fn a_configuration_survives_the_way_through_toml() {
+        let mut config = Config::for_own_model();
+        config.localnet.model = Some("m".into());
+        config.localnet.without = vec![OutsideRole::Trainer];
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(Config::default().overlaid(&text).unwrap(), config);
     }
 }

@@ -63,7 +63,7 @@ fn heading(report: &Report) -> String {
          tokens; network {} ({}), block time {} ms, seed {}, {} threads. {}, report version {}.</p>\n",
         escape(&setup.environment),
         escape(&setup.model),
-        report.finished_windows().count(),
+        report.windows.len(),
         report.elapsed_s,
         if report.complete { "" } else { ", stopped early" },
         escape(&setup.architecture),

@@ -2,6 +2,7 @@
 //!
 //! `docs/report.md` documents the JSON; [`VERSION`] changes whenever a reader would have to.
 
+mod completion;
 mod curve;
 mod files;
 mod fold;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use grail_protocol::ids::Hotkey;
 use serde::{Deserialize, Serialize};
 
+pub use completion::Completion;
 pub use curve::learning_curve;
 pub use files::write_report;
 pub use fold::{Roster, as_f64};
@@ -268,11 +270,6 @@ impl Report {
             weights_set: Vec::new(),
             skipped: Vec::new(),
         }
-    }
-
-    /// Returns the windows that both validator and trainer finished.
-    pub fn finished_windows(&self) -> impl Iterator<Item = &WindowRow> {
-        self.windows.iter().filter(|row| row.validated && row.trained)
     }
 
     /// Returns the newest share of held-out problems solved, if any was measured.

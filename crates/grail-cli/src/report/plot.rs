@@ -105,10 +105,10 @@ impl Plot {
         let mut svg = String::new();
         let mut x = LEFT;
         for line in &self.lines {
-            let _ = write!(
+            let _ = writeln!(
                 svg,
                 "<rect x=\"{x:.0}\" y=\"6\" width=\"10\" height=\"10\" fill=\"var(--{})\"/>\
-                 <text x=\"{:.0}\" y=\"15\">{}</text>\n",
+                 <text x=\"{:.0}\" y=\"15\">{}</text>",
                 line.color,
                 x + 15.0,
                 escape(line.name)
@@ -122,23 +122,22 @@ impl Plot {
 fn grid(frame: &Frame) -> String {
     let mut svg = String::new();
     for step in 0..=GRID_LINES {
-        let value =
-            frame.y.0 + (frame.y.1 - frame.y.0) * f64::from(step) / f64::from(GRID_LINES);
+        let value = frame.y.0 + (frame.y.1 - frame.y.0) * f64::from(step) / f64::from(GRID_LINES);
         let (_, y) = frame.place(0, value);
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<line x1=\"{LEFT}\" x2=\"{:.0}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"var(--rule)\"/>\
-             <text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+             <text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             WIDTH - RIGHT,
             LEFT - 6.0,
             y + 4.0,
             tick(value)
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         svg,
         "<text x=\"{LEFT}\" y=\"{y:.0}\">{:.0}</text>\
-         <text x=\"{:.0}\" y=\"{y:.0}\" text-anchor=\"end\">window {:.0}</text>\n",
+         <text x=\"{:.0}\" y=\"{y:.0}\" text-anchor=\"end\">window {:.0}</text>",
         frame.x.0,
         WIDTH - RIGHT,
         frame.x.1,
@@ -167,10 +166,10 @@ fn series(line: &Line, frame: &Frame) -> String {
         line.color
     );
     for ((x, y), (window, value)) in places.iter().zip(&line.points) {
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"var(--{})\">\
-             <title>window {window}: {} {value:.4}</title></circle>\n",
+             <title>window {window}: {} {value:.4}</title></circle>",
             line.color,
             escape(line.name)
         );

@@ -150,7 +150,7 @@ fn skips(report: &Report) -> Option<String> {
 }
 
 fn closing_line(report: &Report) -> String {
-    let finished = report.finished_windows().count();
+    let finished = report.windows.len();
     let mut line = format!("{finished} windows in {}", minutes(report.elapsed_s));
     if let Some(bytes) = report.peak_memory_bytes {
         line += &format!(", peak memory {} MiB", bytes / (1024 * 1024));
@@ -239,7 +239,9 @@ mod tests {
 
     #[test]
     fn times_are_written_for_people() {
-        for (seconds, text) in [(0.4, "0 s"), (59.0, "59 s"), (61.0, "1 min 01 s"), (600.0, "10 min 00 s")] {
+        for (seconds, text) in
+            [(0.4, "0 s"), (59.0, "59 s"), (61.0, "1 min 01 s"), (600.0, "10 min 00 s")]
+        {
             assert_eq!(minutes(seconds), text);
         }
     }

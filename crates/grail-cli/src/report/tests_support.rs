@@ -118,8 +118,7 @@ pub mod trained {
     use super::window as start_of;
 
     fn told(event: Event) -> Entry {
-        let role =
-            RoleTag { name: "trainer".to_owned(), uid: Uid(0), hotkey: Hotkey([0; 32]) };
+        let role = RoleTag { name: "trainer".to_owned(), uid: Uid(0), hotkey: Hotkey([0; 32]) };
         Entry { role, event }
     }
 

@@ -9,6 +9,8 @@ mod bucket;
 pub mod credentials;
 mod index;
 pub mod key;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -19,6 +21,7 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 use grail_ports::object_store::{ObjectInfo, StoreError};
 use grail_protocol::ids::{Digest, Hotkey};
+use sha2::{Digest as _, Sha256};
 
 pub use self::bucket::FolderBuckets;
 pub(crate) use self::bucket::foreign_credentials;
@@ -317,7 +320,7 @@ impl FolderStore {
             Ok(()) => {}
             // Renamed before the crash; then the file is the one that the row describes.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if fs::metadata(path)?.len() != row.size {
+                if hash_of(path)? != row.sha256 {
                     return Err(io::Error::other("the file is not the one that was written"));
                 }
             }
@@ -352,6 +355,12 @@ impl FolderStore {
     fn path_of(&self, bucket: &str, key: ValidKey<'_>) -> PathBuf {
         key.path_in(&self.dir.join(bucket))
     }
+}
+
+fn hash_of(path: &Path) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(Digest(hasher.finalize().into()))
 }
 
 fn changed_outside(key: &str) -> StoreError {

@@ -2,7 +2,7 @@
 //!
 //! They consist of IEEE operations only, in the order written here, so that every instruction set
 //! (and another implementation that follows these comments) gives the same bits. The f32 functions
-//! are written once over [`crate::simd::Arith`]; the public functions are their one-lane form.
+//! are written once for any number of lanes; the public functions are their one-lane form.
 
 mod double;
 mod single;
@@ -17,7 +17,7 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     scalar::fma(a, b, c)
 }
 
-/// Returns `e^x`, within 0.97 ulp over all f32 (measured exhaustively).
+/// Returns `e^x`, within 0.88 ulp over all f32 (measured exhaustively).
 ///
 /// Below -87.336544 (where the result would be subnormal) it is 0, as a rule of this function and
 /// not by a CPU mode; above 88.72283 it is infinity; NaN stays NaN.
@@ -42,7 +42,7 @@ pub fn exp(x: f32) -> f32 {
     single::exp(Scalar, x)
 }
 
-/// Returns the natural logarithm of a positive normal f32, within 0.83 ulp (measured exhaustively).
+/// Returns the natural logarithm of a positive normal f32, within 0.84 ulp (measured exhaustively).
 ///
 /// For other arguments (zero, subnormal, negative, infinite, NaN) the result means nothing.
 /// `ln(1) = 0` exactly.
@@ -69,7 +69,7 @@ pub fn ln(x: f32) -> f32 {
     single::ln(Scalar, x)
 }
 
-/// Returns `ln(1 - v)` for `v` in `[0, 1 - 2^-24]`, within 1.5 ulp (measured exhaustively).
+/// Returns `ln(1 - v)` for `v` in `[0, 1 - 2^-24]`, within 1.44 ulp (measured exhaustively).
 ///
 /// # Definition
 /// `u = 1 - v; d = (1 - u) - v; result = ln(u) + d / u`, each operation rounded, with [`ln`].

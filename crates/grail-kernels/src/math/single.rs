@@ -7,7 +7,7 @@ use crate::simd::Arith;
 /// 1.5 * 2^23: adding it leaves an integer in the low bits.
 const ROUNDER: u32 = 0x4b40_0000;
 const INVERSE_LN2: u32 = 0x3fb8_aa3b;
-/// ln 2 cut to 15 bits, so that its product with an exponent is exact, and the rest.
+/// ln 2 rounded to 14 bits, so that its product with an exponent is exact, and the rest.
 const LN2_HIGH: u32 = 0x3f31_7400;
 const LN2_LOW: u32 = 0xb7f4_0417;
 const SIGN: u32 = 1 << 31;

@@ -144,9 +144,9 @@ fn the_digest_of_fixed_weights_and_tokens_is_fixed() {
     assert_eq!(
         found,
         [
-            "a952d3d9a71653ec44258d3acd6ff371804cfcc26bf6393c9c8087307d7b272a",
-            "490e0e95bb2101421cc81504876b483c143f2c7b6c05e320572f4a657170cc75",
-            "2c32fb6a33eb1b4a1f71e1ed6e4be86321b3a442f8ed23b9d9bf5cfaaea6fe7c",
+            "5ff3267c3c98d5134706f16f157056527000b379b16c9ecc64c4a224fe45430c",
+            "eff7e8b0095e9e12ff508db354e94ab12ee802205d37f2683420c6fab7ede2e2",
+            "4c186f87af8b8cb2914d65a60dfa3335dd22c6ef82f637fa9769b6b722cf6dde",
         ]
     );
 }

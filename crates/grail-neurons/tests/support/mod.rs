@@ -2,16 +2,18 @@
 
 #![allow(dead_code, reason = "each test binary uses another part")]
 
+pub mod crash;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use grail_neurons::neuron::Neuron;
 use grail_neurons::roles::{CheaterNeuron, MinerNeuron, TrainerNeuron, ValidatorNeuron};
 use grail_ports::beacon::{Beacon, BeaconSchedule};
 use grail_ports::chain::{Block, Chain};
-use grail_ports::environment::Environment;
+use grail_ports::environment::{ChatMessage, Environment, EnvironmentError, Evaluation};
 use grail_ports::events::{Event, EventSink};
 use grail_ports::model::{ModelProvider, OptimizerConfig, StopFlag};
 use grail_ports::object_store::Buckets;
@@ -30,6 +32,7 @@ use grail_services::training::service::TrainingService;
 use grail_services::validation::config::ValidationConfig;
 use grail_services::validation::service::ValidationService;
 use grail_services::validation::weights::WeightSchedule;
+use self::crash::{CrashPlan, Doomed};
 use grail_testkit::{
     FakeBeacon, FakeChain, FakeChainConfig, FakeEnvironment, FakeModel, FakeProvider, FakeSigner,
     Faults, MemoryStorage, RecordingEvents,
@@ -46,6 +49,8 @@ pub const VALIDATOR: u64 = 1;
 pub const MINER: u64 = 2;
 pub const OTHER_MINER: u64 = 3;
 pub const CHEATER: u64 = 4;
+/// Not registered.
+pub const STRANGER: u64 = 99;
 
 /// Everything outside the roles.
 pub struct World {
@@ -53,9 +58,15 @@ pub struct World {
     pub storage: MemoryStorage,
     pub beacon: Arc<FakeBeacon>,
     pub models: Arc<FakeProvider>,
-    pub environment: Arc<FakeEnvironment>,
+    pub environment: Arc<Sandbox>,
     pub events: BTreeMap<u64, Arc<RecordingEvents>>,
     pub faults: Option<Faults>,
+    /// A role that will be killed.
+    pub doomed: Option<(u64, Arc<CrashPlan>)>,
+    /// Groups that every miner makes in a window.
+    pub groups: u32,
+    /// Held-out problems.
+    pub problems: u32,
     pub folder: tempfile::TempDir,
 }
 
@@ -72,7 +83,7 @@ impl World {
             chain.register(hotkey(seed), if is_validator { 1000 } else { 0 }, is_validator);
         }
         let schedule = BeaconSchedule { genesis_ms, period_ms: 3000 };
-        let folder = tempfile::tempdir().unwrap();
+        let folder = scratch();
         FakeModel::new(7).write(&folder.path().join("base")).unwrap();
         Self {
             storage: MemoryStorage::new(chain.clock()),
@@ -80,8 +91,11 @@ impl World {
             chain,
             models: Arc::default(),
             environment: Arc::default(),
-            events: (0..5).map(|seed| (seed, Arc::default())).collect(),
+            events: [TRAINER, VALIDATOR, MINER, OTHER_MINER, CHEATER, STRANGER].map(|seed| (seed, Arc::default())).into(),
             faults: None,
+            doomed: None,
+            groups: GROUPS,
+            problems: 64,
             folder,
         }
     }
@@ -101,12 +115,21 @@ impl World {
             beacon = faults.beacon(&format!("role {seed}"), beacon);
             buckets = faults.buckets(buckets);
         }
+        let mut models: Arc<dyn ModelProvider> = self.models.clone();
+        if let Some((victim, plan)) = &self.doomed
+            && *victim == seed
+        {
+            chain = Arc::new(Doomed { plan: plan.clone(), inner: chain });
+            beacon = Arc::new(Doomed { plan: plan.clone(), inner: beacon });
+            buckets = Arc::new(Doomed { plan: plan.clone(), inner: buckets });
+            models = Arc::new(Doomed { plan: plan.clone(), inner: models });
+        }
         RunContext {
             chain,
             beacon,
             buckets,
             signer: Arc::new(FakeSigner::new(seed)),
-            models: self.models.clone() as Arc<dyn ModelProvider>,
+            models,
             environments,
             events: self.events[&seed].clone() as Arc<dyn EventSink>,
             state_dir: self.folder.path().join(format!("role-{seed}")),
@@ -116,9 +139,14 @@ impl World {
     }
 
     pub fn trainer(&self) -> TrainerNeuron {
-        let ctx = self.context(TRAINER);
+        self.trainer_as(TRAINER)
+    }
+
+    /// Returns a trainer with another hotkey.
+    pub fn trainer_as(&self, seed: u64) -> TrainerNeuron {
+        let ctx = self.context(seed);
         let held_out = HeldOut {
-            problems: 64,
+            problems: self.problems,
             // Far from every task seed, which are hashes.
             seeds: Arc::new(|number| u64::from(number)),
             at_once: 32,
@@ -137,13 +165,18 @@ impl World {
 
     pub fn miner(&self, seed: u64) -> MinerNeuron {
         let ctx = self.context(seed);
-        MinerNeuron::new(ctx.clone(), MiningService::new(ctx, mining_config()))
+        MinerNeuron::new(ctx.clone(), MiningService::new(ctx, self.mining_config()))
     }
 
     pub fn cheater(&self, cheats: &[Cheat]) -> CheaterNeuron {
         let ctx = self.context(CHEATER);
-        let service = Adversary::new(ctx.clone(), mining_config(), cheats.to_vec(), perturb());
+        let service = Adversary::new(ctx.clone(), self.mining_config(), cheats.to_vec(), perturb());
         CheaterNeuron::new(ctx, service)
+    }
+
+    fn mining_config(&self) -> MiningConfig {
+        let groups_per_window = self.groups;
+        MiningConfig { groups_per_window, groups_at_once: 2, ..MiningConfig::default() }
     }
 
     /// Moves to the second block of the next window, when its beacon rounds are out.
@@ -177,16 +210,18 @@ impl World {
     }
 }
 
+/// Returns a new folder, in memory where the system offers that: tests flush files by the thousand.
+fn scratch() -> tempfile::TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory.or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub fn hotkey(seed: u64) -> Hotkey {
     FakeSigner::new(seed).hotkey()
 }
 
 pub fn window(start: u64) -> Window {
     Window::from_start(start).unwrap()
-}
-
-pub fn mining_config() -> MiningConfig {
-    MiningConfig { groups_per_window: GROUPS, groups_at_once: 2, ..MiningConfig::default() }
 }
 
 pub fn validation_config() -> ValidationConfig {
@@ -241,6 +276,45 @@ pub async fn settle(neuron: &mut impl Neuron, head: Block) -> String {
     log
 }
 
+/// A fake environment that can be switched off, as a sandbox that does not start.
+#[derive(Default)]
+pub struct Sandbox {
+    inner: FakeEnvironment,
+    is_broken: AtomicBool,
+}
+
+impl Sandbox {
+    pub fn break_everything(&self, is_broken: bool) {
+        self.is_broken.store(is_broken, Ordering::SeqCst);
+    }
+}
+
+impl Environment for Sandbox {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    fn params_json(&self) -> String {
+        self.inner.params_json()
+    }
+
+    fn prompt(&self, seed: u64) -> Vec<ChatMessage> {
+        self.inner.prompt(seed)
+    }
+
+    fn evaluate(&self, seed: u64, completion: &str) -> Result<Evaluation, EnvironmentError> {
+        if self.is_broken.load(Ordering::SeqCst) {
+            let reason = "the test switched it off".to_owned();
+            return Err(EnvironmentError { id: self.id().to_owned(), reason });
+        }
+        self.inner.evaluate(seed, completion)
+    }
+
+    fn solve(&self, seed: u64) -> Option<String> {
+        self.inner.solve(seed)
+    }
+}
+
 /// What a validator said of a miner in a window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
@@ -262,9 +336,3 @@ pub fn judgements(events: &[Event]) -> BTreeMap<(Window, Hotkey), Judged> {
     }
     found
 }
-
-pub fn base(folder: &Path) -> PathBuf {
-    folder.join("base")
-}
-
-pub const NO_TIME: Duration = Duration::ZERO;

@@ -100,11 +100,10 @@ impl ValidationService {
                 Err(error) => self.pass_over(target, error.to_string())?,
             }
         }
-        if !done.is_empty() || self.weights.is_retrying() {
-            self.history()?;
-            if let Some(history) = &mut self.history {
-                self.weights.run(&self.ctx, history, head.number).await?;
-            }
+        // Also without a new window: an earlier life may have ended between window and weights.
+        self.history()?;
+        if let Some(history) = &mut self.history {
+            self.weights.run(&self.ctx, history, head.number).await?;
         }
         if done.is_empty() {
             return Ok(ValidationOutcome::Idle);

@@ -66,11 +66,6 @@ impl WeightSetter {
         Self { schedule, rules, version_key, attempted_at: None }
     }
 
-    /// Returns whether an attempt failed and is to be repeated.
-    pub fn is_retrying(&self) -> bool {
-        self.attempted_at.is_some()
-    }
-
     /// Sets weights if they are due at `block`; a refusal is an event and no error.
     pub async fn run(
         &mut self,

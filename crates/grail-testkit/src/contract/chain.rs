@@ -100,6 +100,8 @@ async fn commitments(chain: &ChainUnderTest) {
 async fn weights(chain: &ChainUnderTest) {
     let (validator, handle) = &chain.validator;
     let rules = handle.hyperparameters().await.expect("the chain answers");
+    // A chain may count the rate limit from the registration on.
+    (chain.advance)(rules.weights_rate_limit).await;
     let metagraph = handle.metagraph().await.expect("the chain answers");
     let uid = |hotkey: Hotkey| metagraph.neuron(hotkey).expect("it is registered").uid;
     let (ours, miner) = (uid(*validator), uid(chain.miner.0));

@@ -41,13 +41,8 @@ impl Recorder {
         for entry in entries {
             report.apply(entry, &roster);
         }
-        let state = State {
-            report,
-            journal,
-            head: BlockNumber(0),
-            status: BTreeMap::new(),
-            trouble: None,
-        };
+        let state =
+            State { report, journal, head: BlockNumber(0), status: BTreeMap::new(), trouble: None };
         Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), roster })
     }
 

@@ -40,7 +40,8 @@ pub fn members(config: &Config, cheats: &[Cheat]) -> Vec<Member> {
     let cheaters = (0..config.localnet.cheaters).map(|n| {
         // Each cheater starts at another cheat, so that a window sees as many as possible.
         let mut cheats = cheats.to_vec();
-        cheats.rotate_left(usize::from(n) % cheats.len().max(1));
+        let turn = usize::from(n) % cheats.len().max(1);
+        cheats.rotate_left(turn);
         (format!("cheater-{}", n + 1), Duty::Cheater(cheats))
     });
     let first = [("trainer".to_owned(), Duty::Trainer), ("validator".to_owned(), Duty::Validator)];
@@ -51,11 +52,11 @@ pub fn members(config: &Config, cheats: &[Cheat]) -> Vec<Member> {
         .collect()
 }
 
-/// Returns the secret seed of the wallet `name` in a network with `seed`.
+/// Returns the seed that all keys and hashes of a network follow from.
 ///
 /// Keys of a local network are worth nothing, and equal seeds give equal networks.
-pub fn wallet_seed(seed: u64, name: &str) -> [u8; 32] {
-    DomainHash::new("localnet-wallet").u64(seed).text(name).finish().0
+pub fn network_seed(seed: u64) -> [u8; 32] {
+    DomainHash::new("localnet").u64(seed).finish().0
 }
 
 /// Members by hotkey, as the report needs them.
@@ -104,10 +105,7 @@ mod tests {
         config.localnet.cheaters = 2;
         let members = members(&config, &Cheat::ALL);
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        assert_eq!(
-            names,
-            ["trainer", "validator", "miner-1", "miner-2", "cheater-1", "cheater-2"]
-        );
+        assert_eq!(names, ["trainer", "validator", "miner-1", "miner-2", "cheater-1", "cheater-2"]);
         assert!(members.iter().zip(0..).all(|(member, uid)| member.uid == Uid(uid)));
         let Duty::Cheater(second) = &members[5].duty else { panic!("{:?}", members[5]) };
         assert_eq!(second[0], Cheat::ALL[1]);
@@ -126,11 +124,5 @@ mod tests {
         assert_eq!([0, 30, 60].map(cheat), ["copied-file", "forged-reward", "copied-file"]);
         assert_eq!(roster.miner(hotkey), ("cheater-1".to_owned(), MinerRole::Cheater));
         assert_eq!(roster.miner(Hotkey([9; 32])).1, MinerRole::Guest);
-    }
-
-    #[test]
-    fn seeds_differ_by_name_and_network() {
-        assert_ne!(wallet_seed(1, "miner-1"), wallet_seed(1, "miner-2"));
-        assert_ne!(wallet_seed(1, "miner-1"), wallet_seed(2, "miner-1"));
     }
 }

@@ -8,7 +8,6 @@ use grail_protocol::constants::WINDOW_BLOCKS;
 use grail_protocol::ids::{BlockNumber, Window};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::config::LogConfig;
 use crate::output;
 
 /// How often the spinners turn.
@@ -30,13 +29,15 @@ pub struct Status {
     roles: BTreeMap<String, ProgressBar>,
 }
 
+/// Returns what holds the status lines, if standard error is a terminal.
+pub fn bars() -> Option<MultiProgress> {
+    io::stderr().is_terminal().then(MultiProgress::new)
+}
+
 impl Screen {
-    /// Chooses: a status screen on a terminal, unless log lines would run through it.
-    pub fn new(log: LogConfig, roles: &[String], windows: u32) -> Self {
-        if !io::stderr().is_terminal() || log.verbosity > 0 || log.json {
-            return Self::Lines;
-        }
-        let bars = MultiProgress::new();
+    /// Draws a status screen into `bars`; without them, writes lines only.
+    pub fn new(bars: Option<MultiProgress>, roles: &[String], windows: u32) -> Self {
+        let Some(bars) = bars else { return Self::Lines };
         let add = |bar: ProgressBar, template: &str| {
             let style = ProgressStyle::with_template(template);
             bars.add(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
@@ -45,7 +46,8 @@ impl Screen {
             ProgressBar::new(u64::from(windows)),
             "{bar:30.green} {pos} of {len} windows, {elapsed}",
         );
-        let blocks = add(ProgressBar::new(WINDOW_BLOCKS), "{bar:30.cyan} block {pos} of {len} {msg}");
+        let blocks =
+            add(ProgressBar::new(WINDOW_BLOCKS), "{bar:30.cyan} block {pos} of {len} {msg}");
         let width = roles.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let roles = roles
             .iter()

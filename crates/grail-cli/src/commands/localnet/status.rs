@@ -27,12 +27,16 @@ pub fn describe(event: &Event) -> Option<String> {
         Event::WeightsSet { block, .. } => format!("set weights in block {block}"),
         Event::WeightsFailed { reason } => format!("could not set weights: {reason}"),
         Event::WindowTrained { window, steps, rollouts, loss, .. } => {
-            format!("trained {steps} steps on {rollouts} rollouts of window {window}, loss {loss:.4}")
+            format!(
+                "trained {steps} steps on {rollouts} rollouts of window {window}, loss {loss:.4}"
+            )
         }
         Event::Evaluated { checkpoint, problems, pass_at_1, .. } => format!(
             "checkpoint {checkpoint}: {:.1} % of {problems} held-out problems",
             pass_at_1 * 100.0
         ),
-        Event::CheckpointPublished { checkpoint, .. } => format!("published checkpoint {checkpoint}"),
+        Event::CheckpointPublished { checkpoint, .. } => {
+            format!("published checkpoint {checkpoint}")
+        }
     })
 }

@@ -2,9 +2,8 @@
 
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Signature};
+use grail_protocol::signature::verify;
 use serde::{Deserialize, Serialize};
-
-use crate::wallet;
 
 /// Blocks that an unincluded call stays valid for, so that a refused one cannot be kept and sent
 /// again much later.
@@ -116,7 +115,7 @@ impl SignedExtrinsic {
 
     /// Returns whether the signer signed this call for the chain that starts with `genesis`.
     pub fn is_authentic(&self, genesis: BlockHash) -> bool {
-        wallet::verify(self.signer, &self.payload(genesis), &self.signature)
+        verify(self.signer, &self.payload(genesis), &self.signature).is_ok()
     }
 
     /// Returns what the call is known by: equal for equal calls, however often they were signed.

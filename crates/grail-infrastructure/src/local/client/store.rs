@@ -203,7 +203,7 @@ impl ObjectStore for HttpBucket {
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         check_prefix(prefix)?;
-        let path = format!("/store/{}?prefix={prefix}", self.access.account_id);
+        let path = format!("/store/{}?prefix={}", self.access.account_id, prefix);
         let request = self.request(Method::GET, &path, &self.access);
         let listed: Option<Vec<ObjectJson>> =
             self.http.send_for_json(request).await.map_err(store_error(prefix))?;

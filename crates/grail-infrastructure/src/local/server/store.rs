@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, put};
 use grail_ports::object_store::ObjectInfo;
 use grail_protocol::ids::{Digest, Hotkey, Signature};
+use grail_protocol::signature::verify;
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 use zeroize::Zeroizing;
@@ -22,7 +23,6 @@ use crate::local::wire::{
     AUTH_SCHEME, ErrorBody, MODIFIED_HEADER, NONCE_HEADER, ObjectJson, SHA256_HEADER,
     SIGNATURE_HEADER, SIZE_HEADER, StoreChange,
 };
-use crate::wallet;
 
 /// Largest description of a new bucket, bytes.
 const GRANT_BYTES_MAX: usize = 4096;
@@ -193,11 +193,8 @@ fn check_signature(
 ) -> Result<(), Reply> {
     let signature = Signature::try_from(header(headers, SIGNATURE_HEADER)?.to_owned())
         .map_err(|error| Reply::malformed(error.to_string()))?;
-    if wallet::verify(owner, &change.payload(), &signature) {
-        Ok(())
-    } else {
-        Err(Reply::denied("the bucket: the request is not signed by its owner"))
-    }
+    verify(owner, &change.payload(), &signature)
+        .map_err(|_| Reply::denied("the bucket: the request is not signed by its owner"))
 }
 
 fn access_key(bucket: String, headers: &HeaderMap) -> Result<AccessKey, Reply> {

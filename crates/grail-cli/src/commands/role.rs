@@ -1,0 +1,139 @@
+//! `grail mine`, `grail validate`, `grail train`: one role in a process of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use grail_infrastructure::local::network::{NetworkRole, Node};
+use grail_infrastructure::lock::FolderLock;
+use grail_neurons::signals::cancel_on_signal;
+use grail_ports::events::{Event, EventSink};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::guest;
+use super::localnet::crew::{Crew, ROLE_LOCK};
+use super::localnet::roster::Duty;
+use super::localnet::{contexts, layout, runs, status};
+use crate::base_model;
+use crate::cli::RoleArgs;
+use crate::config::{self, Config};
+use crate::engine;
+use crate::environment::variables;
+use crate::exit::Outcome;
+use crate::globals::Globals;
+use crate::logs;
+use crate::output;
+
+/// Longest wait for blocking work after the role was stopped.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// Runs the role until it is asked to stop.
+pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outcome> {
+    let flags = |config: &mut Config| {
+        globals.overlay(config);
+        overlay(args, config);
+    };
+    let file = globals.config.as_deref();
+    let first = config::resolve(file, variables(), flags)?;
+    let dir = runs::chosen(first.network.dir.as_deref())?;
+    // The settings that the network was made with, so that all roles agree.
+    let kept = layout::config(&dir);
+    let config = match kept.exists() {
+        true => {
+            let saved = config::read(&Config::default(), &kept)?;
+            config::resolve_on(&saved, file, variables(), flags)?
+        }
+        false => first,
+    };
+    logs::init(config.log, None)?;
+
+    let environment = config.environment.create()?;
+    let base = match role {
+        NetworkRole::Trainer => base_model::of_network(&dir, config.localnet.model.as_deref())?,
+        NetworkRole::Validator | NetworkRole::Miner => dir.clone(),
+    };
+    let crew = Crew::new(config.clone(), engine::provider(config.engine)?, environment, &base);
+    let (duty, default_wallet) = match role {
+        NetworkRole::Trainer => (Duty::Trainer, "trainer"),
+        NetworkRole::Validator => (Duty::Validator, "validator"),
+        NetworkRole::Miner => (Duty::Miner, "miner"),
+    };
+    let wallet = config.network.wallet.as_deref().unwrap_or(default_wallet);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("while starting the runtime")?;
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let signals = cancel_on_signal(stop.clone()).context("while installing signal handlers")?;
+        let node = tokio::select! {
+            () = stop.cancelled() => return Ok(Outcome::Done),
+            node = guest::join(&dir, wallet, role) => node?,
+        };
+        let ended = live(&crew, &duty, &node, stop).await;
+        signals.abort();
+        ended
+    });
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    outcome
+}
+
+async fn live(crew: &Crew, duty: &Duty, node: &Node, stop: CancellationToken) -> Result<Outcome> {
+    let _lock = FolderLock::acquire(&node.dir, ROLE_LOCK)?;
+    let entry = &node.entry;
+    output::line(&format!(
+        "{} with hotkey {} (uid {}) on network {} {}",
+        entry.name,
+        entry.hotkey,
+        entry.uid,
+        node.chain.network(),
+        node.chain.netuid()
+    ))?;
+    let span = tracing::info_span!("role", role = entry.name, uid = %entry.uid);
+    let events: Arc<dyn EventSink> = Arc::new(Printer);
+    let ended = if *duty == Duty::Validator {
+        let (events, publisher) = contexts::publish_after(events);
+        let role = crew.run(duty, node, events, stop).instrument(span);
+        tokio::join!(role, publisher.run(node)).0
+    } else {
+        crew.run(duty, node, events, stop).instrument(span).await
+    };
+    ended.with_context(|| format!("{} ended", entry.name))?;
+    output::line(&format!("{} stopped", entry.name))?;
+    Ok(Outcome::Done)
+}
+
+/// Prints what a role does, one line each.
+struct Printer;
+
+impl EventSink for Printer {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::GroupMined { .. }) {
+            return;
+        }
+        if let Some(text) = status::describe(&event) {
+            // A role goes on working when nobody reads what it prints.
+            let _ = output::line(&text);
+        }
+    }
+}
+
+fn overlay(args: &RoleArgs, config: &mut Config) {
+    if let Some(name) = &args.network {
+        config.network.name.clone_from(name);
+    }
+    if args.dir.is_some() {
+        config.network.dir.clone_from(&args.dir);
+    }
+    if args.wallet.is_some() {
+        config.network.wallet.clone_from(&args.wallet);
+    }
+    if let Some(threads) = args.threads {
+        config.engine.threads = threads;
+    }
+    if let Some(groups) = args.groups_per_window {
+        config.mining.groups_per_window = groups;
+    }
+}

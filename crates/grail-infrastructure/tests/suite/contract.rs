@@ -1,0 +1,126 @@
+//! Every port, in process and over HTTP, against the contract suites of the testkit.
+
+use std::sync::Arc;
+
+use crate::common::{Served, config};
+use grail_infrastructure::local::chain::LocalChain;
+use grail_infrastructure::local::network::{NetworkConfig, Node};
+use grail_infrastructure::wallet::Wallet;
+use grail_ports::chain::Chain;
+use grail_ports::signer::Signer;
+use grail_testkit::contract::{self, Advance, ChainUnderTest};
+
+fn with_version(weights_version: u64) -> NetworkConfig {
+    let mut config = config();
+    config.rules.weights_version = weights_version;
+    config
+}
+
+fn advance(chain: &Arc<LocalChain>) -> Advance {
+    let chain = Arc::clone(chain);
+    Box::new(move |blocks| {
+        let chain = Arc::clone(&chain);
+        Box::pin(async move {
+            chain.advance(blocks).unwrap();
+        })
+    })
+}
+
+fn with_hotkey(node: &Node) -> (grail_protocol::ids::Hotkey, Arc<dyn Chain>) {
+    (node.wallet.hotkey(), Arc::clone(&node.chain))
+}
+
+#[tokio::test]
+async fn the_chain_in_process() {
+    let served = Served::start(&with_version(3)).await;
+    let chain = served.network.chain();
+    let stranger = Arc::new(Wallet::from_seed(&[99; 32]));
+    contract::chain(ChainUnderTest {
+        validator: with_hotkey(&served.network.node("validator").unwrap()),
+        miner: with_hotkey(&served.network.node("miner-1").unwrap()),
+        stranger: (stranger.hotkey(), chain.chain_for(stranger)),
+        advance: advance(chain),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_chain_over_http() {
+    use grail_infrastructure::local::client::{ChainIdentity, Http, HttpChain};
+
+    let served = Served::start(&with_version(3)).await;
+    let chain = served.network.chain();
+    let stranger = Arc::new(Wallet::from_seed(&[99; 32]));
+    let file = served.network.file();
+    let http = Http::new(&served.server.endpoint(), file.genesis).unwrap();
+    let identity = ChainIdentity { network: file.name, netuid: file.netuid };
+    let signer = Arc::clone(&stranger) as Arc<dyn Signer>;
+    let stranger_chain = HttpChain::new(http, identity, signer, crate::common::ONCE);
+    contract::chain(ChainUnderTest {
+        validator: with_hotkey(&served.remote("validator").await),
+        miner: with_hotkey(&served.remote("miner-1").await),
+        stranger: (stranger.hotkey(), Arc::new(stranger_chain)),
+        advance: advance(chain),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_beacon_in_process_and_over_http() {
+    let served = Served::start(&config()).await;
+    served.network.chain().advance(5).unwrap();
+    let local = served.network.node("trainer").unwrap();
+    let remote = served.remote("trainer").await;
+    assert_eq!(local.beacon.schedule(), remote.beacon.schedule());
+    // Block 5 comes 5 s after round 1, and two rounds a second.
+    contract::beacon(&*local.beacon, 11, 12).await;
+    contract::beacon(&*remote.beacon, 11, 12).await;
+    assert_eq!(local.beacon.round(7).await, remote.beacon.round(7).await);
+}
+
+#[tokio::test]
+async fn the_store_in_process() {
+    let served = Served::start(&config()).await;
+    let ours = served.network.node("miner-1").unwrap();
+    let theirs = served.network.node("validator").unwrap();
+    contract::object_store(&*ours.buckets.own()).await;
+    contract::buckets(&*ours.buckets, &*theirs.buckets).await;
+}
+
+#[tokio::test]
+async fn the_store_over_http() {
+    let served = Served::start(&config()).await;
+    let ours = served.remote("miner-1").await;
+    let theirs = served.remote("validator").await;
+    contract::object_store(&*ours.buckets.own()).await;
+    contract::buckets(&*ours.buckets, &*theirs.buckets).await;
+}
+
+#[tokio::test]
+async fn the_store_from_both_sides() {
+    let served = Served::start(&config()).await;
+    let ours = served.remote("miner-1").await;
+    let theirs = served.network.node("validator").unwrap();
+    contract::buckets(&*ours.buckets, &*theirs.buckets).await;
+    contract::buckets(&*theirs.buckets, &*ours.buckets).await;
+}
+
+#[tokio::test]
+async fn both_sides_see_the_same_metagraph() {
+    let served = Served::start(&config()).await;
+    let local = served.network.node("validator").unwrap();
+    let remote = served.remote("miner-1").await;
+    let weights = grail_ports::chain::WeightSubmission {
+        weights: vec![(local.entry.uid, 0.0), (remote.entry.uid, 0.3)],
+        version_key: 0,
+    };
+    local.chain.set_weights(&weights).await.unwrap();
+    served.network.chain().advance(360).unwrap();
+    let metagraph = local.chain.metagraph().await.unwrap();
+    assert_eq!(metagraph.neuron(remote.entry.hotkey).unwrap().incentive, 1.0);
+    assert_eq!(metagraph, remote.chain.metagraph().await.unwrap());
+    let again = remote.chain.metagraph().await.unwrap();
+    assert!(Arc::ptr_eq(&again, &remote.chain.metagraph().await.unwrap()), "cached by block");
+    assert_eq!(local.chain.commitments().await, remote.chain.commitments().await);
+    assert_eq!(local.chain.hyperparameters().await, remote.chain.hyperparameters().await);
+}

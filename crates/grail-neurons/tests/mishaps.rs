@@ -1,0 +1,244 @@
+//! Single things that go wrong: each has the mildest consequence that is right.
+
+mod support;
+
+use bytes::Bytes;
+use grail_neurons::neuron::{Neuron, NeuronError, Tick};
+use grail_ports::events::Event;
+use grail_protocol::ids::BlockNumber;
+use grail_protocol::keys;
+use grail_services::checkpoint::CheckpointError;
+use grail_services::mining::MiningError;
+use grail_services::peers::AnnounceError;
+use support::{MINER, OTHER_MINER, ROLLOUTS, STRANGER, TRAINER, VALIDATOR, World, hotkey, judgements, settle, window};
+
+/// Publishes checkpoint 0 and lets the miner mine window 30.
+async fn first_window(world: &World) -> (impl Neuron, impl Neuron, impl Neuron) {
+    let (mut trainer, mut validator) = (world.trainer(), world.validator());
+    let mut miner = world.miner(MINER);
+    trainer.start().await.unwrap();
+    validator.start().await.unwrap();
+    miner.start().await.unwrap();
+    settle(&mut trainer, world.chain.head()).await;
+    let head = world.next_window();
+    let log = settle(&mut miner, head).await;
+    assert!(log.contains("uploaded 4 groups of window 30"), "{log}");
+    (trainer, validator, miner)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validator_that_was_down_makes_up_for_what_it_can() {
+    let world = World::new();
+    let (_trainer, mut validator, mut miner) = first_window(&world).await;
+    settle(&mut validator, world.chain.head()).await;
+    let mut head = world.chain.head();
+    for _ in 0..6 {
+        head = world.next_window();
+        settle(&mut miner, head).await;
+    }
+    let log = settle(&mut validator, head).await;
+    // At the head of window 210 the windows 120, 150 and 180 are made up for; 30 to 90 are lost.
+    assert!(log.contains("validated window 120, 150, 180"), "{log}");
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged.len(), 3);
+    assert!(judged.values().all(|it| it.accepted == ROLLOUTS));
+    assert!(!world.is_validated(window(90)) && world.is_validated(window(120)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_file_counts_as_absent() {
+    let world = World::new();
+    let (_trainer, mut validator, mut miner) = first_window(&world).await;
+    let mut other = world.miner(OTHER_MINER);
+    other.start().await.unwrap();
+    settle(&mut other, world.chain.head()).await;
+    // The same bytes again, but written after the deadline.
+    let key = keys::rollout_file(hotkey(OTHER_MINER), window(30));
+    let bytes = world.storage.peek(hotkey(OTHER_MINER), &key).unwrap();
+    let head = world.next_window();
+    world.storage.tamper(hotkey(OTHER_MINER), &key, bytes);
+    settle(&mut validator, head).await;
+    let events = world.take_events(VALIDATOR);
+    let judged = judgements(&events);
+    assert_eq!(judged.len(), 1, "only the file in time is judged: {judged:?}");
+    assert_eq!(judged[&(window(30), hotkey(MINER))].accepted, ROLLOUTS);
+    let active = |it: &Event| matches!(it, Event::WindowValidated { active: 1, judged: 1, .. });
+    assert!(events.iter().any(active), "{events:?}");
+
+    // Being late is no fault: the next file of the same miner counts.
+    settle(&mut other, head).await;
+    settle(&mut miner, head).await;
+    let head = world.next_window();
+    settle(&mut validator, head).await;
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged[&(window(60), hotkey(OTHER_MINER))].accepted, ROLLOUTS);
+    assert!(world.weight(OTHER_MINER) > 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miner_that_is_too_late_uploads_nothing() {
+    let world = World::new();
+    let (_trainer, _validator, mut miner) = first_window(&world).await;
+    world.next_window();
+    // 6 + 1 + 3 blocks are assumed to be needed; the average has since seen that a window takes
+    // no time at all, so only the safety margin counts.
+    let head = world.chain.advance_to(BlockNumber(88));
+    let ticked = miner.tick(head).await.unwrap();
+    assert_eq!(ticked, Tick::Done("skipped window 60: too late for a group".to_owned()));
+    assert_eq!(miner.tick(head).await.unwrap(), Tick::Idle);
+    let key = keys::rollout_file(hotkey(MINER), window(60));
+    assert_eq!(world.storage.peek(hotkey(MINER), &key), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_checkpoint_is_refused_until_it_is_whole_again() {
+    let world = World::new();
+    let (mut trainer, mut validator, mut miner) = first_window(&world).await;
+    let head = world.next_window();
+    settle(&mut validator, head).await;
+    let log = settle(&mut trainer, head).await;
+    assert!(log.contains("published checkpoint 60"), "{log}");
+
+    let key = keys::checkpoint_file(window(60), "model.safetensors");
+    let whole = world.storage.peek(hotkey(TRAINER), &key).unwrap();
+    let mut damaged = whole.to_vec();
+    damaged[5000] ^= 1;
+    world.storage.tamper(hotkey(TRAINER), &key, damaged);
+    let head = world.next_window();
+    // Window 90 must use checkpoint 60; mining with the old one would be work for nothing.
+    let error = miner.tick(head).await.unwrap_err();
+    let expected = |error: &NeuronError| {
+        matches!(
+            error,
+            NeuronError::Mining(MiningError::Checkpoint(CheckpointError::Damaged { .. }))
+        )
+    };
+    assert!(expected(&error), "{error}");
+    // Window 60 still uses checkpoint 0, which is in the cache and stays there.
+    settle(&mut validator, head).await;
+    assert!(world.is_validated(window(60)));
+
+    world.storage.tamper(hotkey(TRAINER), &key, whole);
+    let log = settle(&mut miner, head).await;
+    assert!(log.contains("uploaded 4 groups of window 90"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_somebody_else_signed_is_refused() {
+    let world = World::new();
+    let (_trainer, _validator, _miner) = first_window(&world).await;
+    let key = keys::checkpoint_file(window(0), keys::MANIFEST_SIGNATURE_FILE);
+    world.storage.tamper(hotkey(TRAINER), &key, Bytes::from("00".repeat(64)));
+    let mut newcomer = world.miner(OTHER_MINER);
+    newcomer.start().await.unwrap();
+    let error = newcomer.tick(world.chain.head()).await.unwrap_err();
+    assert!(error.to_string().contains("not the trainer's"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_is_down_costs_time_and_nothing_else() {
+    let world = World::new();
+    let (mut trainer, mut validator, mut miner) = first_window(&world).await;
+    let head = world.next_window();
+    world.chain.set_down(true);
+    assert!(matches!(miner.tick(head).await, Err(NeuronError::Mining(_))));
+    assert!(matches!(validator.tick(head).await, Err(NeuronError::Validation(_))));
+    assert!(matches!(trainer.tick(head).await, Err(NeuronError::Training(_))));
+    world.chain.set_down(false);
+    settle(&mut miner, head).await;
+    settle(&mut validator, head).await;
+    settle(&mut trainer, head).await;
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged[&(window(30), hotkey(MINER))].accepted, ROLLOUTS);
+    assert_eq!(world.ready_markers().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_weights_are_set_again_in_the_same_interval() {
+    let world = World::new();
+    let (_trainer, mut validator, mut miner) = first_window(&world).await;
+    for _ in 0..2 {
+        world.chain.refuse_next_weights("SettingWeightsTooFast");
+    }
+    let head = world.next_window();
+    settle(&mut miner, head).await;
+    settle(&mut validator, head).await;
+    assert_eq!(world.chain.submissions(), [], "one window is still warm-up");
+    let head = world.next_window();
+    validator.tick(head).await.unwrap();
+    validator.tick(world.chain.advance(1)).await.unwrap();
+    let failed = |it: &Event| matches!(it, Event::WeightsFailed { .. });
+    assert_eq!(world.take_events(VALIDATOR).iter().filter(|it| failed(it)).count(), 2);
+    validator.tick(world.chain.advance(1)).await.unwrap();
+    validator.tick(world.chain.advance(1)).await.unwrap();
+    assert_eq!(world.chain.submissions().len(), 1);
+    assert_eq!(world.chain.submissions()[0].block, BlockNumber(93));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_fails_blames_nobody() {
+    let world = World::new();
+    let (_trainer, mut validator, mut miner) = first_window(&world).await;
+    let head = world.next_window();
+    settle(&mut miner, head).await;
+    // Nothing of window 30 can be evaluated; the validator tries three times, then goes on.
+    world.environment.break_everything(true);
+    for _ in 0..2 {
+        let ticked = validator.tick(world.chain.advance(1)).await.unwrap();
+        assert!(matches!(ticked, Tick::Waiting(_)), "{ticked:?}");
+    }
+    let ticked = validator.tick(world.chain.advance(1)).await.unwrap();
+    assert_eq!(ticked, Tick::Done("validated window 30".to_owned()));
+    assert!(judgements(&world.take_events(VALIDATOR)).is_empty());
+
+    world.environment.break_everything(false);
+    settle(&mut validator, world.next_window()).await;
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged[&(window(60), hotkey(MINER))].accepted, ROLLOUTS);
+    // It was there in both windows, so the window that nobody could judge counts like the other.
+    let share = f64::from(2 * ROLLOUTS) / 60_000.0;
+    assert!((world.weight(MINER) / (0.1 * share.powi(4)) - 1.0).abs() < 1e-9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beacon_that_is_late_is_waited_for() {
+    let world = World::new();
+    let (_trainer, _validator, mut miner) = first_window(&world).await;
+    // The window's first block is there, the round after it is not.
+    let head = world.chain.advance_to(BlockNumber(60));
+    let ticked = miner.tick(head).await.unwrap();
+    assert!(matches!(&ticked, Tick::Waiting(reason) if reason.contains("beacon")), "{ticked:?}");
+    world.chain.pass_ms(4000);
+    assert!(matches!(miner.tick(head).await.unwrap(), Tick::Done(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_are_told_what_to_do() {
+    let world = World::new();
+    let mut stranger = world.miner(STRANGER);
+    let error = stranger.start().await.unwrap_err();
+    assert!(error.is_final());
+    assert!(matches!(error, NeuronError::Announce(AnnounceError::NotRegistered { .. })));
+
+    // A second trainer, whose uid is not 0.
+    let mut usurper = world.trainer_as(MINER);
+    usurper.start().await.unwrap();
+    let error = usurper.tick(world.chain.head()).await.unwrap_err();
+    assert!(error.is_final() && error.to_string().contains("uid 0"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_is_asked_to_stop_stops() {
+    let world = World::new();
+    let (_trainer, mut validator, mut miner) = first_window(&world).await;
+    let head = world.next_window();
+    for neuron in [&mut miner as &mut dyn Neuron, &mut validator] {
+        neuron.context().stop.stop();
+        let error = neuron.tick(head).await.unwrap_err();
+        assert!(error.is_stop(), "{error}");
+    }
+    // A new life mines and judges what the old one did not.
+    let (mut miner, mut validator) = (world.miner(MINER), world.validator());
+    assert!(settle(&mut miner, head).await.contains("uploaded 4 groups of window 60"));
+    assert!(settle(&mut validator, head).await.contains("validated window 30"));
+}

@@ -1,0 +1,134 @@
+//! Every role is killed at every call of its ports, before and after the effect, and started again:
+//! the buckets end up the same, byte for byte, as if nothing had happened.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use grail_neurons::neuron::{Neuron, Tick};
+use grail_ports::chain::Block;
+use grail_protocol::ids::Uid;
+use support::crash::CrashPlan;
+use support::{MINER, TRAINER, VALIDATOR, World};
+
+/// The role of a hotkey, made anew from its folder.
+fn make(world: &World, seed: u64) -> Box<dyn Neuron> {
+    match seed {
+        TRAINER => Box::new(world.trainer()),
+        VALIDATOR => Box::new(world.validator()),
+        seed => Box::new(world.miner(seed)),
+    }
+}
+
+/// Ticks a role until it has nothing to do; returns the role, or nothing if it was killed.
+async fn live(
+    mut neuron: Box<dyn Neuron>,
+    head: Block,
+    plan: Option<Arc<CrashPlan>>,
+) -> Option<Box<dyn Neuron>> {
+    let mut life = tokio::spawn(async move {
+        neuron.start().await.unwrap();
+        for _ in 0..8 {
+            match neuron.tick(head).await.unwrap() {
+                Tick::Idle | Tick::Waiting(_) => break,
+                Tick::Done(_) => {}
+            }
+        }
+        neuron
+    });
+    let Some(plan) = plan else {
+        return Some(life.await.unwrap());
+    };
+    tokio::select! {
+        biased;
+        () = plan.dead.notified() => {
+            life.abort();
+            // Whatever blocks has to end before another process could start.
+            let _ = (&mut life).await;
+            None
+        }
+        ended = &mut life => ended.ok(),
+    }
+}
+
+/// What a run leaves behind.
+#[derive(Debug, PartialEq)]
+struct Remains {
+    objects: BTreeMap<(u64, String), Bytes>,
+    weights: Vec<Vec<(Uid, f64)>>,
+}
+
+/// Runs four windows; the role `victim` is killed by `plan` and started again at the same block.
+async fn run(victim: u64, plan: Option<Arc<CrashPlan>>) -> Remains {
+    let world = World { groups: 1, problems: 4, ..World::new() };
+    let world = World { doomed: plan.clone().map(|plan| (victim, plan)), ..world };
+    let roles = [MINER, VALIDATOR, TRAINER];
+    let mut neurons: BTreeMap<u64, Box<dyn Neuron>> =
+        roles.iter().map(|seed| (*seed, make(&world, *seed))).collect();
+    let healthy = World { doomed: None, ..world };
+    let mut order = vec![TRAINER];
+    for round in 0..4 {
+        let head = if round == 0 { healthy.chain.head() } else { healthy.next_window() };
+        for seed in order {
+            let neuron = neurons.remove(&seed).unwrap();
+            let plan = plan.clone().filter(|_| seed == victim);
+            let survivor = match live(neuron, head, plan).await {
+                Some(neuron) => neuron,
+                None => live(make(&healthy, seed), head, None).await.unwrap(),
+            };
+            neurons.insert(seed, survivor);
+        }
+        order = roles.to_vec();
+    }
+    let mut objects = BTreeMap::new();
+    for seed in roles {
+        for key in healthy.storage.keys(support::hotkey(seed)) {
+            let bytes = healthy.storage.peek(support::hotkey(seed), &key).unwrap();
+            objects.insert((seed, key), bytes);
+        }
+    }
+    let mut weights: Vec<_> =
+        healthy.chain.submissions().into_iter().map(|it| it.submission.weights).collect();
+    // An answer that was lost may lead to a second, equal submission.
+    weights.dedup();
+    Remains { objects, weights }
+}
+
+async fn kill_everywhere(victim: u64, calls_at_least: u64) {
+    let undisturbed = run(victim, None).await;
+    assert!(undisturbed.objects.len() > 20, "{:?}", undisturbed.objects.keys());
+    for at_call in 1.. {
+        for after_effect in [false, true] {
+            let plan = CrashPlan::new(at_call, after_effect);
+            let remains = run(victim, Some(plan.clone())).await;
+            if !plan.has_struck() {
+                assert!(at_call > calls_at_least, "only {at_call} calls were made");
+                return;
+            }
+            let what = format!("role {victim} killed at call {at_call}, after: {after_effect}");
+            let keys = |remains: &Remains| remains.objects.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(&remains), keys(&undisturbed), "{what}");
+            for (key, bytes) in &remains.objects {
+                assert!(undisturbed.objects[key] == *bytes, "{key:?} differs: {what}");
+            }
+            assert_eq!(remains.weights, undisturbed.weights, "{what}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miner_can_be_killed_anywhere() {
+    kill_everywhere(MINER, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validator_can_be_killed_anywhere() {
+    kill_everywhere(VALIDATOR, 40).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trainer_can_be_killed_anywhere() {
+    kill_everywhere(TRAINER, 100).await;
+}
