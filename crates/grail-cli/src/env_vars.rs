@@ -312,11 +312,11 @@ pub const VARIABLES: &[Variable] = &[
         show: |config| config.training.evaluate_every.to_string(),
     },
     Variable {
-        name: "GRAIL_TRAINING_CHECKPOINTS_KEPT",
-        key: "training.checkpoints_kept",
-        meaning: "newest checkpoints that stay in the bucket, at least 3",
-        set: |config, text| set(&mut config.training.checkpoints_kept, text),
-        show: |config| config.training.checkpoints_kept.to_string(),
+        name: "GRAIL_TRAINING_RETENTION_WINDOWS",
+        key: "training.retention_windows",
+        meaning: "windows back from the head whose checkpoints stay in the bucket, at least 4",
+        set: |config, text| set(&mut config.training.retention_windows, text),
+        show: |config| config.training.retention_windows.to_string(),
     },
 ];
 

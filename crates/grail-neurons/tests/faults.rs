@@ -90,7 +90,7 @@ async fn survive(seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn honest_roles_survive_faults() {
-    for seed in 0..6 {
+    for seed in 0..14 {
         survive(seed).await;
     }
 }

@@ -25,7 +25,9 @@ enum Act {
     Fail,
     Panic,
     /// Works for ever, with or without a heartbeat each minute.
-    Work { beats: bool },
+    Work {
+        beats: bool,
+    },
     /// Works until it is asked to stop, looking only that often.
     WorkUntilStopped(Duration),
 }
@@ -83,11 +85,8 @@ struct Life {
 fn live(script: impl Fn(u32, &RunContext) -> Act + Send + 'static) -> Life {
     let world = World::new();
     let (health, cancel, ticks) = (Health::default(), CancellationToken::new(), Arc::default());
-    let neuron = Scripted {
-        ctx: world.context(MINER),
-        script: Box::new(script),
-        ticks: Arc::clone(&ticks),
-    };
+    let neuron =
+        Scripted { ctx: world.context(MINER), script: Box::new(script), ticks: Arc::clone(&ticks) };
     let run = run_neuron(neuron, LifecycleConfig::default(), health.clone(), cancel.clone());
     Life { task: tokio::spawn(run), world, health, cancel, ticks }
 }

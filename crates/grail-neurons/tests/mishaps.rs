@@ -1,5 +1,7 @@
 //! Single things that go wrong: each has the mildest consequence that is right.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use bytes::Bytes;
@@ -10,7 +12,10 @@ use grail_protocol::keys;
 use grail_services::checkpoint::CheckpointError;
 use grail_services::mining::MiningError;
 use grail_services::peers::AnnounceError;
-use support::{MINER, OTHER_MINER, ROLLOUTS, STRANGER, TRAINER, VALIDATOR, World, hotkey, judgements, settle, window};
+use support::{
+    MINER, OTHER_MINER, ROLLOUTS, STRANGER, TRAINER, VALIDATOR, World, hotkey, judgements, settle,
+    window,
+};
 
 /// Publishes checkpoint 0 and lets the miner mine window 30.
 async fn first_window(world: &World) -> (impl Neuron, impl Neuron, impl Neuron) {

@@ -91,10 +91,9 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateErr
     let Some(bytes) = read_file(path, STATE_BYTES_MAX)? else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| StateError::Damaged {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| StateError::Damaged { path: path.to_owned(), reason: error.to_string() })
 }
 
 /// Makes the folder `path` by filling a temporary one and renaming it; replaces an older folder.

@@ -162,7 +162,7 @@ impl Config {
                 ..defaults.steps
             },
             sampler: self.sampler(),
-            checkpoints_kept: settings.checkpoints_kept,
+            retention_windows: settings.retention_windows,
             evaluate_every: settings.evaluate_every,
             ..defaults
         }
@@ -208,7 +208,7 @@ mod tests {
             ),
             (refused(|c| c.training.learning_rate = f32::NAN), "learning_rate"),
             (refused(|c| c.training.evaluation_problems = 0), "evaluation_problems"),
-            (refused(|c| c.training.checkpoints_kept = 1), "checkpoints_kept"),
+            (refused(|c| c.training.retention_windows = 1), "retention_windows"),
             (refused(|c| c.mining.groups_per_window = 0), "groups_per_window"),
             (refused(|c| c.validation.burn_percent = 0.0), "burn_percent"),
             (refused(|c| c.sampling.temperature = 0.0), "temperature"),

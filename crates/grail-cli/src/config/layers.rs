@@ -138,15 +138,17 @@ fn our_variables(
         if name.starts_with(env_vars::TEST_PREFIX) {
             continue;
         }
-        let known =
-            name == env_vars::CONFIG_FILE || VARIABLES.iter().any(|variable| variable.name == name);
-        if !known {
+        let variable = VARIABLES.iter().find(|variable| variable.name == name);
+        if variable.is_none() && name != env_vars::CONFIG_FILE {
             return Err(ConfigError::UnknownVariable(name.to_owned()));
         }
-        let value = value.into_string().map_err(|_| ConfigError::BadVariable {
-            name: name.to_owned(),
-            reason: "its value is not UTF-8 text".to_owned(),
-        })?;
+        let Ok(value) = value.into_string() else {
+            let reason = "its value is not UTF-8 text".to_owned();
+            return Err(match variable {
+                Some(variable) => bad(variable, reason),
+                None => ConfigError::Unreadable { path: PathBuf::from(name), reason },
+            });
+        };
         ours.push((name.to_owned(), value));
     }
     ours.sort();

@@ -207,8 +207,8 @@ pub struct TrainingSettings {
     pub evaluation_problems: u32,
     /// Checkpoints between two evaluations.
     pub evaluate_every: u32,
-    /// Newest checkpoints that stay in the bucket.
-    pub checkpoints_kept: u32,
+    /// Windows back from the head whose checkpoints stay in the bucket.
+    pub retention_windows: u32,
 }
 
 impl Default for TrainingSettings {
@@ -222,7 +222,7 @@ impl Default for TrainingSettings {
             groups: 256,
             evaluation_problems: 200,
             evaluate_every: 1,
-            checkpoints_kept: 5,
+            retention_windows: 8,
         }
     }
 }

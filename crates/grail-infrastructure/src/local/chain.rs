@@ -87,8 +87,10 @@ struct View {
     commitments: Arc<BTreeMap<Hotkey, Vec<u8>>>,
 }
 
-#[derive(Default)]
+/// How time passes; under one lock, so that head and time always fit.
 struct Pace {
+    /// Timestamp of the head.
+    head_ms: u64,
     /// When the head came out, while a ticker runs.
     head_since: Option<Instant>,
     /// Time that was already told.
@@ -144,7 +146,8 @@ impl LocalChain {
         }
         let writer = Writer { head, settled, working, pending };
         let view = RwLock::new(Arc::new(View::of(&rules, &writer)));
-        let pace = Mutex::new(Pace::default());
+        let pace = Pace { head_ms: head.timestamp_ms, head_since: None, told_ms: 0 };
+        let pace = Mutex::new(pace);
         Ok(Arc::new(Self { ledger, rules, genesis, writer: Mutex::new(writer), view, pace }))
     }
 
@@ -221,11 +224,8 @@ impl LocalChain {
         let changed = (state != writer.settled).then_some(&state);
         self.ledger.append_blocks(&rows, changed)?;
         *writer = Writer { head, settled: state.clone(), working: state, pending: Vec::new() };
+        self.step_to(head.timestamp_ms);
         self.publish(&writer);
-        let mut pace = self.pace();
-        if pace.head_since.is_some() {
-            pace.head_since = Some(Instant::now());
-        }
         Ok(head)
     }
 
@@ -300,13 +300,12 @@ impl LocalChain {
     /// while a ticker runs, what has passed since the head came out, ending just before the next
     /// block. It never goes back while the chain is open.
     pub fn now_ms(&self) -> u64 {
-        let head_ms = self.head().timestamp_ms;
         let mut pace = self.pace();
         let since_head_ms = pace.head_since.map_or(0, |since| {
             let elapsed = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             elapsed.min(self.rules.block_time_ms - 1)
         });
-        pace.told_ms = pace.told_ms.max(head_ms.saturating_add(since_head_ms));
+        pace.told_ms = pace.told_ms.max(pace.head_ms.saturating_add(since_head_ms));
         pace.told_ms
     }
 
@@ -336,6 +335,13 @@ impl LocalChain {
         writer.pending.push(submission);
         self.publish(writer);
         Ok(number)
+    }
+
+    /// Moves time to a new head; before anybody sees it, so that no head is ever in the future.
+    fn step_to(&self, head_ms: u64) {
+        let mut pace = self.pace();
+        pace.head_ms = head_ms;
+        pace.head_since = pace.head_since.map(|_| Instant::now());
     }
 
     fn publish(&self, writer: &Writer) {

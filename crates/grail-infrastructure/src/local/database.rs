@@ -1,5 +1,6 @@
 //! Opens redb files so that damage becomes an error with a next step.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, DatabaseError};
@@ -69,8 +70,8 @@ pub(crate) fn failed<E: Into<redb::Error>>(path: &Path) -> impl Fn(E) -> Databas
 }
 
 /// Returns the fault of a row that does not read.
-pub(crate) fn bad_row(path: &Path, what: &str, reason: impl ToString) -> DatabaseFault {
-    let reason = format!("{what}: {}", reason.to_string());
+pub(crate) fn bad_row(path: &Path, what: &str, reason: &dyn Display) -> DatabaseFault {
+    let reason = format!("{what}: {reason}");
     DatabaseFault::Damaged { path: path.to_owned(), reason }
 }
 

@@ -96,7 +96,7 @@ impl Server {
                     sleep(GRACE).await;
                     // Ends the connections, which ends the branch above.
                     cut.cancel();
-                    pending().await
+                    pending::<()>().await;
                 } => Ok(()),
             }
         });

@@ -1,8 +1,14 @@
 //! The crate from outside: contracts, damage, hostile peers and `kill -9`.
 
+#[cfg(test)]
 mod common;
+#[cfg(test)]
 mod contract;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod network;
+#[cfg(test)]
 mod wallet;

@@ -225,7 +225,7 @@ impl Trainer for ModelTrainer {
         for sequence in sequences {
             check_sequence(&sequence.tokens, sequence.prompt_len, &self.decoder)?;
         }
-        self.accumulated = true;
+        self.accumulated |= !sequences.is_empty();
         for range in micro_batch::plan(sequences, self.config.micro_batch_tokens) {
             let part = &sequences[range.clone()];
             let result = self.accumulate_micro_batch(range.start, part, loss, stop);
@@ -237,7 +237,10 @@ impl Trainer for ModelTrainer {
         Ok(())
     }
 
+    /// An error of kind [`ModelError::NotFinite`] says that the update itself overflowed (a learning
+    /// rate far too high); the trainer is then of no use before a state is loaded.
     fn step(&mut self, config: &OptimizerConfig) -> Result<StepStats, ModelError> {
+        check_optimizer(config)?;
         let grad_norm = self.gradient_norm();
         if !grad_norm.is_finite() {
             tracing::warn!(step = self.step, "the gradient is not finite, no step is taken");
@@ -259,6 +262,9 @@ impl Trainer for ModelTrainer {
         let Self { kernels, masters, grads, exp_avg, exp_avg_sq, .. } = self;
         kernels.adamw(masters, grads, exp_avg, exp_avg_sq, settings);
         self.clear_gradients();
+        if !self.masters.iter().all(|weight| weight.is_finite()) {
+            return Err(ModelError::NotFinite("the weights after an optimiser step".into()));
+        }
         self.reload_weights()?;
         tracing::debug!(step = self.step, grad_norm, "applied an optimiser step");
         Ok(StepStats { grad_norm, applied: true })
@@ -275,4 +281,25 @@ impl Trainer for ModelTrainer {
     fn load_state(&mut self, dir: &Path) -> Result<(), ModelError> {
         state::load(self, dir)
     }
+}
+
+fn check_optimizer(config: &OptimizerConfig) -> Result<(), ModelError> {
+    let OptimizerConfig { lr, beta1, beta2, eps, weight_decay, grad_clip } = *config;
+    let not_negative = |x: f32| x.is_finite() && x >= 0.0;
+    let decay = |x: f32| (0.0..1.0).contains(&x);
+    for (name, value, fits, expected) in [
+        ("lr", lr, not_negative(lr), "a finite number from 0"),
+        ("beta1", beta1, decay(beta1), "from 0 and below 1"),
+        ("beta2", beta2, decay(beta2), "from 0 and below 1"),
+        ("eps", eps, not_negative(eps) && eps > 0.0, "a finite number above 0"),
+        ("weight_decay", weight_decay, not_negative(weight_decay), "a finite number from 0"),
+        ("grad_clip", grad_clip, grad_clip > 0.0, "above 0 (infinity for no clipping)"),
+    ] {
+        if !fits {
+            let text =
+                format!("{name} is {value}, expected {expected}; correct the optimiser settings");
+            return Err(ModelError::BadRequest(text));
+        }
+    }
+    Ok(())
 }

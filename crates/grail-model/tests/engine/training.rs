@@ -295,6 +295,28 @@ fn a_gradient_that_is_not_finite_takes_no_step() {
 }
 
 #[test]
+fn mad_optimiser_settings_are_refused_and_an_overflow_is_reported() {
+    let mut trainer = trainer(&golden("llama"), kernels(1), 1000);
+    accumulate(&mut trainer, &sequences());
+    for (config, said) in [
+        (OptimizerConfig { lr: -1.0, ..ADAMW }, "lr is -1"),
+        (OptimizerConfig { lr: f32::NAN, ..ADAMW }, "lr is NaN"),
+        (OptimizerConfig { beta1: 1.0, ..ADAMW }, "beta1 is 1"),
+        (OptimizerConfig { beta2: -0.5, ..ADAMW }, "beta2 is -0.5"),
+        (OptimizerConfig { eps: 0.0, ..ADAMW }, "eps is 0"),
+        (OptimizerConfig { weight_decay: f32::INFINITY, ..ADAMW }, "weight_decay is inf"),
+        (OptimizerConfig { grad_clip: 0.0, ..ADAMW }, "grad_clip is 0"),
+        (OptimizerConfig { grad_clip: f32::NAN, ..ADAMW }, "grad_clip is NaN"),
+    ] {
+        let error = trainer.step(&config).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    assert_eq!(trainer.step_count(), 0);
+    let huge = OptimizerConfig { lr: f32::MAX, weight_decay: 0.0, ..ADAMW };
+    assert!(matches!(trainer.step(&huge), Err(ModelError::NotFinite(_))));
+}
+
+#[test]
 fn sequences_without_advantage_add_nothing() {
     let mut trainer = trainer(&golden("llama"), kernels(1), 1000);
     let mut loss = |_: usize, logprobs: &[f32]| vec![0.0; logprobs.len()];

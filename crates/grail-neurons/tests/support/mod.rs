@@ -1,6 +1,7 @@
 //! A whole subnet in one process: fakes for all ports, blocks moved by hand, no time passing.
 
 #![allow(dead_code, reason = "each test binary uses another part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod crash;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::crash::{CrashPlan, Doomed};
 use grail_neurons::neuron::Neuron;
 use grail_neurons::roles::{CheaterNeuron, MinerNeuron, TrainerNeuron, ValidatorNeuron};
 use grail_ports::beacon::{Beacon, BeaconSchedule};
@@ -32,7 +34,6 @@ use grail_services::training::service::TrainingService;
 use grail_services::validation::config::ValidationConfig;
 use grail_services::validation::service::ValidationService;
 use grail_services::validation::weights::WeightSchedule;
-use self::crash::{CrashPlan, Doomed};
 use grail_testkit::{
     FakeBeacon, FakeChain, FakeChainConfig, FakeEnvironment, FakeModel, FakeProvider, FakeSigner,
     Faults, MemoryStorage, RecordingEvents,
@@ -91,7 +92,9 @@ impl World {
             chain,
             models: Arc::default(),
             environment: Arc::default(),
-            events: [TRAINER, VALIDATOR, MINER, OTHER_MINER, CHEATER, STRANGER].map(|seed| (seed, Arc::default())).into(),
+            events: [TRAINER, VALIDATOR, MINER, OTHER_MINER, CHEATER, STRANGER]
+                .map(|seed| (seed, Arc::default()))
+                .into(),
             faults: None,
             doomed: None,
             groups: GROUPS,
@@ -148,7 +151,7 @@ impl World {
         let held_out = HeldOut {
             problems: self.problems,
             // Far from every task seed, which are hashes.
-            seeds: Arc::new(|number| u64::from(number)),
+            seeds: Arc::new(u64::from),
             at_once: 32,
         };
         let base = self.folder.path().join("base");
@@ -239,7 +242,7 @@ pub fn training_config() -> TrainingConfig {
     TrainingConfig {
         steps: StepsConfig { optimizer, groups_per_step: 3, epochs: 2, ..config.steps },
         sampler: SamplerParams { temperature: 1.0, max_new_tokens: 4 },
-        checkpoints_kept: 3,
+        retention_windows: 4,
         ..config
     }
 }
@@ -269,7 +272,9 @@ pub async fn settle(neuron: &mut impl Neuron, head: Block) -> String {
     for _ in 0..10 {
         let ticked = neuron.tick(head).await;
         log.push_str(&format!("{} at {}: {ticked:?}\n", neuron.role(), head.number));
-        if let Ok(grail_neurons::neuron::Tick::Idle | grail_neurons::neuron::Tick::Waiting(_)) = ticked {
+        if let Ok(grail_neurons::neuron::Tick::Idle | grail_neurons::neuron::Tick::Waiting(_)) =
+            ticked
+        {
             break;
         }
     }

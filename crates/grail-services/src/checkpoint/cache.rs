@@ -75,7 +75,8 @@ impl CheckpointCache {
     ) -> Result<(), CheckpointError> {
         state::write_folder(&self.dir(checkpoint), |dir: &Path| {
             std::fs::create_dir_all(dir).map_err(disk("make", dir))?;
-            let small = [(METADATA_FILE, &signed.metadata), (MANIFEST_SIGNATURE_FILE, &signed.signature)];
+            let small =
+                [(METADATA_FILE, &signed.metadata), (MANIFEST_SIGNATURE_FILE, &signed.signature)];
             let large = files.iter().map(|(name, bytes)| (name.as_str(), bytes));
             for (name, bytes) in small.into_iter().chain(large) {
                 let path = dir.join(name);

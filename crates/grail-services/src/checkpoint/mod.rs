@@ -118,7 +118,9 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The loaded model disagrees with the signed metadata.
-    #[error("checkpoint {checkpoint} was published for {what} {expected}, this program has {found}")]
+    #[error(
+        "checkpoint {checkpoint} was published for {what} {expected}, this program has {found}"
+    )]
     Disagrees {
         /// The checkpoint.
         checkpoint: Window,

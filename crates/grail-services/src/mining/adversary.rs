@@ -357,3 +357,25 @@ fn forge_rewards(
 fn plans(job: &MiningJob, first: u32, count: u32) -> Result<Vec<GroupTask>, PipelineError> {
     (first..first.saturating_add(count)).map(|group| pipeline::plan(job, group)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cheats_are_named_as_on_the_command_line() {
+        for cheat in Cheat::ALL {
+            assert_eq!(cheat.to_string().parse(), Ok(cheat));
+            assert_eq!(serde_json::to_value(cheat).unwrap(), cheat.name());
+        }
+        let error = "bribery".parse::<Cheat>().unwrap_err();
+        assert!(error.to_string().contains("free-sampling"), "{error}");
+    }
+
+    #[test]
+    fn a_cheaters_own_key_is_another_one() {
+        let key = RaceKey([1, 2, 3, 4]);
+        assert_ne!(own_key(key), key);
+        assert_ne!(own_key(key), own_key(RaceKey([1, 2, 3, 5])));
+    }
+}

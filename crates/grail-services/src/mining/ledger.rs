@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn a_restart_finds_the_sealed_file_and_never_the_closed_window() {
         let folder = tempfile::tempdir().unwrap();
-        let sealed = Sealed { window: window(60), groups: 1, rollouts: 16, tokens: 9, seconds: 0.5 };
+        let sealed =
+            Sealed { window: window(60), groups: 1, rollouts: 16, tokens: 9, seconds: 0.5 };
         let mut ledger = Ledger::open(folder.path()).unwrap();
         assert!(ledger.is_open(window(0)));
         ledger.keep(sealed.clone(), b"file").unwrap();

@@ -63,8 +63,7 @@ impl MiningSession {
             let reason = "the beacon round of this window is not out yet".to_owned();
             return Ok(Next::Done(MiningOutcome::Waiting(reason)));
         };
-        let header =
-            checkpoint.header(chain.network(), chain.netuid(), window, self.ctx.hotkey());
+        let header = checkpoint.header(chain.network(), chain.netuid(), window, self.ctx.hotkey());
         let randomness = window_randomness(&first.block.hash, &first.beacon);
         Ok(Next::Mine(Box::new(MiningJob { window, randomness, checkpoint, header })))
     }

@@ -19,8 +19,9 @@ pub struct TrainingConfig {
     pub validators_trusted: u32,
     /// Rollouts of windows older than this many are not used, at least 1.
     pub staleness_windows_max: u32,
-    /// Newest checkpoints that stay in the bucket, at least 3: validators may need the one before.
-    pub checkpoints_kept: u32,
+    /// Windows back from the head whose checkpoints stay in the bucket, at least 4: validators make
+    /// up for some windows, and must find the checkpoint that miners used then.
+    pub retention_windows: u32,
     /// Checkpoints between two evaluations, at least 1.
     pub evaluate_every: u32,
     /// Name of the model, for people.
@@ -45,7 +46,7 @@ impl Default for TrainingConfig {
             sampler: SamplerParams { temperature: 1.0, max_new_tokens: 256 },
             validators_trusted: 1,
             staleness_windows_max: 5,
-            checkpoints_kept: 5,
+            retention_windows: 8,
             evaluate_every: 1,
             model_name: "grail".to_owned(),
             git_commit: "unknown".to_owned(),
@@ -73,8 +74,8 @@ impl TrainingConfig {
                     .to_owned(),
             );
         }
-        if self.checkpoints_kept < 3 {
-            return Some("checkpoints_kept must be at least 3".to_owned());
+        if self.retention_windows < 4 {
+            return Some("retention_windows must be at least 4".to_owned());
         }
         self.sampler.validate().err().map(|unusable| unusable.to_string())
     }

@@ -108,8 +108,11 @@ pub fn row_loss(
     scale: f64,
 ) -> RowLoss {
     assert_eq!(logprobs.len(), behaviour.len(), "one behaviour log-probability a token");
-    let log_ratios: Vec<f64> =
-        logprobs.iter().zip(behaviour).map(|(&new, &old)| f64::from(new) - f64::from(old)).collect();
+    let log_ratios: Vec<f64> = logprobs
+        .iter()
+        .zip(behaviour)
+        .map(|(&new, &old)| f64::from(new) - f64::from(old))
+        .collect();
     let mut row = RowLoss {
         log_ratio_max: log_ratios.iter().fold(0.0, |most, ratio| ratio.abs().max(most)),
         ..RowLoss::default()
@@ -263,8 +266,8 @@ mod tests {
                 for (id, lp) in rows[t].iter().enumerate() {
                     let p = lp.exp();
                     let through_choice = f64::from(u8::from(id == chosen[t])) - p;
-                    let gradient = chosen_gradient * through_choice
-                        + entropy_scale * p * (lp + entropy);
+                    let gradient =
+                        chosen_gradient * through_choice + entropy_scale * p * (lp + entropy);
                     let expected = case["grad_logits"][row][prompt + t - 1][id].as_f64().unwrap();
                     close(gradient, expected, &format!("row {row}, token {t}, logit {id}"));
                 }

@@ -20,17 +20,48 @@ use crate::checkpoint::cache::file_bytes_max;
 use crate::context::RunContext;
 use crate::state;
 
-/// Publishes the checkpoint in `dir` and returns its READY marker.
+/// No marker is written in this many last blocks of a window: written under the name of one window
+/// and seen only in the next, it would make honest miners of that window use the wrong checkpoint.
+const MARKER_MARGIN_BLOCKS: u64 = 2;
+
+/// Publishes the checkpoint in `dir` and returns its READY marker, or nothing if the window is too
+/// close to its end for the marker.
 pub async fn publish(
     ctx: &RunContext,
     checkpoint: Window,
     dir: &Path,
-) -> Result<ReadyMarker, TrainingError> {
+) -> Result<Option<ReadyMarker>, TrainingError> {
     let bucket = ctx.buckets.own();
-    if let Some(marker) = ready_marker(&*bucket, checkpoint).await? {
-        return Ok(marker);
-    }
-    let mut bytes_total = 0u64;
+    let objects = bucket.list(&keys::checkpoint_prefix(checkpoint)).await?;
+    // Peers look at the greatest pair; a second marker can only come from another program.
+    let ready = objects.iter().filter_map(|object| ReadyMarker::parse(&object.key)).max();
+    let (marker, bytes) = match ready {
+        // The last attempt got this far, but its end was not noted.
+        Some(marker) => (marker, objects.iter().map(|object| object.size).sum()),
+        None => {
+            let bytes = upload_all(ctx, &*bucket, checkpoint, dir).await?;
+            let head = ctx.chain.head().await?.number;
+            let ready = Window::containing(head);
+            if ready.end().0 - head.0 <= MARKER_MARGIN_BLOCKS {
+                return Ok(None);
+            }
+            let marker = ReadyMarker { ready, checkpoint };
+            bucket.put(&marker.key(), Bytes::new()).await?;
+            (marker, bytes)
+        }
+    };
+    ctx.emit(Event::CheckpointPublished { checkpoint, ready: marker.ready, bytes });
+    Ok(Some(marker))
+}
+
+/// Uploads what stands behind the marker, and returns its size in bytes.
+async fn upload_all(
+    ctx: &RunContext,
+    bucket: &dyn ObjectStore,
+    checkpoint: Window,
+    dir: &Path,
+) -> Result<u64, TrainingError> {
+    let mut bytes = 0u64;
     // The signature stands over the metadata and the metadata over the files: that order.
     for name in CHECKPOINT_FILES.into_iter().chain([METADATA_FILE, MANIFEST_SIGNATURE_FILE]) {
         let path = dir.join(name);
@@ -38,35 +69,15 @@ pub async fn publish(
         let Some(content) = read.map(Bytes::from) else {
             return Err(TrainingError::BuildGone { checkpoint, file: name.to_owned() });
         };
-        bytes_total = bytes_total.saturating_add(u64::try_from(content.len()).unwrap_or(u64::MAX));
-        upload(&*bucket, &keys::checkpoint_file(checkpoint, name), content).await?;
+        bytes = bytes.saturating_add(u64::try_from(content.len()).unwrap_or(u64::MAX));
+        upload(bucket, &keys::checkpoint_file(checkpoint, name), content).await?;
         ctx.heartbeat.beat();
     }
-    let head = ctx.chain.head().await?;
-    let marker = ReadyMarker { ready: Window::containing(head.number), checkpoint };
-    bucket.put(&marker.key(), Bytes::new()).await?;
-    let ready = marker.ready;
-    ctx.emit(Event::CheckpointPublished { checkpoint, ready, bytes: bytes_total });
-    Ok(marker)
-}
-
-/// Returns the marker of a checkpoint that is READY already.
-async fn ready_marker(
-    bucket: &dyn ObjectStore,
-    checkpoint: Window,
-) -> Result<Option<ReadyMarker>, TrainingError> {
-    let objects = bucket.list(&keys::checkpoint_prefix(checkpoint)).await?;
-    let markers = objects.iter().filter_map(|object| ReadyMarker::parse(&object.key));
-    // Peers look at the greatest pair; a second marker can only come from another program.
-    Ok(markers.max())
+    Ok(bytes)
 }
 
 /// Uploads an object unless it is there, and reads it back.
-async fn upload(
-    bucket: &dyn ObjectStore,
-    key: &str,
-    content: Bytes,
-) -> Result<(), TrainingError> {
+async fn upload(bucket: &dyn ObjectStore, key: &str, content: Bytes) -> Result<(), TrainingError> {
     if holds(bucket, key, &content).await? {
         return Ok(());
     }
@@ -95,18 +106,25 @@ async fn holds(
 
 /// Returns the checkpoints in `keys` that are to be removed, oldest first.
 ///
-/// The `keep` newest that are READY stay, the first one (everything can be made again from it), and
-/// whatever is newer than the newest READY one: that is being published.
-pub fn expendable<'a>(keys: impl IntoIterator<Item = &'a str>, keep: u32) -> Vec<Window> {
-    let (mut all, mut ready) = (BTreeSet::new(), BTreeSet::new());
-    for key in keys {
-        all.extend(checkpoint_of(key));
-        ready.extend(ReadyMarker::parse(key).map(|marker| marker.checkpoint));
-    }
-    let keep = usize::try_from(keep.max(1)).unwrap_or(usize::MAX);
-    let kept: BTreeSet<Window> = ready.iter().rev().take(keep).chain(ready.first()).copied().collect();
-    let newest = ready.last().copied();
-    all.into_iter().filter(|it| Some(*it) < newest && !kept.contains(it)).collect()
+/// The checkpoint of every window from `horizon` on stays: a validator that found another one in its
+/// place would blame honest miners. So does the first one, from which everything can be made again,
+/// and whatever is newer than the newest READY one: that is being published.
+pub fn expendable<'a>(
+    keys: impl IntoIterator<Item = &'a str> + Clone,
+    horizon: Window,
+) -> Vec<Window> {
+    let markers: Vec<ReadyMarker> =
+        keys.clone().into_iter().filter_map(ReadyMarker::parse).collect();
+    let needed = markers.iter().filter(|marker| marker.ready >= horizon);
+    let at_horizon = keys::latest_checkpoint(keys.clone(), horizon);
+    let kept: BTreeSet<Window> =
+        needed.chain(&at_horizon).map(|marker| marker.checkpoint).collect();
+    let ready = || markers.iter().map(|marker| marker.checkpoint);
+    let (first, newest) = (ready().min(), ready().max());
+    let all: BTreeSet<Window> = keys.into_iter().filter_map(checkpoint_of).collect();
+    all.into_iter()
+        .filter(|it| Some(*it) < newest && Some(*it) != first && !kept.contains(it))
+        .collect()
 }
 
 fn checkpoint_of(key: &str) -> Option<Window> {
@@ -115,18 +133,19 @@ fn checkpoint_of(key: &str) -> Option<Window> {
     Window::from_start(start.parse().ok()?).ok()
 }
 
-/// Removes old checkpoints from our bucket. Trouble is reported and tried again next time.
-pub async fn retire(ctx: &RunContext, keep: u32) {
-    if let Err(error) = try_retire(ctx, keep).await {
+/// Removes from our bucket what no window from `horizon` on needs. Trouble is reported and tried
+/// again next time.
+pub async fn retire(ctx: &RunContext, horizon: Window) {
+    if let Err(error) = try_retire(ctx, horizon).await {
         warn!(%error, "old checkpoints stay in the bucket for now");
     }
 }
 
-async fn try_retire(ctx: &RunContext, keep: u32) -> Result<(), TrainingError> {
+async fn try_retire(ctx: &RunContext, horizon: Window) -> Result<(), TrainingError> {
     let bucket = ctx.buckets.own();
     let objects = bucket.list(keys::CHECKPOINTS_PREFIX).await?;
     let names = objects.iter().map(|object| object.key.as_str());
-    for checkpoint in expendable(names, keep) {
+    for checkpoint in expendable(names, horizon) {
         let objects = bucket.list(&keys::checkpoint_prefix(checkpoint)).await?;
         let (markers, files): (Vec<_>, Vec<_>) =
             objects.iter().partition(|object| ReadyMarker::parse(&object.key).is_some());
@@ -143,22 +162,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_the_newest_checkpoints_stay() {
+    fn what_a_window_may_still_need_stays() {
         let at = |start| Window::from_start(start).unwrap();
         let file = |start| keys::checkpoint_file(at(start), METADATA_FILE);
-        let mut keys: Vec<String> = [0u64, 30, 60, 300, 330]
-            .into_iter()
-            .map(|start| ReadyMarker { ready: at(start).next(), checkpoint: at(start) }.key())
-            .collect();
-        // 90 lost its marker to an earlier clean-up that was killed; 360 is being published.
-        keys.extend([0, 30, 60, 90, 300, 330, 360].map(file));
-        let gone = |keep| {
-            let windows = expendable(keys.iter().map(String::as_str), keep);
+        let marker = |start, ready| ReadyMarker { ready: at(ready), checkpoint: at(start) }.key();
+        // 60 was late; 90 lost its marker to a clean-up that was killed; 330 is being published.
+        let mut keys = vec![marker(0, 0), marker(30, 30), marker(60, 120), marker(120, 120)];
+        keys.extend([marker(150, 180), marker(300, 300)]);
+        keys.extend([0, 30, 60, 90, 120, 150, 300, 330].map(file));
+        let gone = |horizon| {
+            let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let windows = expendable(names, at(horizon));
             windows.iter().map(|window| window.start().0).collect::<Vec<_>>()
         };
-        assert_eq!(gone(2), [30, 60, 90]);
-        assert_eq!(gone(0), [30, 60, 90, 300]);
-        assert_eq!(gone(99), [90]);
-        assert_eq!(expendable([file(30).as_str()], 1), []);
+        // Window 0 has no checkpoint, window 30 needs 0, window 60 needs 30 and so on.
+        assert_eq!(gone(0), [90]);
+        assert_eq!(gone(60), [90]);
+        assert_eq!(gone(120), [90]);
+        assert_eq!(gone(150), [30, 60, 90]);
+        assert_eq!(gone(210), [30, 60, 90, 120]);
+        assert_eq!(gone(900), [30, 60, 90, 120, 150]);
+        assert_eq!(expendable([file(30).as_str()], at(900)), []);
+        for horizon in (0..=360).step_by(30) {
+            let left: Vec<&str> = keys
+                .iter()
+                .map(String::as_str)
+                .filter(|key| !gone(horizon).contains(&checkpoint_of(key).unwrap().start().0))
+                .collect();
+            for window in (horizon..=360).step_by(30) {
+                let before = keys::latest_checkpoint(keys.iter().map(String::as_str), at(window));
+                let after = keys::latest_checkpoint(left.iter().copied(), at(window));
+                assert_eq!(before, after, "horizon {horizon}, window {window}");
+            }
+        }
     }
 }

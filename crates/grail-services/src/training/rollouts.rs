@@ -85,7 +85,10 @@ mod tests {
         };
         let trusted = |at_most| {
             let ours = Hotkey([0; 32]);
-            trusted_validators(&metagraph, ours, at_most).iter().map(|it| it.0[0]).collect::<Vec<_>>()
+            trusted_validators(&metagraph, ours, at_most)
+                .iter()
+                .map(|it| it.0[0])
+                .collect::<Vec<_>>()
         };
         assert_eq!(trusted(9), [4, 5, 1]);
         assert_eq!(trusted(1), [4]);

@@ -8,7 +8,9 @@ use grail_ports::chain::Block;
 use grail_ports::environment::Environment;
 use grail_ports::events::Event;
 use grail_ports::model::{Model, ModelError, Trainer};
-use grail_protocol::checkpoint::{CheckpointMetadata, CheckpointType, GenerationParams, checkpoint_digest};
+use grail_protocol::checkpoint::{
+    CheckpointMetadata, CheckpointType, GenerationParams, checkpoint_digest,
+};
 use grail_protocol::constants::{PROTOCOL_NAME, TRAINER_UID, WINDOW_BLOCKS};
 use grail_protocol::ids::{BlockNumber, Digest, Window};
 use grail_protocol::keys;
@@ -26,6 +28,20 @@ use crate::checkpoint::CheckpointError;
 use crate::checkpoint::consumer::CheckpointConsumer;
 use crate::context::RunContext;
 use crate::peers::PeerDirectory;
+
+/// What became of a checkpoint that is built.
+enum Settled {
+    /// It was settled before.
+    Nothing,
+    /// It is READY now.
+    Published(Window),
+    /// The window is about to end; the next one gets the marker.
+    TooLate,
+}
+
+fn too_late() -> TrainingOutcome {
+    TrainingOutcome::Waiting("the checkpoint is marked ready in the next window".to_owned())
+}
 
 /// Trains and publishes.
 pub struct TrainingService {
@@ -71,8 +87,10 @@ impl TrainingService {
             self.begin(head).await?;
             memory = self.recall().await?;
         }
-        if let Some(published) = self.settle(&memory).await? {
-            return Ok(TrainingOutcome::Published(published));
+        match self.settle(current, &memory).await? {
+            Settled::Published(checkpoint) => return Ok(TrainingOutcome::Published(checkpoint)),
+            Settled::TooLate => return Ok(too_late()),
+            Settled::Nothing => {}
         }
         if memory.built >= Some(current) {
             return Ok(TrainingOutcome::Idle);
@@ -84,8 +102,11 @@ impl TrainingService {
             return Ok(TrainingOutcome::Waiting("the rollouts teach nothing".to_owned()));
         }
         let memory = self.recall().await?;
-        let published = self.settle(&memory).await?;
-        Ok(published.map_or(TrainingOutcome::Idle, TrainingOutcome::Published))
+        Ok(match self.settle(current, &memory).await? {
+            Settled::Published(checkpoint) => TrainingOutcome::Published(checkpoint),
+            Settled::TooLate => too_late(),
+            Settled::Nothing => TrainingOutcome::Idle,
+        })
     }
 
     /// Makes the first checkpoint: what our bucket holds from an earlier life, else the base model.
@@ -118,29 +139,33 @@ impl TrainingService {
         self.build(head, Window::containing(head.number), None, trainer).await
     }
 
-    /// Publishes what is built and evaluates it, as far as that is not done. Returns the checkpoint
-    /// that was published.
-    async fn settle(&mut self, memory: &Memory) -> Result<Option<Window>, TrainingError> {
+    /// Publishes what is built and evaluates it, as far as that is not done.
+    async fn settle(&mut self, current: Window, memory: &Memory) -> Result<Settled, TrainingError> {
         let Some(built) = memory.built else {
-            return Ok(None);
+            return Ok(Settled::Nothing);
         };
         let mut memory = memory.clone();
-        let mut published = None;
+        let mut settled = Settled::Nothing;
         if memory.published != Some(built) {
-            publisher::publish(&self.ctx, built, &self.workshop.export_dir(built)).await?;
+            let dir = self.workshop.export_dir(built);
+            if publisher::publish(&self.ctx, built, &dir).await?.is_none() {
+                return Ok(Settled::TooLate);
+            }
             memory.published = Some(built);
             self.remember(memory.clone()).await?;
-            publisher::retire(&self.ctx, self.config.checkpoints_kept).await;
+            let reach = u64::from(self.config.retention_windows) * WINDOW_BLOCKS;
+            let horizon = BlockNumber(current.start().0.saturating_sub(reach));
+            publisher::retire(&self.ctx, Window::containing(horizon)).await;
             let workshop = self.workshop.clone();
             blocking(move || workshop.tidy(built)).await?;
-            published = Some(built);
+            settled = Settled::Published(built);
         }
         if self.is_evaluation_due(memory.evaluated, built) {
             self.evaluate(built).await?;
             memory.evaluated = Some(built);
             self.remember(memory).await?;
         }
-        Ok(published)
+        Ok(settled)
     }
 
     fn is_evaluation_due(&self, last: Option<Window>, built: Window) -> bool {
@@ -217,8 +242,7 @@ impl TrainingService {
         let ctx = self.ctx.clone();
         // A trainer that failed half-way is dropped: the next tick takes the saved state.
         let (trainer, stats) = blocking(move || {
-            let stats =
-                pipeline::train(&mut *trainer, &groups, &steps, &ctx.stop, &ctx.heartbeat)?;
+            let stats = pipeline::train(&mut *trainer, &groups, &steps, &ctx.stop, &ctx.heartbeat)?;
             Ok::<_, ModelError>((trainer, stats))
         })
         .await?;

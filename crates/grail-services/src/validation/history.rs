@@ -134,9 +134,7 @@ impl History {
 
     fn tallies(&self, hotkey: Hotkey) -> BTreeMap<Window, Tally> {
         let windows = self.memory.windows.iter();
-        windows
-            .filter_map(|record| Some((record.window, *record.tallies.get(&hotkey)?)))
-            .collect()
+        windows.filter_map(|record| Some((record.window, *record.tallies.get(&hotkey)?))).collect()
     }
 
     fn newest(&self, windows: u32) -> impl Iterator<Item = &WindowRecord> {
@@ -165,7 +163,10 @@ pub fn outstanding(last: Option<Window>, current: Window, catch_up: u32) -> Vec<
         Some(last) => oldest.max(last.end().0),
     };
     let step = usize::try_from(WINDOW_BLOCKS).unwrap_or(usize::MAX);
-    (first..=newest.start().0).step_by(step).filter_map(|start| Window::from_start(start).ok()).collect()
+    (first..=newest.start().0)
+        .step_by(step)
+        .filter_map(|start| Window::from_start(start).ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -117,7 +117,9 @@ pub fn judge(
     let prompts = prompts(bench, hotkey, &chosen);
     // All prompts before any forward pass: cheaper, and a copied file shows as what it is.
     for (group, prompt) in chosen.iter().zip(&prompts) {
-        if let Some(Verdict::Rejected(rejection)) = prompt.as_ref().map(|it| check_prompt(group, it)) {
+        if let Some(Verdict::Rejected(rejection)) =
+            prompt.as_ref().map(|it| check_prompt(group, it))
+        {
             return Ok(void(groups, rollouts, checked, rejection));
         }
     }
@@ -148,7 +150,8 @@ fn refused(bench: &Bench, bytes: &[u8], rejection: Rejection) -> Judgement {
     let file = RolloutFile::decode(bytes).ok();
     let groups = file.map(|file| file.groups).unwrap_or_default();
     let rollouts = groups.iter().map(|group| group.rollouts.len()).sum::<usize>();
-    let checked = groups.iter().take(usize::try_from(bench.groups_checked_max).unwrap_or(usize::MAX));
+    let checked =
+        groups.iter().take(usize::try_from(bench.groups_checked_max).unwrap_or(usize::MAX));
     let checked = checked.map(|group| group.rollouts.len()).sum::<usize>();
     // Past the signature the content is the miner's beyond doubt.
     let rests_on_transfer = matches!(
@@ -171,7 +174,9 @@ fn prompts(bench: &Bench, hotkey: Hotkey, groups: &[&Group]) -> Vec<Option<Vec<T
         let seed = task_seed(bench.randomness, hotkey, group.index);
         model
             .render(&environment.prompt(seed))
-            .inspect_err(|error| warn!(%hotkey, group = group.index, %error, "no prompt to compare"))
+            .inspect_err(
+                |error| warn!(%hotkey, group = group.index, %error, "no prompt to compare"),
+            )
             .ok()
     };
     groups.iter().map(render).collect()

@@ -38,7 +38,10 @@ pub fn verdict(
         rollouts: judgement.rollouts,
         checked: judgement.checked,
         accepted: judgement.accepted,
-        rejected: reason.map(|found| (found.code().to_owned(), judgement.checked)).into_iter().collect(),
+        rejected: reason
+            .map(|found| (found.code().to_owned(), judgement.checked))
+            .into_iter()
+            .collect(),
         unverified: judgement.unverified,
         evidence: reason.map(ToString::to_string),
     }

@@ -28,13 +28,7 @@ pub struct ScoringRules {
 
 impl Default for ScoringRules {
     fn default() -> Self {
-        Self {
-            windows: 12,
-            exponent: 4,
-            rollouts_cap: 5000,
-            burn_uid: Uid(0),
-            burn_percent: 90.0,
-        }
+        Self { windows: 12, exponent: 4, rollouts_cap: 5000, burn_uid: Uid(0), burn_percent: 90.0 }
     }
 }
 
@@ -73,9 +67,8 @@ pub struct Record<'a> {
 /// Returns a miner's score at `target`, 0 to 1: 1 is the cap in every window.
 pub fn score(rules: &ScoringRules, record: Record<'_>, target: Window) -> f64 {
     let span = u64::from(rules.windows.saturating_sub(1)) * WINDOW_BLOCKS;
-    let oldest = Window::containing(grail_protocol::ids::BlockNumber(
-        target.start().0.saturating_sub(span),
-    ));
+    let oldest =
+        Window::containing(grail_protocol::ids::BlockNumber(target.start().0.saturating_sub(span)));
     let recent = || record.tallies.range(oldest..=target).map(|(_, tally)| tally);
     let checked = recent().count();
     if record.availability == 0 || checked == 0 || recent().any(|tally| tally.had_failure) {
@@ -113,11 +106,8 @@ pub fn weights<'a>(
         return uids.zip(shares).collect();
     }
     let miners_share = 1.0 - (rules.burn_percent / 100.0).clamp(0.0, 1.0);
-    let scale = if total > 0.0 {
-        miners_share.min(miners_share * total) / share_of_all
-    } else {
-        0.0
-    };
+    let scale =
+        if total > 0.0 { miners_share.min(miners_share * total) / share_of_all } else { 0.0 };
     let mut weights: Vec<(Uid, f64)> = uids
         .zip(shares)
         .map(|(uid, share)| (uid, if uid == rules.burn_uid { 0.0 } else { share * scale }))
@@ -228,9 +218,8 @@ mod tests {
         let target = Window::from_start(300).unwrap();
         let tallies = BTreeMap::from([(target, Tally { rollouts, had_failure })]);
         let metagraph = [(Uid(0), stand_in(0)), (Uid(7), stand_in(7))];
-        let record_of = |hotkey| {
-            (hotkey == stand_in(7)).then_some(Record { tallies: &tallies, availability })
-        };
+        let record_of =
+            |hotkey| (hotkey == stand_in(7)).then_some(Record { tallies: &tallies, availability });
         let weights = weights(&ScoringRules::default(), &metagraph, record_of, target);
         assert!((weights[0].1 + weights[1].1 - 1.0).abs() < 1e-15);
         weights[1].1

@@ -112,7 +112,11 @@ impl ValidationService {
     }
 
     /// Judges one window as far as that is possible now.
-    async fn process(&mut self, window: Window, last_chance: bool) -> Result<Step, ValidationError> {
+    async fn process(
+        &mut self,
+        window: Window,
+        last_chance: bool,
+    ) -> Result<Step, ValidationError> {
         let Some(checkpoint) = self.consumer.for_window(window).await? else {
             self.pass_over(window, "no checkpoint was ready before this window".to_owned())?;
             return Ok(Step::PassedOver);

@@ -47,7 +47,11 @@ impl WeightSchedule {
         if last.is_some_and(|last| interval <= last) {
             return Due::NotYet;
         }
-        if processed < self.warmup_windows { Due::LeaveOut(interval) } else { Due::Submit(interval) }
+        if processed < self.warmup_windows {
+            Due::LeaveOut(interval)
+        } else {
+            Due::Submit(interval)
+        }
     }
 }
 

@@ -166,16 +166,16 @@ impl Ledger {
         let format: u32 = self.meta(&meta, "format")?;
         if format != FORMAT {
             let reason = format!("version {format}, this program knows {FORMAT}");
-            return Err(bad_row(&self.path, "format", reason));
+            return Err(bad_row(&self.path, "format", &reason));
         }
         let blocks = transaction.open_table(BLOCKS).map_err(self.failed())?;
         let (head, head_row) = match blocks.last().map_err(self.failed())? {
             Some((number, row)) => (number.value(), self.parse::<BlockRow>("head", row.value())?),
-            None => return Err(bad_row(&self.path, "blocks", "none")),
+            None => return Err(bad_row(&self.path, "blocks", &"none")),
         };
         let genesis = match blocks.get(0).map_err(self.failed())? {
             Some(row) => self.parse::<BlockRow>("block 0", row.value())?.hash,
-            None => return Err(bad_row(&self.path, "block 0", "absent")),
+            None => return Err(bad_row(&self.path, "block 0", &"absent")),
         };
         let pending = transaction.open_table(PENDING).map_err(self.failed())?;
         let mut submissions = Vec::new();
@@ -200,12 +200,12 @@ impl Ledger {
     ) -> Result<T, DatabaseFault> {
         match table.get(key).map_err(self.failed())? {
             Some(row) => self.parse(key, row.value()),
-            None => Err(bad_row(&self.path, key, "absent")),
+            None => Err(bad_row(&self.path, key, &"absent")),
         }
     }
 
     fn parse<T: DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T, DatabaseFault> {
-        serde_json::from_slice(bytes).map_err(|error| bad_row(&self.path, what, error))
+        serde_json::from_slice(bytes).map_err(|error| bad_row(&self.path, what, &error))
     }
 
     fn failed<E: Into<redb::Error>>(&self) -> impl Fn(E) -> DatabaseFault {

@@ -169,7 +169,7 @@ impl NetworkFile {
         }
         if let Some(endpoint) = &self.endpoint {
             let address = endpoint.strip_prefix("http://");
-            if !address.is_some_and(|address| address.parse::<SocketAddr>().is_ok()) {
+            if address.is_none_or(|address| address.parse::<SocketAddr>().is_err()) {
                 return Err("`endpoint` is not like http://127.0.0.1:9944".into());
             }
         }

@@ -25,6 +25,7 @@ impl Reply {
         Self(ErrorBody::NotFound { message: message.into() })
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
     pub(super) fn unavailable(error: impl ToString) -> Self {
         Self(ErrorBody::Unavailable { message: error.to_string() })
     }

@@ -107,7 +107,7 @@ impl Index {
         let format = meta.get("format").map_err(index.failed())?.map(|row| row.value());
         if format != Some(FORMAT) {
             let reason = format!("version {format:?}, this program knows {FORMAT}");
-            return Err(bad_row(path, "format", reason));
+            return Err(bad_row(path, "format", &reason));
         }
         drop((meta, transaction));
         Ok(index)
@@ -331,7 +331,7 @@ impl Index {
         let mut buckets = transaction.open_table(BUCKETS).map_err(self.failed())?;
         let mut row: BucketRow = match buckets.get(bucket).map_err(self.failed())? {
             Some(row) => self.parse("bucket", row.value())?,
-            None => return Err(bad_row(&self.path, "bucket", "absent")),
+            None => return Err(bad_row(&self.path, "bucket", &"absent")),
         };
         row.objects =
             row.objects.saturating_sub(u64::from(before.is_some())) + u64::from(after.is_some());
@@ -345,7 +345,7 @@ impl Index {
     }
 
     fn parse<T: DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T, DatabaseFault> {
-        serde_json::from_slice(bytes).map_err(|error| bad_row(&self.path, what, error))
+        serde_json::from_slice(bytes).map_err(|error| bad_row(&self.path, what, &error))
     }
 
     fn failed<E: Into<redb::Error>>(&self) -> impl Fn(E) -> DatabaseFault {
@@ -365,6 +365,7 @@ impl ObjectRow {
 }
 
 /// Words a failure of the index for the port.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(super) fn unavailable(fault: DatabaseFault) -> StoreError {
     StoreError::Unavailable(fault.to_string())
 }

@@ -1,0 +1,207 @@
+//! Training on the fake model: exact at first, reproducible, and it learns.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use grail_ports::environment::Environment as _;
+use grail_ports::model::{
+    GenerateRequest, Model, ModelProvider as _, OptimizerConfig, Sampling, StopFlag, Trainer,
+};
+use grail_protocol::ids::{Digest, Hotkey, Netuid, Window};
+use grail_protocol::sampler::SamplerParams;
+use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout};
+use grail_services::context::Heartbeat;
+use grail_services::training::config::TrainingConfig;
+use grail_services::training::evaluation::{EvaluationResult, HeldOut, evaluate};
+use grail_services::training::pipeline::{StepsConfig, TrainingStats, prepare, train};
+use grail_services::training::sft::{
+    SftConfig, SftError, SftObserver, SftStep, example, fine_tune,
+};
+use grail_testkit::{FakeEnvironment, FakeModel, FakeProvider};
+
+const SAMPLER: SamplerParams = SamplerParams { temperature: 1.0, max_new_tokens: 4 };
+
+/// Rollouts of a window, as a validator would publish them.
+fn rollouts(model: &dyn Model, groups: u32) -> ValidatedFile {
+    let environment = FakeEnvironment::default();
+    let group = |index: u32| {
+        let seed = u64::from(index) + 1000;
+        let request = GenerateRequest {
+            prompt: model.render(&environment.prompt(seed)).unwrap(),
+            race_keys: (0..16).map(|rollout| [index, rollout, 3, 4]).collect(),
+            sampling: Sampling::Race { temperature: SAMPLER.temperature },
+            max_new_tokens: SAMPLER.max_new_tokens,
+        };
+        let prompt = request.prompt.clone();
+        let mut answers = Vec::new();
+        let mut keep = |_, completions| answers = completions;
+        model.generate(&[request], &StopFlag::default(), &mut keep).unwrap();
+        let rollout = |it: &grail_ports::model::Completion| {
+            let worth = environment.evaluate(seed, &model.decode(&it.tokens).unwrap()).unwrap();
+            ValidatedRollout {
+                tokens: it.tokens.clone(),
+                logprobs: it.logprobs.clone(),
+                reward: worth.reward,
+                success: worth.success,
+            }
+        };
+        let rollouts = answers.iter().map(rollout).collect();
+        ValidatedGroup { hotkey: Hotkey([1; 32]), index, prompt, rollouts }
+    };
+    ValidatedFile {
+        network: "fake".to_owned(),
+        netuid: Netuid(1),
+        window: Window::from_start(30).unwrap(),
+        validator: Hotkey([2; 32]),
+        checkpoint: model.info().checkpoint_digest,
+        groups: (0..groups).map(group).collect(),
+    }
+}
+
+fn base() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    FakeModel::new(7).write(dir.path()).unwrap();
+    dir
+}
+
+fn steps() -> StepsConfig {
+    let steps = TrainingConfig::default().steps;
+    let optimizer = OptimizerConfig { lr: 0.03, ..steps.optimizer };
+    StepsConfig { optimizer, groups_per_step: 4, epochs: 2, ..steps }
+}
+
+fn train_once(dir: &Path, file: &ValidatedFile, steps: &StepsConfig) -> (TrainingStats, Digest) {
+    let mut trainer = FakeProvider::default().trainer(dir).unwrap();
+    let groups = prepare(file, steps);
+    let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
+    let stats = train(&mut *trainer, &groups, steps, &stop, &heartbeat).unwrap();
+    assert!(heartbeat.count() > 0);
+    let out = tempfile::tempdir().unwrap();
+    (stats, trainer.export(&out.path().join("checkpoint")).unwrap())
+}
+
+#[test]
+fn the_first_step_sees_the_very_log_probabilities_that_sampled() {
+    let dir = base();
+    let file = rollouts(&FakeModel::new(7), 12);
+    let (stats, _) = train_once(dir.path(), &file, &steps());
+    assert_eq!(stats.first_log_ratio_max.to_bits(), 0.0_f64.to_bits());
+    assert!(stats.steps >= 4 && stats.grad_norm > 0.0, "{stats:?}");
+    assert!(stats.rollouts > 0 && stats.rollouts.is_multiple_of(16), "{stats:?}");
+    // Rollouts of other weights are told apart.
+    let stale = rollouts(&FakeModel::new(7).with_noise(1, 0.01), 12);
+    let (stats, _) = train_once(dir.path(), &stale, &steps());
+    assert!(stats.first_log_ratio_max > 0.0);
+}
+
+#[test]
+fn equal_rollouts_give_the_same_checkpoint_twice() {
+    let dir = base();
+    let file = rollouts(&FakeModel::new(7), 12);
+    let first = train_once(dir.path(), &file, &steps());
+    assert_eq!(train_once(dir.path(), &file, &steps()), first);
+    let fewer = ValidatedFile { groups: file.groups[..11].to_vec(), ..file.clone() };
+    assert_ne!(train_once(dir.path(), &fewer, &steps()).1, first.1);
+}
+
+#[test]
+fn groups_that_teach_nothing_are_left_out() {
+    let mut file = rollouts(&FakeModel::new(7), 3);
+    for group in &mut file.groups {
+        let is_flat = group.index == 1;
+        for (rollout, reward) in group.rollouts.iter_mut().zip([0.0, 1.0].into_iter().cycle()) {
+            rollout.reward = if is_flat { 0.5 } else { reward };
+        }
+    }
+    assert_eq!(prepare(&file, &steps()).len(), 2);
+    assert_eq!(prepare(&file, &StepsConfig { groups_max: 1, ..steps() }).len(), 1);
+    file.groups.clear();
+    assert!(prepare(&file, &steps()).is_empty());
+}
+
+#[test]
+fn a_stop_ends_training_early() {
+    let dir = base();
+    let file = rollouts(&FakeModel::new(7), 4);
+    let mut trainer = FakeProvider::default().trainer(dir.path()).unwrap();
+    let stop = StopFlag::default();
+    stop.stop();
+    let groups = prepare(&file, &steps());
+    let stopped = train(&mut *trainer, &groups, &steps(), &stop, &Heartbeat::default());
+    assert_eq!(stopped, Err(grail_ports::model::ModelError::Stopped));
+}
+
+fn measure(model: &dyn Model) -> EvaluationResult {
+    let held_out = HeldOut { problems: 50, seeds: Arc::new(u64::from), at_once: 16 };
+    let environment = FakeEnvironment::default();
+    let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
+    evaluate(model, &environment, SAMPLER, &held_out, &stop, &heartbeat).unwrap()
+}
+
+#[derive(Default)]
+struct Notes {
+    steps: Vec<SftStep>,
+    looks: Vec<u32>,
+}
+
+impl SftObserver for Notes {
+    fn stepped(&mut self, step: &SftStep) {
+        self.steps.push(*step);
+    }
+
+    fn look(&mut self, step: u32, _: &dyn Trainer) -> Result<(), SftError> {
+        self.looks.push(step);
+        Ok(())
+    }
+}
+
+fn fine_tune_once(dir: &Path, config: &SftConfig) -> (Notes, Arc<dyn Model>, Digest) {
+    let provider = FakeProvider::default();
+    let model = provider.load(dir).unwrap();
+    let environment = FakeEnvironment::default();
+    let mut trainer = provider.trainer(dir).unwrap();
+    let mut notes = Notes::default();
+    fine_tune(
+        &mut *trainer,
+        config,
+        &|seed| example(&*model, &environment, seed, None),
+        &|number| number | 1 << 63,
+        &mut notes,
+        &StopFlag::default(),
+    )
+    .unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let digest = trainer.export(&out.path().join("checkpoint")).unwrap();
+    let tuned = provider.load(&out.path().join("checkpoint")).unwrap();
+    (notes, tuned, digest)
+}
+
+#[test]
+fn fine_tuning_teaches_and_is_reproducible() {
+    let dir = base();
+    let optimizer = OptimizerConfig { lr: 0.1, ..SftConfig::default().optimizer };
+    let config = SftConfig {
+        steps: 60,
+        batch: 16,
+        micro_batch: 5,
+        warmup_steps: 5,
+        look_every: 25,
+        optimizer,
+        ..SftConfig::default()
+    };
+    let before = measure(&FakeModel::new(7));
+    let (notes, tuned, digest) = fine_tune_once(dir.path(), &config);
+    let after = measure(&*tuned);
+    assert_eq!((before.problems, after.problems), (50, 50));
+    assert!(before.pass_at_1() < 0.5 && after.pass_at_1() > 0.8, "{before:?} {after:?}");
+    assert!(after.reward_mean() >= after.pass_at_1());
+    assert_eq!(notes.looks, [25, 50]);
+    assert!(notes.steps[59].loss < 0.5 * notes.steps[0].loss);
+    // Two tokens an answer: the letter and the end.
+    assert!(notes.steps.iter().all(|step| step.tokens == 32));
+
+    assert_eq!(fine_tune_once(dir.path(), &config).2, digest);
+    assert_ne!(fine_tune_once(dir.path(), &SftConfig { seed: 1, ..config }).2, digest);
+}
