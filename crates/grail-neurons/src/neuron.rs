@@ -68,7 +68,10 @@ impl NeuronError {
             Self::Mining(MiningError::State(_))
             | Self::Validation(ValidationError::State(_))
             | Self::Training(TrainingError::State(_)) => true,
-            Self::Training(error) => matches!(error, TrainingError::NotTheTrainer { .. }),
+            Self::Training(error) => matches!(
+                error,
+                TrainingError::NotTheTrainer { .. } | TrainingError::BuildGone { .. }
+            ),
             _ => false,
         }
     }

@@ -9,6 +9,8 @@ use grail_neurons::neuron::{Neuron, NeuronError, Tick};
 use grail_ports::events::Event;
 use grail_protocol::ids::BlockNumber;
 use grail_protocol::keys;
+use grail_protocol::rollout::RolloutFile;
+use grail_protocol::verdict::VerdictRecord;
 use grail_services::checkpoint::CheckpointError;
 use grail_services::mining::MiningError;
 use grail_services::peers::AnnounceError;
@@ -246,4 +248,96 @@ async fn work_that_is_asked_to_stop_stops() {
     let (mut miner, mut validator) = (world.miner(MINER), world.validator());
     assert!(settle(&mut miner, head).await.contains("uploaded 4 groups of window 60"));
     assert!(settle(&mut validator, head).await.contains("validated window 30"));
+}
+
+/// Judges a file that lies in the bucket of the other miner; returns the reason of the rejection.
+async fn rejection_of(forge: impl FnOnce(&World) -> Vec<u8>) -> Option<String> {
+    let world = World::new();
+    let (_trainer, mut validator, _miner) = first_window(&world).await;
+    let mut hostile = world.miner(OTHER_MINER);
+    hostile.start().await.unwrap();
+    let key = keys::rollout_file(hotkey(OTHER_MINER), window(30));
+    world.storage.tamper(hotkey(OTHER_MINER), &key, forge(&world));
+    settle(&mut validator, world.next_window()).await;
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged[&(window(30), hotkey(MINER))].accepted, ROLLOUTS);
+    let hostile = &judged[&(window(30), hotkey(OTHER_MINER))];
+    assert_eq!(hostile.accepted, 0);
+    let key = keys::verdict(window(30), hotkey(OTHER_MINER));
+    let verdict = world.storage.peek(hotkey(VALIDATOR), &key).unwrap();
+    let verdict = VerdictRecord::from_json(&verdict).unwrap();
+    assert_eq!(verdict.rejected.keys().next(), hostile.rejection.as_ref());
+    assert!(verdict.evidence.is_some());
+    hostile.rejection.clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_files_are_rejected_for_what_they_are() {
+    let honest = |world: &World| {
+        let key = keys::rollout_file(hotkey(MINER), window(30));
+        world.storage.peek(hotkey(MINER), &key).unwrap().to_vec()
+    };
+    let check =
+        |found: Option<String>, expected: &str| assert_eq!(found.as_deref(), Some(expected));
+    check(rejection_of(|_| Vec::new()).await, "malformed");
+    check(rejection_of(|_| vec![0xff; 5000]).await, "malformed");
+    check(rejection_of(honest).await, "hotkey_mismatch");
+    let truncated = |world: &World| {
+        let mut bytes = honest(world);
+        bytes.truncate(bytes.len() / 2);
+        bytes
+    };
+    check(rejection_of(truncated).await, "malformed");
+    // Another miner's work under the own name, without a signature of its own.
+    let renamed = |world: &World| {
+        let mut file = RolloutFile::decode(&honest(world)).unwrap();
+        file.header.hotkey = hotkey(OTHER_MINER);
+        file.encode().unwrap()
+    };
+    check(rejection_of(renamed).await, "root_mismatch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_is_not_marked_ready_at_the_very_end_of_a_window() {
+    let world = World::new();
+    let mut trainer = world.trainer();
+    trainer.start().await.unwrap();
+    let ticked = trainer.tick(world.chain.advance_to(BlockNumber(28))).await.unwrap();
+    assert!(matches!(&ticked, Tick::Waiting(_)), "{ticked:?}");
+    assert!(world.ready_markers().is_empty());
+    let ticked = trainer.tick(world.chain.advance_to(BlockNumber(30))).await.unwrap();
+    assert_eq!(ticked, Tick::Done("published checkpoint 0".to_owned()));
+    let marker = keys::ReadyMarker { checkpoint: window(0), ready: window(30) };
+    assert_eq!(world.ready_markers(), [marker]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trainer_that_lost_its_folder_goes_on_from_its_bucket() {
+    let world = World::new();
+    let (mut trainer, mut validator, mut miner) = first_window(&world).await;
+    let head = world.next_window();
+    settle(&mut validator, head).await;
+    settle(&mut trainer, head).await;
+    settle(&mut miner, head).await;
+    let before = world.storage.keys(hotkey(TRAINER));
+    drop(trainer);
+    std::fs::remove_dir_all(world.context(TRAINER).state_dir).unwrap();
+
+    let mut trainer = world.trainer();
+    trainer.start().await.unwrap();
+    settle(&mut trainer, head).await;
+    assert_eq!(world.storage.keys(hotkey(TRAINER)), before, "nothing is published twice");
+    let head = world.next_window();
+    settle(&mut validator, head).await;
+    let log = settle(&mut trainer, head).await;
+    assert!(log.contains("published checkpoint 90"), "{log}");
+    let ratios: Vec<f64> = world
+        .take_events(TRAINER)
+        .iter()
+        .filter_map(|event| match event {
+            Event::WindowTrained { first_log_ratio_max, .. } => Some(*first_log_ratio_max),
+            _ => None,
+        })
+        .collect();
+    assert!(ratios.len() == 2 && ratios[1] > 0.0, "trained on from checkpoint 60: {ratios:?}");
 }

@@ -1,5 +1,7 @@
 //! A subnet over many windows: honest miners are accepted, every cheat is caught for its own reason.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use grail_neurons::neuron::Neuron as _;

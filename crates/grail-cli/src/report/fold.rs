@@ -270,11 +270,12 @@ impl WindowRow {
         self.rejected = counts.rejected;
         self.tokens = self.miners.iter().map(|miner| miner.tokens).sum();
         self.validation_s = self.miners.iter().map(|miner| miner.validation_s).sum();
-        // Miners generate at the same time, so their rates add up.
+        // Miners generate at the same time, so their rates add up. A cheater that copies would count
+        // as infinitely fast.
         let rates: Vec<f64> = self
             .miners
             .iter()
-            .filter(|miner| miner.generation_s > 0.0)
+            .filter(|miner| miner.cheat.is_none() && miner.generation_s > 0.0)
             .map(|miner| as_f64(miner.tokens) / miner.generation_s)
             .collect();
         self.tokens_per_s = (!rates.is_empty()).then(|| rates.iter().sum());
@@ -325,7 +326,7 @@ mod tests {
         assert_eq!(report.start.map(|start| start.pass_at_1), Some(0.30));
         assert_eq!(report.windows.len(), 2);
         let first = &report.windows[0];
-        assert_eq!(first.tokens_per_s, Some(1_000.0 / 2.0 + 3_000.0 / 4.0));
+        assert_eq!(first.tokens_per_s, Some(500.0), "the cheater does not count");
         assert_eq!((first.rollouts, first.checked, first.accepted), (192, 48, 32));
         assert_eq!(first.rejected, BTreeMap::from([("race_lost".to_owned(), 16)]));
         assert_eq!((first.pass_at_1, first.loss), (Some(0.45), Some(-0.1)));

@@ -59,11 +59,11 @@ fn heading(report: &Report) -> String {
     };
     format!(
         "<h1>A verified subnet: {} on {}</h1>\n\
-         <p>{gain}{} windows in {:.0} s{}. {} ({} parameters, {}), temperature {}, at most {} \
+         <p>{gain}{} windows validated in {:.0} s{}. {} ({} parameters, {}), temperature {}, at most {} \
          tokens; network {} ({}), block time {} ms, seed {}, {} threads. {}, report version {}.</p>\n",
         escape(&setup.environment),
         escape(&setup.model),
-        report.windows.len(),
+        report.windows.iter().filter(|row| row.validated).count(),
         report.elapsed_s,
         if report.complete { "" } else { ", stopped early" },
         escape(&setup.architecture),
@@ -108,7 +108,7 @@ fn plots(report: &Report) -> Vec<Plot> {
         Plot::new("Learning: held-out pass@1 and mean reward", vec![learning, reward]),
         Plot::new("Checked rollouts", vec![accepted, rejected]),
         Plot::new("Training loss", vec![loss]),
-        Plot::new("Generation, all miners", vec![rate]),
+        Plot::new("Generation, honest miners", vec![rate]),
     ]
 }
 

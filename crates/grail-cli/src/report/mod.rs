@@ -109,7 +109,7 @@ pub struct WindowRow {
     pub pass_at_1: Option<f64>,
     /// Mean loss of the optimiser steps on this window.
     pub loss: Option<f64>,
-    /// Completion tokens per second, all miners together.
+    /// Completion tokens per second, all honest miners together.
     pub tokens_per_s: Option<f64>,
     /// Completion tokens in all uploaded files.
     pub tokens: u64,
@@ -129,7 +129,7 @@ pub struct WindowRow {
     pub steps: Option<u32>,
     /// Mean gradient norm before clipping.
     pub grad_norm: Option<f64>,
-    /// Largest |log ratio| at the first step, nats; 0 when trainer and miners agree bit for bit.
+    /// Largest |log ratio| at the first step, nats; 0 when the weights drew the tokens themselves.
     pub first_log_ratio_max: Option<f64>,
     /// Window of the checkpoint that training on this window made.
     pub checkpoint: Option<u64>,

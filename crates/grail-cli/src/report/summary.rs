@@ -150,8 +150,8 @@ fn skips(report: &Report) -> Option<String> {
 }
 
 fn closing_line(report: &Report) -> String {
-    let finished = report.windows.len();
-    let mut line = format!("{finished} windows in {}", minutes(report.elapsed_s));
+    let finished = report.windows.iter().filter(|row| row.validated).count();
+    let mut line = format!("{finished} windows validated in {}", minutes(report.elapsed_s));
     if let Some(bytes) = report.peak_memory_bytes {
         line += &format!(", peak memory {} MiB", bytes / (1024 * 1024));
     }
@@ -234,7 +234,7 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        assert!(text.contains("1 windows in 0 s (stopped early"), "{text}");
+        assert!(text.contains("1 windows validated in 0 s (stopped early"), "{text}");
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub struct CheckpointConsumer {
     ctx: RunContext,
     cache: CheckpointCache,
     peers: PeerDirectory,
-    loaded: Option<Arc<LoadedCheckpoint>>,
+    /// The trainer that signed it, too: another one may reuse a window's name.
+    loaded: Option<(Hotkey, Arc<LoadedCheckpoint>)>,
 }
 
 impl CheckpointConsumer {
@@ -54,14 +55,16 @@ impl CheckpointConsumer {
         let Some(marker) = keys::latest_checkpoint(names, window) else {
             return Ok(None);
         };
-        if let Some(loaded) = self.loaded.as_ref().filter(|it| it.window == marker.checkpoint) {
+        if let Some((signer, loaded)) = &self.loaded
+            && (*signer, loaded.window) == (trainer, marker.checkpoint)
+        {
             return Ok(Some(loaded.clone()));
         }
         let before = Instant::now();
         let metadata = self.fetch(trainer, &*bucket, marker.checkpoint).await?;
         self.ctx.heartbeat.beat();
         let loaded = Arc::new(self.load(metadata).await?);
-        self.loaded = Some(loaded.clone());
+        self.loaded = Some((trainer, loaded.clone()));
         self.ctx.emit(Event::CheckpointLoaded {
             checkpoint: marker.checkpoint,
             seconds: before.elapsed().as_secs_f64(),

@@ -9,17 +9,17 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use grail_ports::chain::Block;
-use grail_ports::model::{Completion, Model, ModelError, ScoreRequest, StopFlag};
+use grail_ports::model::{Completion, ModelError, ScoreRequest, StopFlag};
 use grail_protocol::constants::{ROLLOUT_FILE_BYTES_MAX, WINDOW_BLOCKS};
 use grail_protocol::domain::DomainHash;
-use grail_protocol::ids::{Digest, TokenId, Window};
+use grail_protocol::ids::{TokenId, Window};
 use grail_protocol::keys;
 use grail_protocol::rollout::{Group, RolloutFile};
 use grail_protocol::sampler::RaceKey;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::pace::{GroupMaker, MiningConfig, Pace};
+use super::pace::{self, MiningConfig, Pace};
 use super::pipeline::{self, GroupTask, MiningJob, PipelineError};
 use super::session::{MiningSession, Next};
 use super::{MiningError, MiningOutcome};
@@ -110,8 +110,6 @@ pub struct Adversary {
     cheats: Vec<Cheat>,
     perturb: Perturb,
     peers: PeerDirectory,
-    /// Perturbed model and the checkpoint that it was made from.
-    noisy: Option<(Digest, Arc<dyn Model>)>,
 }
 
 impl Adversary {
@@ -132,7 +130,6 @@ impl Adversary {
             cheats,
             perturb,
             peers: PeerDirectory::default(),
-            noisy: None,
         }
     }
 
@@ -153,74 +150,47 @@ impl Adversary {
             Next::Mine(job) => Arc::new(*job),
         };
         let before = Instant::now();
-        let groups = match self.cheat_of(job.window) {
-            Cheat::CopiedFile => match self.copy(&job).await? {
-                Some(groups) => groups,
-                None => {
-                    let reason = "nobody uploaded a file to copy yet".to_owned();
-                    return Ok(MiningOutcome::Waiting(reason));
-                }
-            },
-            cheat => {
-                let maker = match self.maker(cheat, &job).await {
-                    Ok(maker) => maker,
-                    Err(reason) => return self.session.skip(job.window, reason),
+        let stop = self.session.ctx.stop.clone();
+        let maker = match self.cheat_of(job.window) {
+            Cheat::CopiedFile => {
+                return match self.copy(&job).await? {
+                    Some(groups) => self.session.deliver(&job, groups, 0.0).await,
+                    None => {
+                        let reason = "nobody uploaded a file to copy yet".to_owned();
+                        Ok(MiningOutcome::Waiting(reason))
+                    }
                 };
-                let ctx = self.session.ctx.clone();
-                let mined = self.pace.fill(&ctx, job.window, head, maker).await?;
-                if mined.groups.is_empty() {
-                    let reason = mined.trouble.unwrap_or_else(|| "too late for a group".to_owned());
-                    return self.session.skip(job.window, reason);
-                }
-                mined.groups
             }
+            Cheat::NoisyWeights => match self.with_noise(&job).await {
+                Ok(noisy) => pace::maker(Arc::new(noisy), stop, pipeline::mine),
+                Err(reason) => return self.session.skip(job.window, reason),
+            },
+            Cheat::FreeSampling => pace::maker(job.clone(), stop, sample_freely),
+            Cheat::EditedAnswer => pace::maker(job.clone(), stop, edit_answers),
+            Cheat::ForgedReward => pace::maker(job.clone(), stop, forge_rewards),
         };
-        self.session.deliver(&job, groups, before.elapsed().as_secs_f64()).await
-    }
-
-    async fn maker(&mut self, cheat: Cheat, job: &Arc<MiningJob>) -> Result<GroupMaker, String> {
-        let (job, stop) = (job.clone(), self.session.ctx.stop.clone());
-        Ok(match cheat {
-            Cheat::NoisyWeights => {
-                let model = self.noisy_model(&job.checkpoint).await?;
-                let checkpoint = LoadedCheckpoint { model, ..(*job.checkpoint).clone() };
-                let job = MiningJob { checkpoint: Arc::new(checkpoint), ..(*job).clone() };
-                Arc::new(move |first, count| pipeline::mine(&job, first, count, &stop))
-            }
-            Cheat::FreeSampling => {
-                Arc::new(move |first, count| sample_freely(&job, first, count, &stop))
-            }
-            Cheat::EditedAnswer => {
-                Arc::new(move |first, count| edit_answers(&job, first, count, &stop))
-            }
-            Cheat::ForgedReward | Cheat::CopiedFile => {
-                Arc::new(move |first, count| forge_rewards(&job, first, count, &stop))
-            }
-        })
-    }
-
-    async fn noisy_model(
-        &mut self,
-        checkpoint: &Arc<LoadedCheckpoint>,
-    ) -> Result<Arc<dyn Model>, String> {
-        let digest = checkpoint.model.info().checkpoint_digest;
-        if let Some((made_from, model)) = &self.noisy
-            && *made_from == digest
-        {
-            return Ok(model.clone());
+        let ctx = self.session.ctx.clone();
+        let mined = self.pace.fill(&ctx, job.window, head, maker).await?;
+        if mined.groups.is_empty() {
+            let reason = mined.trouble.unwrap_or_else(|| "too late for a group".to_owned());
+            return self.session.skip(job.window, reason);
         }
-        self.noisy = None;
+        self.session.deliver(&job, mined.groups, before.elapsed().as_secs_f64()).await
+    }
+
+    /// Returns the job with other weights behind the same names; they are gone after the window.
+    async fn with_noise(&self, job: &MiningJob) -> Result<MiningJob, String> {
         let folder = self.session.ctx.state_dir.join("perturbed");
         let (perturb, models) = (self.perturb.clone(), self.session.ctx.models.clone());
-        let source = checkpoint.dir.clone();
+        let source = job.checkpoint.dir.clone();
         let model = blocking(move || {
             state::remove_folder(&folder).map_err(|error| error.to_string())?;
             perturb(&source, &folder)?;
             models.load(&folder).map_err(|error| error.to_string())
         })
         .await?;
-        self.noisy = Some((digest, model.clone()));
-        Ok(model)
+        let checkpoint = LoadedCheckpoint { model, ..(*job.checkpoint).clone() };
+        Ok(MiningJob { checkpoint: Arc::new(checkpoint), ..job.clone() })
     }
 
     /// Returns the groups of the first peer that has uploaded, if there is one.

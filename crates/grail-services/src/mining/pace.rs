@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use grail_ports::chain::Block;
 use grail_ports::events::Event;
-use grail_ports::model::ModelError;
+use grail_ports::model::{ModelError, StopFlag};
 use grail_protocol::constants::GROUPS_PER_FILE_MAX;
 use grail_protocol::ids::{BlockNumber, Window};
 use grail_protocol::rollout::Group;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::MiningError;
-use super::pipeline::{self, PipelineError};
+use super::pipeline::{self, MiningJob, PipelineError};
 use super::time_budget::{GENERATION_SAMPLE_MAX_S, TimeBudget};
 use crate::blocking::blocking;
 use crate::context::RunContext;
@@ -58,6 +58,14 @@ impl MiningConfig {
 
 /// Makes groups `first..first + count`, given `first` and `count`. Blocks.
 pub type GroupMaker = Arc<dyn Fn(u32, u32) -> Result<Vec<Group>, PipelineError> + Send + Sync>;
+
+/// Makes groups of a job: first group, number of groups, stop flag.
+pub type Method = fn(&MiningJob, u32, u32, &StopFlag) -> Result<Vec<Group>, PipelineError>;
+
+/// Returns the maker that works on `job` by `method`.
+pub fn maker(job: Arc<MiningJob>, stop: StopFlag, method: Method) -> GroupMaker {
+    Arc::new(move |first, count| method(&job, first, count, &stop))
+}
 
 /// Groups of a window and the seconds that they took.
 pub struct Mined {

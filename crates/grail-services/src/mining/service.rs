@@ -5,7 +5,7 @@ use std::sync::Arc;
 use grail_ports::chain::Block;
 use tokio::time::Instant;
 
-use super::pace::{MiningConfig, Pace};
+use super::pace::{self, MiningConfig, Pace};
 use super::pipeline;
 use super::session::{MiningSession, Next};
 use super::{MiningError, MiningOutcome};
@@ -33,10 +33,9 @@ impl MiningService {
             Next::Done(outcome) => return Ok(outcome),
             Next::Mine(job) => Arc::new(*job),
         };
-        let (shared, stop) = (job.clone(), self.session.ctx.stop.clone());
-        let make = move |first, count| pipeline::mine(&shared, first, count, &stop);
         let ctx = self.session.ctx.clone();
-        let mined = self.pace.fill(&ctx, job.window, head, Arc::new(make)).await?;
+        let maker = pace::maker(job.clone(), ctx.stop.clone(), pipeline::mine);
+        let mined = self.pace.fill(&ctx, job.window, head, maker).await?;
         if mined.groups.is_empty() {
             let reason = mined.trouble.unwrap_or_else(|| "too late for a group".to_owned());
             return self.session.skip(job.window, reason);

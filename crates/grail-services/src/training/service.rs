@@ -16,7 +16,7 @@ use grail_protocol::ids::{BlockNumber, Digest, Window};
 use grail_protocol::keys;
 use grail_protocol::validated::ValidatedFile;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::config::TrainingConfig;
 use super::evaluation::{HeldOut, evaluate};
@@ -161,7 +161,12 @@ impl TrainingService {
             settled = Settled::Published(built);
         }
         if self.is_evaluation_due(memory.evaluated, built) {
-            self.evaluate(built).await?;
+            match self.evaluate(built).await {
+                Err(ModelError::Stopped) => return Err(ModelError::Stopped.into()),
+                // A measurement that cannot be made must not keep the network waiting.
+                Err(error) => warn!(checkpoint = %built, %error, "could not evaluate"),
+                Ok(()) => {}
+            }
             memory.evaluated = Some(built);
             self.remember(memory).await?;
         }
@@ -173,7 +178,7 @@ impl TrainingService {
         last.is_none_or(|last| built.start().0 >= last.start().0.saturating_add(gap))
     }
 
-    async fn evaluate(&mut self, checkpoint: Window) -> Result<(), TrainingError> {
+    async fn evaluate(&mut self, checkpoint: Window) -> Result<(), ModelError> {
         let before = Instant::now();
         let model = self.exported(checkpoint).await?;
         let (environment, held_out) = (self.environment.clone(), self.held_out.clone());
