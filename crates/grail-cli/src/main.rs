@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
-            output::error_line(&format!("error: {error:#}"));
+            output::error_line(&format!("error: {}", message(&error)));
             let usage = error.downcast_ref::<ConfigError>().is_some();
             ExitCode::from(if usage { exit::USAGE } else { exit::FAILED })
         }
@@ -54,7 +54,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
             Ok(simple(&globals, threads)
                 .and_then(|config| commands::verify::run(args, &config))
                 .unwrap_or_else(|error| {
-                    output::error_line(&format!("error: {error:#}"));
+                    output::error_line(&format!("error: {}", message(&error)));
                     Outcome::Undecided
                 }))
         }
@@ -62,6 +62,15 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Wallet(command) => commands::wallet::run(command, &simple(&globals, None)?),
         Command::Sft(args) => commands::sft::run(args, &simple(&globals, args.threads)?),
     }
+}
+
+/// Returns the error and its causes; a cause that its parent has in its own text is not said twice.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => told.to_owned(),
+        told => format!("{told}: {cause}"),
+    })
 }
 
 /// Resolves the configuration of a command without settings of its own, and sets up the logs.
@@ -75,4 +84,20 @@ fn simple(globals: &Globals, threads: Option<usize>) -> anyhow::Result<Config> {
     let config = config::resolve(globals.config.as_deref(), environment::variables(), flags)?;
     logs::init(config.log, None)?;
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let io = || std::io::Error::other("disk full");
+        let error = anyhow::Error::new(io()).context("cannot write m: disk full");
+        assert_eq!(message(&error), "cannot write m: disk full");
+        let error = Err::<(), _>(io()).context("while saving").unwrap_err();
+        assert_eq!(message(&error), "while saving: disk full");
+    }
 }

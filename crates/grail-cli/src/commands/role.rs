@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use grail_infrastructure::local::network::{NetworkRole, Node};
+use grail_infrastructure::local::network::{NetworkFile, NetworkRole, Node};
 use grail_infrastructure::lock::FolderLock;
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::{Event, EventSink};
@@ -37,6 +37,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     let file = globals.config.as_deref();
     let first = config::resolve(file, variables(), flags)?;
     let dir = runs::chosen(first.network.dir.as_deref())?;
+    NetworkFile::load(&dir)?;
     // The settings that the network was made with, so that all roles agree.
     let kept = layout::config(&dir);
     let config = match kept.exists() {

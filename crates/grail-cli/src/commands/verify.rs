@@ -61,7 +61,7 @@ pub fn run(args: &VerifyArgs, config: &Config) -> Result<Outcome> {
     let answer = match examine(args, config) {
         Ok(answer) => answer,
         // Whatever fails on our side is no verdict on the miner.
-        Err(error) => Answer::undecided(&args.file, format!("{error:#}")),
+        Err(error) => Answer::undecided(&args.file, crate::message(&error)),
     };
     print(&answer, args.json)?;
     Ok(match answer.verdict {

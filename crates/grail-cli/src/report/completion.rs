@@ -5,8 +5,6 @@ use super::{Report, WindowRow};
 /// What a finished window needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Whether a validator reports here.
-    pub with_validator: bool,
     /// Whether a trainer reports here.
     pub with_trainer: bool,
     /// Whether every checkpoint is evaluated.
@@ -21,12 +19,9 @@ impl Completion {
     pub fn finished<'a>(&self, report: &'a Report) -> impl Iterator<Item = &'a WindowRow> {
         let newest_trained = report.windows.iter().rev().find(|row| self.is_trained(row));
         let newest_trained = newest_trained.map(|row| row.window);
-        let (with_validator, with_trainer) = (self.with_validator, self.with_trainer);
+        let with_trainer = self.with_trainer;
         report.windows.iter().filter(move |row| {
-            let validated = row.validated || !with_validator;
-            let trained = !with_trainer || newest_trained >= Some(row.window);
-            // With neither role here, a window counts as soon as somebody mined it.
-            validated && trained
+            row.validated && (!with_trainer || newest_trained >= Some(row.window))
         })
     }
 
@@ -41,8 +36,7 @@ mod tests {
     use super::super::tests_support::{TestRoster, judged, report, trained};
     use super::*;
 
-    const ALL: Completion =
-        Completion { with_validator: true, with_trainer: true, every_window_is_evaluated: true };
+    const ALL: Completion = Completion { with_trainer: true, every_window_is_evaluated: true };
 
     fn finished(completion: Completion, report: &Report) -> Vec<u64> {
         completion.finished(report).map(|row| row.window).collect()
@@ -82,11 +76,9 @@ mod tests {
     }
 
     #[test]
-    fn roles_in_other_processes_are_not_waited_for() {
+    fn a_trainer_in_another_process_is_not_waited_for() {
         let mut report = report();
         report.apply(&judged::uploaded(30, 2, 10, 1.0), &TestRoster);
-        let nobody = Completion { with_validator: false, with_trainer: false, ..ALL };
-        assert_eq!(finished(nobody, &report), [30]);
         assert_eq!(finished(Completion { with_trainer: false, ..ALL }, &report), [0; 0]);
         report.apply(&judged::window(30, 32, 0.5), &TestRoster);
         assert_eq!(finished(Completion { with_trainer: false, ..ALL }, &report), [30]);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use grail_ports::events::{Event, EventSink};
 use grail_protocol::ids::BlockNumber;
 use tokio::sync::Notify;
-use tracing::error;
+use tracing::{debug, error, info};
 
 use super::roster::LocalRoster;
 use super::status;
@@ -81,10 +81,16 @@ impl Recorder {
         if let Event::BlockSeen { block } = event {
             state.head = state.head.max(block);
         }
+        let lasting = is_lasting(&event);
         if let Some(text) = status::describe(&event) {
+            if lasting {
+                info!(by = tag.name, "{text}");
+            } else {
+                debug!(by = tag.name, "{text}");
+            }
             state.status.insert(tag.name.clone(), text);
         }
-        if is_lasting(&event) {
+        if lasting {
             let entry = Entry { role: tag.clone(), event };
             if let Err(error) = state.journal.append(&entry) {
                 error!(%error, "cannot write the journal");

@@ -15,7 +15,7 @@ use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::EventSink;
 use indicatif::MultiProgress;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, warn};
 
@@ -33,6 +33,8 @@ use crate::report::{
     Completion, Journal, Report, RoleTag, final_tables, window_line, write_report,
 };
 
+/// Pause between two looks at what a validator in another process published.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the roles after they were asked to stop.
 const ROLES_SHUTDOWN: Duration = Duration::from_secs(4);
 
@@ -55,6 +57,8 @@ struct Session {
     network: LocalNetwork,
     config: Config,
     recorder: Arc<Recorder>,
+    /// Whose published verdicts are read, whoever runs that validator.
+    validator: Option<Arc<Node>>,
     metrics: Metrics,
     roles: JoinSet<(String, Result<(), NeuronExit>)>,
     chain: JoinHandle<Result<(), grail_infrastructure::local::chain::LocalChainError>>,
@@ -98,11 +102,12 @@ impl Session {
         screen.line(&format!("members   {}", names.join(", ")))?;
 
         let completion = Completion {
-            with_validator: !config.localnet.without.contains(&OutsideRole::Validator),
             with_trainer: !config.localnet.without.contains(&OutsideRole::Trainer),
             every_window_is_evaluated: config.training.evaluate_every == 1,
         };
+        let is_validator = |(member, _): &&(Member, _)| member.duty == Duty::Validator;
         let mut session = Self {
+            validator: nodes.iter().find(is_validator).map(|(_, node)| node.clone()),
             metrics: Metrics::default(),
             roles: JoinSet::new(),
             shown: BTreeSet::new(),
@@ -119,7 +124,9 @@ impl Session {
             completion,
             elapsed_before_s,
         };
-        session.catch_up(&nodes).await;
+        session.catch_up().await;
+        let report = session.recorder.report();
+        session.shown.extend(session.completion.finished(&report).map(|row| row.window));
         for (member, node) in nodes {
             if !session.is_left_out(&member.duty) {
                 session.spawn(&crew, member, node, &stop)?;
@@ -128,21 +135,23 @@ impl Session {
         Ok(session)
     }
 
-    /// Folds in what the disk knows and the journal does not, and counts it as shown.
-    async fn catch_up(&mut self, nodes: &[(Member, Arc<Node>)]) {
-        if let Some((_, node)) = nodes.iter().find(|(member, _)| member.duty == Duty::Validator) {
-            verdicts::catch_up(&self.recorder, node, &self.network.file()).await;
+    /// Folds in what was published and not told: by another process, or before a kill.
+    async fn catch_up(&self) {
+        if let Some(node) = &self.validator {
+            verdicts::catch_up(&self.recorder, node).await;
         }
-        let report = self.recorder.report();
-        self.shown.extend(self.completion.finished(&report).map(|row| row.window));
     }
 
     fn is_left_out(&self, duty: &Duty) -> bool {
         match duty {
             Duty::Trainer => !self.completion.with_trainer,
-            Duty::Validator => !self.completion.with_validator,
+            Duty::Validator => self.has_outside_validator(),
             Duty::Miner | Duty::Cheater(_) => false,
         }
+    }
+
+    fn has_outside_validator(&self) -> bool {
+        self.config.localnet.without.contains(&OutsideRole::Validator)
     }
 
     fn spawn(
@@ -188,6 +197,7 @@ impl Session {
 
     /// Shows progress until the network is complete, stopped or broken; says which.
     async fn watch(&mut self, stop: &CancellationToken) -> Result<bool> {
+        let mut looks = interval(LOOK_EVERY);
         loop {
             self.show_progress()?;
             if let Some(error) = self.recorder.take_trouble() {
@@ -200,6 +210,8 @@ impl Session {
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
                 () = self.recorder.changed() => {}
+                // A validator in another process tells nothing; what it publishes does.
+                _ = looks.tick(), if self.has_outside_validator() => self.catch_up().await,
                 Some(ended) = self.roles.join_next() => {
                     if stop.is_cancelled() {
                         return Ok(false);
@@ -265,9 +277,8 @@ impl Session {
             warn!("some roles did not stop in time and were abandoned");
             self.roles.abort_all();
         }
-        if !self.chain.is_finished() {
-            self.chain.abort();
-        }
+        self.chain.abort();
+        self.catch_up().await;
     }
 
     /// Writes the last report and shows the tables.

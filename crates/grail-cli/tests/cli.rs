@@ -1,0 +1,200 @@
+//! The command line: help, mistakes, exit codes.
+
+mod support;
+
+use std::path::Path;
+
+use assert_cmd::assert::OutputAssertExt as _;
+use support::grail;
+
+/// Runs the command and returns its exit code and what it wrote, both streams together.
+fn run(args: &[&str], dir: &Path) -> (Option<i32>, String) {
+    let output = grail().args(args).current_dir(dir).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn check(args: &[&str], dir: &Path, code: i32, parts: &[&str]) {
+    let (found, text) = run(args, dir);
+    assert_eq!(found, Some(code), "{args:?} wrote:\n{text}");
+    for part in parts {
+        assert!(text.contains(part), "{args:?} should say `{part}`, wrote:\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{args:?} panicked:\n{text}");
+}
+
+#[test]
+fn help_names_every_command_and_its_options() {
+    let dir = tempfile::tempdir().unwrap();
+    check(
+        &["--help"],
+        dir.path(),
+        0,
+        &["localnet", "mine", "validate", "train", "verify", "model", "wallet", "sft", "--config"],
+    );
+    check(&[], dir.path(), 2, &["Usage: grail"]);
+    check(&["--version"], dir.path(), 0, &["grail 0.1.0"]);
+    check(
+        &["localnet", "--help"],
+        dir.path(),
+        0,
+        &[
+            "--windows",
+            "--miners",
+            "--cheaters",
+            "--cheats",
+            "--model",
+            "--environment",
+            "--block-time",
+            "--dir",
+            "--seed",
+            "--resume",
+            "--threads",
+            "--listen",
+            "--report",
+            "free-sampling",
+            "another",
+        ],
+    );
+    check(&["verify", "--help"], dir.path(), 0, &["Exit code: 0 accepted, 1 rejected, 2 could"]);
+    for command in ["mine", "validate", "train"] {
+        check(&[command, "--help"], dir.path(), 0, &["--network", "--dir", "--wallet"]);
+    }
+    check(&["model", "--help"], dir.path(), 0, &["import", "show"]);
+    check(&["wallet", "--help"], dir.path(), 0, &["new", "show"]);
+    check(&["sft", "--help"], dir.path(), 0, &["--new-model", "--steps", "--lr", "--out"]);
+}
+
+#[test]
+fn a_mistake_on_the_command_line_is_a_usage_error_that_says_what_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, parts) in [
+        (&["mien"][..], &["unrecognized subcommand", "mine"][..]),
+        (&["localnet", "--windows", "0"], &["localnet.windows", "at least 1"]),
+        (&["localnet", "--windows", "many"], &["invalid value", "--windows"]),
+        (&["localnet", "--block-time", "5"], &["`5` is not a duration", "500ms"]),
+        (&["localnet", "--block-time", "1ms"], &["localnet.block_time", "20ms"]),
+        (&["localnet", "--cheats", "lying"], &["`lying` is not a cheat", "copied-file"]),
+        (&["localnet", "--miners", "65"], &["at most 64"]),
+        (&["localnet", "--without", "miner"], &["validator", "trainer"]),
+        (&["mine", "--network", "finney"], &["no adapter for network `finney`", "use local"]),
+        (&["sft", "--out", "m"], &["--new-model"]),
+        (&["verify", "file"], &["--checkpoint"]),
+    ] {
+        check(args, dir.path(), 2, parts);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn what_is_missing_or_damaged_is_named_with_the_next_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("cut.gguf"), b"GGUF\x03\x00\x00\x00").unwrap();
+    std::fs::create_dir(path("empty")).unwrap();
+    std::fs::create_dir(path("cut")).unwrap();
+    std::fs::write(path("cut/config.json"), b"{\"architectures\": [\"Llama").unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/default-model");
+    for name in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(model.join(name), path("cut").join(name)).unwrap();
+    }
+    for (args, parts) in [
+        (&["localnet", "--model", "absent"][..], &["no model at absent", "GGUF"][..]),
+        (&["localnet", "--model", "cut.gguf"], &["cut.gguf"]),
+        (&["localnet", "--model", "empty"], &["empty has no model.safetensors"]),
+        (&["localnet", "--model", "cut"], &["config.json"]),
+        (&["localnet", "--environment", "gsm8k"], &["gsm8k", "arithmetic, sat"]),
+        (&["localnet", "--environment-params", "[]"], &["JSON object"]),
+        (&["localnet", "--difficulty", "9"], &["difficulty 9", "1 to 5"]),
+        (&["localnet", "--report", "report.txt"], &["must end in .json"]),
+        (&["localnet", "--resume"], &["no local network"]),
+        (&["localnet", "--resume", "--dir", "empty"], &["no network in empty"]),
+        (&["localnet", "--dir", "cut"], &["cut is not empty"]),
+        (&["mine"], &["no local network"]),
+        (&["mine", "--dir", "empty"], &["no network in empty"]),
+        (&["train", "--dir", "absent"], &["no network in absent"]),
+        (&["wallet", "show", "nobody", "--dir", "empty"], &["wallets/nobody", "create it first"]),
+        (&["wallet", "new", "../x", "--dir", "empty"], &["cannot name a wallet"]),
+        (&["model", "show", "absent"], &["absent"]),
+        (&["model", "show", "cut"], &["config.json"]),
+        (&["model", "import", "cut.gguf", "out"], &["cut.gguf"]),
+        (&["model", "import", "absent", "out"], &["absent"]),
+        (&["sft", "--new-model", "--out", "empty"], &["empty exists"]),
+        (&["sft", "--new-model", "--out", "m", "--steps", "0"], &["at least 1"]),
+        (&["sft", "--new-model", "--out", "m", "--lr", "0"], &["--lr is 0"]),
+    ] {
+        check(args, dir.path(), 1, parts);
+    }
+    assert!(!path("out").exists() && !path("m").exists(), "a failure leaves nothing behind");
+    let left: Vec<_> = std::fs::read_dir(path("grail-localnet"))
+        .map(|entries| entries.map(|entry| entry.unwrap().file_name()).collect())
+        .unwrap_or_default();
+    assert!(left.is_empty(), "a failure leaves no run behind: {left:?}");
+}
+
+#[test]
+fn the_configuration_is_checked_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    for (text, parts) in [
+        ("[localnet]\nwindow = 3\n", &["grail.toml", "window", "docs/configuration.md"][..]),
+        ("[localnet]\nwindows = \"three\"\n", &["line 2"]),
+        ("[localnet\n", &["line 1"]),
+        ("[localnet]\nwindows = 0\n", &["localnet.windows"]),
+        ("[localnet]\nblock_time = \"soon\"\n", &["`soon` is not a duration"]),
+    ] {
+        std::fs::write(dir.path().join("grail.toml"), text).unwrap();
+        check(&["localnet", "--config", "grail.toml"], dir.path(), 2, parts);
+    }
+    check(&["localnet", "--config", "absent.toml"], dir.path(), 2, &["absent.toml"]);
+    let set = |name: &str, value: &str| {
+        let mut command = grail();
+        command.arg("localnet").env(name, value).current_dir(dir.path());
+        command.assert()
+    };
+    let output = set("GRAIL_LOCALNET_WINDOW", "3").code(2).get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&output).contains("GRAIL_LOCALNET_WINDOW is not known"));
+    let output = set("GRAIL_LOCALNET_WINDOWS", "x").code(2).get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&output).contains("GRAIL_LOCALNET_WINDOWS: `x`"));
+}
+
+#[test]
+fn fine_tuning_is_reproducible_and_its_model_can_be_shown_and_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let sft = |out: &str, threads: &str| {
+        let (code, text) = run(
+            &[
+                "sft",
+                "--new-model",
+                "--steps",
+                "2",
+                "--batch",
+                "4",
+                "--seed",
+                "3",
+                "--evaluate",
+                "8",
+                "--threads",
+                threads,
+                "--out",
+                out,
+            ],
+            dir.path(),
+        );
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("pass@1"), "{text}");
+        std::fs::read(dir.path().join(out).join("model.safetensors")).unwrap()
+    };
+    assert!(sft("one", "1") == sft("two", "2"), "the thread count changed the weights");
+    check(
+        &["model", "show", "one"],
+        dir.path(),
+        0,
+        &["LlamaForCausalLM", "exact-1", "checkpoint digest"],
+    );
+    let (code, text) = run(&["model", "show", "one", "--json"], dir.path());
+    assert_eq!(code, Some(0));
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(shown["parameters"].as_u64() > Some(500_000), "{shown}");
+    check(&["model", "import", "one", "three"], dir.path(), 0, &["imported", "exact-1"]);
+    check(&["model", "import", "one", "three"], dir.path(), 1, &["three exists already"]);
+}
