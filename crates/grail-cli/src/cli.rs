@@ -67,13 +67,13 @@ pub enum Command {
 /// Options that choose the environment.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EnvironmentArgs {
-    /// Environment that poses the problems: `arithmetic` or `sat`.
+    /// Environment that poses the problems: `arithmetic` (default) or `sat`.
     #[arg(long, value_name = "ID")]
     pub environment: Option<String>,
     /// Its parameters as JSON, such as '{"difficulty":2}'.
     #[arg(long, value_name = "JSON")]
     pub environment_params: Option<String>,
-    /// Its difficulty; short for the parameter `difficulty`.
+    /// Its difficulty, 1 to 5 for `arithmetic`; short for the parameter `difficulty`.
     #[arg(long, value_name = "N")]
     pub difficulty: Option<u32>,
 }
@@ -88,17 +88,17 @@ Ctrl-C stops within 5 seconds and still prints the tables; --resume goes on wher
 While it runs, other processes may join it:
   grail wallet new guest && grail mine --wallet guest")]
 pub struct LocalnetArgs {
-    /// Windows to mine, validate and train on before the network ends.
+    /// Windows to mine, validate and train on before the network ends (default 10).
     #[arg(long, value_name = "N")]
     pub windows: Option<u32>,
-    /// Honest miners.
+    /// Honest miners (default 2).
     #[arg(long, value_name = "N")]
     pub miners: Option<u16>,
-    /// Miners that cheat.
+    /// Miners that cheat (default 1).
     #[arg(long, value_name = "N")]
     pub cheaters: Option<u16>,
     /// What cheaters try, in turn, another one each window: free-sampling, noisy-weights,
-    /// edited-answer, copied-file, forged-reward.
+    /// edited-answer, copied-file, forged-reward (default all).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cheats: Option<Vec<String>>,
     /// Start from this model folder or GGUF file instead of the small embedded model.
@@ -110,13 +110,13 @@ pub struct LocalnetArgs {
     #[arg(long, value_name = "N")]
     pub groups_per_window: Option<u32>,
     /// Time from block to block, such as 500ms or 2s; a window has 30 blocks.
-    /// Default: 1s for the embedded model, 12s with --model.
+    /// The default is 1s for the embedded model and 12s with --model.
     #[arg(long, value_name = "TIME")]
     pub block_time: Option<HumanDuration>,
     /// Folder of the network; default: the next ./grail-localnet/run-NNN.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Seed of wallets, beacon and held-out problems.
+    /// Seed of wallets, beacon and held-out problems (default 1).
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Go on with the network in --dir, or with the newest run.
@@ -286,9 +286,13 @@ pub struct SftArgs {
     /// Problems in one step.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub batch: u32,
-    /// Largest learning rate; it rises over the first steps and falls to a tenth at the end.
+    /// Largest learning rate; it rises over the first steps and falls to a fiftieth at the end.
     #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
     pub lr: f32,
+    /// Share of the problems that are taught with another problem's answer, 0 to 1: it makes a
+    /// model that is not sure of what it knows, a start for reinforcement learning.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub wrong_answers: f32,
     /// Held-out problems to measure the model on at the end; 0 skips it.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub evaluate: u32,

@@ -9,7 +9,7 @@ use support::grail;
 
 /// Runs the command and returns its exit code and what it wrote, both streams together.
 fn run(args: &[&str], dir: &Path) -> (Option<i32>, String) {
-    let output = grail().args(args).current_dir(dir).output().unwrap();
+    let output = grail().args(args).current_dir(dir).output().expect("the command starts");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
@@ -197,4 +197,20 @@ fn fine_tuning_is_reproducible_and_its_model_can_be_shown_and_imported() {
     assert!(shown["parameters"].as_u64() > Some(500_000), "{shown}");
     check(&["model", "import", "one", "three"], dir.path(), 0, &["imported", "exact-1"]);
     check(&["model", "import", "one", "three"], dir.path(), 1, &["three exists already"]);
+}
+
+#[test]
+fn real_model_is_imported_and_shown() {
+    let Some(gguf) = std::env::var_os("GRAIL_TEST_MODEL") else {
+        eprintln!("not run: set GRAIL_TEST_MODEL to the GGUF file of SmolLM2-135M-Instruct");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let gguf = gguf.to_str().unwrap();
+    check(
+        &["model", "import", gguf, "model"],
+        dir.path(),
+        0,
+        &["LlamaForCausalLM", "134515008", "8192 tokens", "Q4_1"],
+    );
 }

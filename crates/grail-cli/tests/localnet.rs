@@ -1,5 +1,7 @@
 //! Whole networks: one run from start to end, runs that are killed, and roles in other processes.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail by panicking, as it does")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -142,6 +142,9 @@ pub enum Event {
 }
 
 /// Where events go.
+///
+/// A service tells what it did before it commits to having done it, so a crash in between tells an
+/// event again: whoever counts must key by window and role.
 pub trait EventSink: Send + Sync {
     /// Takes an event; must not block.
     fn emit(&self, event: Event);

@@ -166,7 +166,7 @@ fn fine_tune_once(dir: &Path, config: &SftConfig) -> (Notes, Arc<dyn Model>, Dig
     fine_tune(
         &mut *trainer,
         config,
-        &|seed| example(&*model, &environment, seed, None),
+        &|seed| example(&*model, &environment, seed, seed, None),
         &|number| number | 1 << 63,
         &mut notes,
         &StopFlag::default(),

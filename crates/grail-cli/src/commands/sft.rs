@@ -13,7 +13,7 @@ use grail_ports::model::{Model, ModelProvider, OptimizerConfig, StopFlag, Traine
 use grail_services::context::Heartbeat;
 use grail_services::training::evaluation::evaluate;
 use grail_services::training::sft::{
-    SftConfig, SftError, SftObserver, SftStep, example, fine_tune,
+    SftConfig, SftError, SftObserver, SftStep, answer_seed, example, fine_tune,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -36,6 +36,9 @@ pub fn run(args: &SftArgs, config: &Config) -> Result<Outcome> {
     }
     if !(args.lr.is_finite() && args.lr > 0.0) {
         bail!("--lr is {}; it must be above 0", args.lr);
+    }
+    if !(0.0..=1.0).contains(&args.wrong_answers) {
+        bail!("--wrong-answers is {}; it is a share, 0 to 1", args.wrong_answers);
     }
     if args.out.exists() {
         bail!("{} exists; remove it or name another folder", args.out.display());
@@ -87,7 +90,8 @@ fn train(
         ..defaults
     };
     let mut progress = Progress::new(args.steps);
-    let example_of = |seed| example(model, environment, seed, None);
+    let example_of =
+        |seed| example(model, environment, seed, answer_seed(seed, args.wrong_answers), None);
     fine_tune(trainer, &config, &example_of, &training_seed, &mut progress, &StopFlag::default())?;
     progress.end()
 }

@@ -68,7 +68,10 @@ impl Config {
         config.sampling.max_new_tokens = 48;
         config.mining.groups_per_window = 4;
         config.mining.groups_at_once = 1;
+        config.validation.groups_checked = 16;
         config.training.learning_rate = 1e-5;
+        config.training.groups_per_step = 4;
+        config.training.groups = 256;
         config.training.evaluation_problems = 32;
         config
     }

@@ -145,7 +145,7 @@ pub struct MiningSettings {
 
 impl Default for MiningSettings {
     fn default() -> Self {
-        Self { groups_per_window: 16, groups_at_once: 4, safety_blocks: 3 }
+        Self { groups_per_window: 256, groups_at_once: 16, safety_blocks: 3 }
     }
 }
 
@@ -175,7 +175,7 @@ impl Default for ValidationSettings {
     /// Shorter than on a public network: a local one lives for minutes.
     fn default() -> Self {
         Self {
-            groups_checked: 16,
+            groups_checked: 256,
             miners_checked: 35,
             failure_lookback_windows: 0,
             weights_interval_blocks: 30,
@@ -214,12 +214,12 @@ pub struct TrainingSettings {
 impl Default for TrainingSettings {
     fn default() -> Self {
         Self {
-            learning_rate: 3e-4,
+            learning_rate: 5e-5,
             weight_decay: 0.0,
             grad_clip: 1.0,
             epochs: 1,
-            groups_per_step: 4,
-            groups: 256,
+            groups_per_step: 32,
+            groups: 1024,
             evaluation_problems: 200,
             evaluate_every: 1,
             retention_windows: 8,

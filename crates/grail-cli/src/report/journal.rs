@@ -74,8 +74,16 @@ impl Journal {
     }
 
     /// Appends `entry` with one write, so that a kill leaves a whole line or a cut last one.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] for an entry that could not be read back, since JSON has no
+    /// word for a number that is not finite; nothing is written then.
     pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
+        if serde_json::from_slice::<Entry>(&line).is_err() {
+            let reason = "the event holds a number that is not finite";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         line.push(b'\n');
         self.file.write_all(&line)
     }
@@ -136,6 +144,21 @@ mod tests {
             drop(journal);
             assert_eq!(Journal::open(&path).unwrap().1, [entry(1), entry(3)], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn an_event_that_could_not_be_read_back_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let window = grail_protocol::ids::Window::from_start(30).unwrap();
+        let event =
+            Event::Evaluated { checkpoint: window, problems: 1, pass_at_1: f64::NAN, seconds: 0.0 };
+        let error = journal.append(&Entry { event, ..entry(1) }).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        journal.append(&entry(2)).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(&path).unwrap().1, [entry(2)]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl MiningSession {
             }
             bucket.put(&key, bytes.clone()).await?;
         }
-        self.ledger()?.close(sealed.window)?;
+        // Told before it is closed: a crash in between tells it twice, never not at all.
         self.ctx.emit(Event::RolloutsUploaded {
             window: sealed.window,
             groups: sealed.groups,
@@ -126,6 +126,7 @@ impl MiningSession {
             seconds: sealed.seconds,
             bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
         });
+        self.ledger()?.close(sealed.window)?;
         Ok(MiningOutcome::Uploaded { window: sealed.window, groups: sealed.groups })
     }
 

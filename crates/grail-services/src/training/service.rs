@@ -239,8 +239,8 @@ impl TrainingService {
         let groups = blocking(move || pipeline::prepare(&file, &steps)).await;
         if groups.is_empty() {
             let memory = Memory { trained_on: Some(window), ..memory.clone() };
-            self.remember(memory).await?;
             self.report(window, TrainingStats::default(), reward_mean, before);
+            self.remember(memory).await?;
             return Ok(false);
         }
         let mut trainer = self.take_trainer(memory).await?;
@@ -251,8 +251,9 @@ impl TrainingService {
             Ok::<_, ModelError>((trainer, stats))
         })
         .await?;
-        self.build(head, Window::containing(head.number), Some(window), trainer).await?;
+        // Told before it is remembered: a crash in between tells it twice, never not at all.
         self.report(window, stats, reward_mean, before);
+        self.build(head, Window::containing(head.number), Some(window), trainer).await?;
         Ok(true)
     }
 

@@ -39,7 +39,7 @@ impl Default for SftConfig {
             batch: 64,
             micro_batch: 16,
             warmup_steps: 50,
-            lr_end: 0.1,
+            lr_end: 0.02,
             optimizer: OptimizerConfig { lr: 1e-3, ..default_optimizer() },
             look_every: 0,
         }
@@ -86,7 +86,8 @@ pub trait SftObserver {
     fn look(&mut self, step: u32, trainer: &dyn Trainer) -> Result<(), SftError>;
 }
 
-/// Turns a problem's seed into the sequence of prompt, right answer and end token.
+/// Returns the sequence of the prompt of the problem of `seed`, the answer to the problem of
+/// `answer_seed` (the same, but for [`answer_seed`]) and the end token.
 ///
 /// `model` renders and encodes; its weights do not matter. Without `end`, the first of the model's
 /// end tokens is taken.
@@ -94,9 +95,10 @@ pub fn example(
     model: &dyn Model,
     environment: &dyn Environment,
     seed: u64,
+    answer_seed: u64,
     end: Option<TokenId>,
 ) -> Result<TrainingSequence, SftError> {
-    let Some(answer) = environment.solve(seed) else {
+    let Some(answer) = environment.solve(answer_seed) else {
         return Err(SftError::NoSolution(environment.id().to_owned()));
     };
     let mut tokens = model.render(&environment.prompt(seed))?;
@@ -104,6 +106,23 @@ pub fn example(
     tokens.extend(model.encode(&answer)?);
     tokens.extend(end.or_else(|| model.info().eos_token_ids.first().copied()));
     Ok(TrainingSequence { tokens, prompt_len })
+}
+
+/// Returns whose problem's answer the problem of `seed` is taught with: its own, or, for a share
+/// `wrong_answers` (0 to 1) of all seeds, another one's.
+///
+/// A teacher that errs leaves a model that knows the right answer and is not sure of it: a start
+/// that rewards, and nothing else, can mend. Another problem's answer is right now and then.
+pub fn answer_seed(seed: u64, wrong_answers: f32) -> u64 {
+    let hash = DomainHash::new("sft-wrong-answer").u64(seed).finish();
+    let word = |at: usize| {
+        let bytes = hash.0[at..at + 8].try_into().expect("a digest holds four words of 8 bytes");
+        u64::from_le_bytes(bytes)
+    };
+    // 24 bits are a float exactly, so every machine draws the same line.
+    #[expect(clippy::cast_precision_loss, reason = "24 bits are exact")]
+    let draw = (word(0) >> 40) as f32 / 16_777_216.0;
+    if draw < wrong_answers { word(8) } else { seed }
 }
 
 /// Fine-tunes. Blocks.
@@ -207,6 +226,14 @@ mod tests {
         assert!(rates.windows(2).all(|pair| pair[0] > pair[1]));
         let no_warmup = SftConfig { warmup_steps: 0, steps: 1, ..config };
         assert!((learning_rate(&no_warmup, 1) - 0.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_teacher_errs_as_often_as_asked() {
+        for (share, low, high) in [(0.0, 0, 0), (0.25, 2_300, 2_700), (1.0, 10_000, 10_000)] {
+            let wrong = (0..10_000).filter(|&seed| answer_seed(seed, share) != seed).count();
+            assert!((low..=high).contains(&wrong), "{wrong} of 10,000 at {share}");
+        }
     }
 
     #[test]

@@ -284,7 +284,7 @@ impl ValidationService {
         blocking(move || pipeline::judge(&bench, hotkey, &bytes, &stop, &heartbeat)).await
     }
 
-    /// Publishes the window, then commits it to the history, then tells about it.
+    /// Publishes the window, tells about it, then commits it to the history.
     async fn finish(
         &mut self,
         target: &Target,
@@ -314,8 +314,9 @@ impl ValidationService {
             tallies: judged.filter_map(|(hotkey, (it, _))| Some((*hotkey, tally(it)?))).collect(),
         };
         let active = u32::try_from(record.active.len()).unwrap_or(u32::MAX);
-        self.history()?.add(record)?;
+        // Told before it is committed: a crash in between tells it twice, never not at all.
         self.tell(window, active, candidates, progress);
+        self.history()?.add(record)?;
         Ok(())
     }
 

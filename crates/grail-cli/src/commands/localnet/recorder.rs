@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use grail_ports::events::{Event, EventSink};
 use grail_protocol::ids::BlockNumber;
 use tokio::sync::Notify;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::roster::LocalRoster;
 use super::status;
@@ -92,9 +92,16 @@ impl Recorder {
         }
         if lasting {
             let entry = Entry { role: tag.clone(), event };
-            if let Err(error) = state.journal.append(&entry) {
-                error!(%error, "cannot write the journal");
-                state.trouble.get_or_insert(error);
+            match state.journal.append(&entry) {
+                Ok(()) => {}
+                // The report shows it as unknown; a resumed run will not know of it at all.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    warn!(by = tag.name, %error, "left an event out of the journal");
+                }
+                Err(error) => {
+                    error!(%error, "cannot write the journal");
+                    state.trouble.get_or_insert(error);
+                }
             }
             state.report.apply(&entry, &self.roster);
         }
