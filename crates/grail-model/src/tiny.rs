@@ -21,9 +21,30 @@ const VOCAB_SIZE: usize = 384;
 /// Words that get a token of their own, so that prompts of our environments stay short.
 /// A leading space belongs to the word, as in every byte-level tokenizer.
 const WORDS: [&str; 24] = [
-    "system", "user", "assistant", "What", " is", " Answer", " with", " the", " number", " only",
-    " and", " or", " not", "Find", " values", " that", " make", " every", " clause", " true", " x",
-    " +", " -", " =",
+    "system",
+    "user",
+    "assistant",
+    "What",
+    " is",
+    " Answer",
+    " with",
+    " the",
+    " number",
+    " only",
+    " and",
+    " or",
+    " not",
+    "Find",
+    " values",
+    " that",
+    " make",
+    " every",
+    " clause",
+    " true",
+    " x",
+    " +",
+    " -",
+    " =",
 ];
 
 const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + \
@@ -117,8 +138,7 @@ fn tokenizer_json() -> Value {
             })
         })
         .collect();
-    let byte_level =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     json!({
         "version": "1.0",
         "truncation": null,
