@@ -122,6 +122,26 @@ pub fn remove_folder(path: &Path) -> Result<(), StateError> {
     }
 }
 
+/// Removes what a crash left incomplete in the folder `path` and the folders in it. Only for the
+/// one process that writes there, before it writes.
+pub fn remove_leftovers(path: &Path) -> Result<(), StateError> {
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for name in names_in(&folder)? {
+            let entry = folder.join(&name);
+            // A link is not followed: what it points to is not ours.
+            let kind = fs::symlink_metadata(&entry).map_err(disk("inspect", &entry))?.file_type();
+            match (name.ends_with(PARTIAL), kind.is_dir()) {
+                (true, true) => remove_folder(&entry)?,
+                (true, false) => remove_file(&entry)?,
+                (false, true) => folders.push(entry),
+                (false, false) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes a file; one that is absent is no error.
 pub fn remove_file(path: &Path) -> Result<(), StateError> {
     match fs::remove_file(path) {
@@ -173,6 +193,22 @@ fn sync_parent(path: &Path) -> Result<(), StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leftovers_go_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for folder in ["checkpoints/checkpoint-30", "checkpoints/checkpoint-60.partial"] {
+            fs::create_dir_all(at(folder)).unwrap();
+            fs::write(at(folder).join("model"), b"weights").unwrap();
+        }
+        fs::write(at("mined.json.partial"), b"[3").unwrap();
+        remove_leftovers(dir.path()).unwrap();
+        assert_eq!(names_in(dir.path()).unwrap(), ["checkpoints"]);
+        assert_eq!(names_in(&at("checkpoints")).unwrap(), ["checkpoint-30"]);
+        assert!(at("checkpoints/checkpoint-30/model").exists());
+        remove_leftovers(&at("absent")).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_whole() {

@@ -1,5 +1,6 @@
 //! `grail mine`, `grail validate`, `grail train`: one role in a process of its own.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use grail_infrastructure::local::network::{NetworkFile, NetworkRole, Node};
 use grail_infrastructure::lock::FolderLock;
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::{Event, EventSink};
+use grail_services::state::remove_leftovers;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -27,6 +30,9 @@ use crate::output;
 
 /// Longest wait for blocking work after the role was stopped.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// Longest wait for the context of the last window to be published after the role was stopped.
+const LAST_CONTEXT: Duration = Duration::from_millis(500);
 
 /// Runs the role until it is asked to stop.
 pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outcome> {
@@ -83,6 +89,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
 
 async fn live(crew: &Crew, duty: &Duty, node: &Node, stop: CancellationToken) -> Result<Outcome> {
     let _lock = FolderLock::acquire(&node.dir, ROLE_LOCK)?;
+    remove_leftovers(&node.dir)?;
     let entry = &node.entry;
     output::line(&format!(
         "{} with hotkey {} (uid {}) on network {} {}",
@@ -96,8 +103,17 @@ async fn live(crew: &Crew, duty: &Duty, node: &Node, stop: CancellationToken) ->
     let events: Arc<dyn EventSink> = Arc::new(Printer);
     let ended = if *duty == Duty::Validator {
         let (events, publisher) = contexts::publish_after(events);
-        let role = crew.run(duty, node, events, stop).instrument(span);
-        tokio::join!(role, publisher.run(node)).0
+        let mut role = pin!(crew.run(duty, node, events, stop).instrument(span));
+        let mut publishing = pin!(publisher.run(node));
+        tokio::select! {
+            ended = &mut role => {
+                // Only the newest context is at stake, and the network may be gone already.
+                let _ = timeout(LAST_CONTEXT, publishing).await;
+                ended
+            }
+            // The validator has told its last event and is about to end.
+            () = &mut publishing => role.await,
+        }
     } else {
         crew.run(duty, node, events, stop).instrument(span).await
     };

@@ -13,6 +13,7 @@ use grail_monitoring::{Fanout, Metrics, RoleContext};
 use grail_neurons::lifecycle::NeuronExit;
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::EventSink;
+use grail_services::state::remove_leftovers;
 use indicatif::MultiProgress;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, timeout};
@@ -162,6 +163,7 @@ impl Session {
         stop: &CancellationToken,
     ) -> Result<()> {
         let lock = FolderLock::acquire(&node.dir, ROLE_LOCK)?;
+        remove_leftovers(&node.dir)?;
         let entry = &node.entry;
         let tag = RoleTag { name: member.name.clone(), uid: entry.uid, hotkey: entry.hotkey };
         let file = self.network.file();
