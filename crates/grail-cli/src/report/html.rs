@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plot::{Line, Plot};
-use super::summary::{number, percent, reasons};
+use super::summary::{number, percent, reasons, window_cells};
 use super::{MinerRole, Report};
 
 const STYLE: &str = "\
@@ -113,23 +113,7 @@ fn plots(report: &Report) -> Vec<Plot> {
 }
 
 fn windows_table(report: &Report) -> String {
-    let rows: Vec<Vec<String>> = report
-        .windows
-        .iter()
-        .map(|row| {
-            vec![
-                row.window.to_string(),
-                number(row.reward_mean, 3),
-                percent(row.pass_at_1),
-                number(row.loss, 4),
-                number(row.tokens_per_s, 0),
-                row.rollouts.to_string(),
-                row.checked.to_string(),
-                row.accepted.to_string(),
-                reasons(&row.rejected),
-            ]
-        })
-        .collect();
+    let rows: Vec<Vec<String>> = report.windows.iter().map(window_cells).collect();
     let head = [
         "window", "reward", "pass@1", "loss", "tokens/s", "rollouts", "checked", "accepted",
         "rejected",

@@ -58,21 +58,28 @@ fn windows_table(report: &Report) -> String {
     let rows: Vec<Vec<String>> = start
         .into_iter()
         .chain(report.windows.iter().map(|row| {
-            vec![
-                row.window.to_string(),
-                number(row.reward_mean, 3),
-                percent(row.pass_at_1),
-                number(row.loss, 4),
-                number(row.tokens_per_s, 0),
-                row.rollouts.to_string(),
-                row.checked.to_string(),
-                row.accepted.to_string(),
-                reasons(&row.rejected),
-                row.checkpoint.map_or_else(|| "–".to_owned(), |window| window.to_string()),
-            ]
+            let checkpoint = row.checkpoint.map(|window| window.to_string());
+            let mut cells = window_cells(row);
+            cells.push(checkpoint.unwrap_or_else(|| "–".to_owned()));
+            cells
         }))
         .collect();
     table::render(&columns, &rows)
+}
+
+/// Returns what the table on the screen and the one of the page both say of a window.
+pub(super) fn window_cells(row: &WindowRow) -> Vec<String> {
+    vec![
+        row.window.to_string(),
+        number(row.reward_mean, 3),
+        percent(row.pass_at_1),
+        number(row.loss, 4),
+        number(row.tokens_per_s, 0),
+        row.rollouts.to_string(),
+        row.checked.to_string(),
+        row.accepted.to_string(),
+        reasons(&row.rejected),
+    ]
 }
 
 fn miners_table(report: &Report) -> String {
