@@ -109,7 +109,7 @@ impl ModelProvider for Provider {
 pub struct LocalModel {
     info: ModelInfo,
     engine: Engine,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
 }
 
@@ -144,7 +144,7 @@ impl LocalModel {
             tokenizer_digest: Digest(tokenizer.digest()),
             numerics: NUMERICS_EXACT.to_owned(),
         };
-        Ok(Self { info, engine, tokenizer, template })
+        Ok(Self { info, engine, tokenizer: Arc::new(tokenizer), template })
     }
 
     /// Returns the engine, for measurements that the port has no word for.
@@ -153,8 +153,13 @@ impl LocalModel {
     }
 
     /// Returns the tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
+    }
+
+    /// Returns the chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
     }
 }
 

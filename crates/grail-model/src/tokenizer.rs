@@ -1,5 +1,8 @@
 //! Text to token ids and back, as `tokenizer.json` defines it.
 
+mod bytes;
+mod stream;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,6 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::formats::FormatError;
 use crate::formats::config::{CONFIG_FILE, ModelConfig, read_bounded, token_ids};
+
+pub use self::stream::StreamDecoder;
+
+use self::bytes::Spelling;
 
 /// The vocabulary, merges and splitting rules.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -22,11 +29,6 @@ const SETTINGS_BYTES_MAX: u64 = 4 << 20;
 
 /// Ids above this are an error of the file; a table indexed by id stays small.
 const TOKEN_ID_MAX: u32 = 1 << 20;
-
-/// Tokens a [`StreamDecoder`] decodes anew at each step, and what it cuts them down to. Fewer than
-/// three would cut into a character: one of four bytes may come in as many tokens.
-const WINDOW_TOKENS_MAX: usize = 32;
-const WINDOW_TOKENS_KEPT: usize = 8;
 
 /// Text that could not be tokenised, or ids that name no token.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,7 @@ pub enum TokenizerError {
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    spelling: Spelling,
     vocab_size: usize,
     eos_token_ids: Vec<u32>,
     digest: [u8; 32],
@@ -111,6 +114,7 @@ impl Tokenizer {
             )));
         }
         Ok(Self {
+            spelling: Spelling::of(&inner),
             inner,
             vocab_size: usize::try_from(largest).map_err(|error| broken(error.to_string()))? + 1,
             eos_token_ids: Vec::new(),
@@ -164,13 +168,16 @@ impl Tokenizer {
     }
 
     /// Returns a decoder that gives out text as tokens arrive.
-    pub fn stream(&self, skip_special_tokens: bool) -> StreamDecoder<'_> {
-        StreamDecoder {
-            tokenizer: self,
-            skip_special_tokens,
-            window: Vec::new(),
-            shown: String::new(),
-        }
+    pub fn stream(&self, skip_special_tokens: bool) -> StreamDecoder<&Self> {
+        StreamDecoder::new(self, skip_special_tokens)
+    }
+
+    /// Returns the bytes that a token stands for in a text, which may be a part of a character;
+    /// empty for an id without a token. Special tokens give the bytes of their own spelling.
+    ///
+    /// A decoder may treat the first token of a text differently (leading space); this does not.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.spelling.bytes(&self.inner, id)
     }
 
     /// Returns the largest token id plus one. A model's `vocab_size` may be larger (padding).
@@ -209,67 +216,6 @@ fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
         Ok(parsed) => parsed.map_err(|error| error.to_string()),
         Err(_) => Err("its sections do not fit each other".into()),
-    }
-}
-
-/// Turns tokens into text one by one, for a terminal. The pieces together are the text that
-/// [`Tokenizer::decode`] gives for all tokens.
-#[derive(Debug)]
-pub struct StreamDecoder<'a> {
-    tokenizer: &'a Tokenizer,
-    skip_special_tokens: bool,
-    /// The last tokens. A decoder may treat the first token of a text differently (leading space),
-    /// so new text is what a token adds after the tokens before it.
-    window: Vec<u32>,
-    /// The part of the window's text that was given out.
-    shown: String,
-}
-
-impl StreamDecoder<'_> {
-    /// Takes the next token and returns the text it completes; empty while a character is partial.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenizerError::Decode`].
-    pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
-        self.window.push(id);
-        let mut text = self.decode_window()?;
-        withhold_partial_character(&mut text);
-        let new = self.not_shown(&text);
-        self.shown = text;
-        if self.window.len() > WINDOW_TOKENS_MAX {
-            // The window may now begin within a character. It does so before and after the next
-            // token alike, so their difference is still that token's text.
-            self.window.drain(..self.window.len() - WINDOW_TOKENS_KEPT);
-            self.shown = self.decode_window()?;
-            withhold_partial_character(&mut self.shown);
-        }
-        Ok(new)
-    }
-
-    /// Returns the text still held back, with U+FFFD for what is no character.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenizerError::Decode`].
-    pub fn finish(self) -> Result<String, TokenizerError> {
-        Ok(self.not_shown(&self.decode_window()?))
-    }
-
-    fn decode_window(&self) -> Result<String, TokenizerError> {
-        self.tokenizer.decode(&self.window, self.skip_special_tokens)
-    }
-
-    fn not_shown(&self, text: &str) -> String {
-        text.strip_prefix(&self.shown).unwrap_or_default().to_owned()
-    }
-}
-
-/// Cuts off a last U+FFFD: it stands for the beginning of a character, or for a true U+FFFD, which
-/// then comes one token later.
-fn withhold_partial_character(text: &mut String) {
-    if text.ends_with(char::REPLACEMENT_CHARACTER) {
-        text.pop();
     }
 }
 

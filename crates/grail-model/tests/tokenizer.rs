@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use grail_model::chat::{ChatMessage, ChatTemplate};
 use grail_model::formats::config::ModelConfig;
 use grail_model::formats::{FormatError, import_folder, import_gguf, import_model};
-use grail_model::tokenizer::Tokenizer;
+use grail_model::tokenizer::{StreamDecoder, Tokenizer};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use support::{Mutation, hex, vectors};
@@ -95,8 +95,114 @@ fn a_stream_gives_whole_characters_and_never_waits_for_ever() {
     assert_eq!(n_shown + stream.finish().unwrap().chars().count(), 40);
 }
 
+/// A SentencePiece-like tokenizer: byte `b` is token `b`, then come `▁`, `a` and `▁hi`.
+fn fallback_tokenizer() -> Tokenizer {
+    let pieces = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
+    let pieces = pieces.chain(["▁", "a", "▁hi", "i", "h", "hi"].map(str::to_owned));
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        pieces.zip(0u32..).map(|(piece, id)| (piece, id.into())).collect();
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "post_processor": null,
+        "pre_tokenizer": null,
+        "added_tokens": [{"id": 262, "content": "<0x▁>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+            "byte_fallback": true, "ignore_merges": false, "vocab": vocab,
+            "merges": [["h", "i"], ["▁", "hi"]]},
+    });
+    Tokenizer::from_bytes(Path::new("pieces.json"), json.to_string().as_bytes()).unwrap()
+}
+
+const PIECE_A: u32 = 257;
+const PIECE_HI: u32 = 258;
+
+fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let mut stream = tokenizer.stream(false);
+    let mut shown: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+    shown += &stream.finish().unwrap();
+    shown
+}
+
+#[test]
+fn a_stream_of_byte_tokens_gives_whole_characters_too() {
+    let tokenizer = fallback_tokenizer();
+    let mut stream = tokenizer.stream(false);
+    let pieces: Vec<_> = "é€🙂".bytes().map(|byte| stream.push(byte.into()).unwrap()).collect();
+    assert_eq!(pieces, ["", "é", "", "", "€", "", "", "", "🙂"]);
+    // Far more byte tokens in a row than are decoded anew at a step.
+    let run = "🙂€é".repeat(40);
+    let ids: Vec<u32> = run.bytes().map(u32::from).collect();
+    assert_eq!(streamed(&tokenizer, &ids), run);
+}
+
+#[test]
+fn a_broken_run_of_byte_tokens_keeps_what_was_given_out() {
+    let tokenizer = fallback_tokenizer();
+    let broken: Vec<u32> = [0xc3, 0xa9, 0xe2, 0x82].to_vec();
+    assert_eq!(tokenizer.decode(&broken, false).unwrap(), "\u{fffd}".repeat(4));
+    assert_eq!(streamed(&tokenizer, &broken), "é\u{fffd}\u{fffd}");
+    let ids = [broken, vec![PIECE_A, PIECE_HI]].concat();
+    assert_eq!(streamed(&tokenizer, &ids), "é\u{fffd}\u{fffd}a hi");
+    // A model that writes nothing but rubbish is shown, not collected.
+    let mut stream = tokenizer.stream(false);
+    assert_eq!([0xc3, 0xa9].map(|byte| stream.push(byte).unwrap()).concat(), "é");
+    let shown: usize = (0..300).map(|_| stream.push(0x80).unwrap().chars().count()).sum();
+    assert!((280..=300).contains(&shown), "{shown} of 300");
+}
+
+#[test]
+fn text_after_a_context_keeps_its_leading_space() {
+    let tokenizer = fallback_tokenizer();
+    assert_eq!(streamed(&tokenizer, &[PIECE_HI, PIECE_HI]), "hi hi");
+    for context in [vec![PIECE_A], vec![PIECE_A; 20], vec![0x82, PIECE_A], vec![0xe2, 0x82, 0xac]] {
+        let mut stream = StreamDecoder::after(&tokenizer, false, &context).unwrap();
+        assert_eq!(stream.push(PIECE_HI).unwrap(), " hi", "after {context:?}");
+        assert_eq!(stream.push(PIECE_A).unwrap(), "a", "after {context:?}");
+    }
+    // A prompt may end within a character.
+    let mut stream = StreamDecoder::after(&tokenizer, false, &[PIECE_A, 0xe2, 0x82]).unwrap();
+    assert_eq!(stream.push(0xac).unwrap(), "€");
+}
+
+#[test]
+fn tokens_tell_their_bytes() {
+    let (_parent, path) = folder();
+    let tokenizer = Tokenizer::load(&path).unwrap();
+    assert_eq!(tokenizer.token_bytes(94), b" a");
+    assert_eq!(tokenizer.token_bytes(2), b"<|im_end|>");
+    assert!(tokenizer.token_bytes(4000).is_empty());
+    for byte in 0..=255 {
+        assert_eq!(byte_tokenizer().token_bytes(byte.into()), [byte]);
+        assert_eq!(fallback_tokenizer().token_bytes(byte.into()), [byte]);
+    }
+    assert_eq!(fallback_tokenizer().token_bytes(PIECE_HI), b" hi");
+    assert_eq!(fallback_tokenizer().token_bytes(262), "<0x▁>".as_bytes());
+}
+
 proptest! {
     #![proptest_config(support::cases(256))]
+
+    #[test]
+    fn any_text_survives_byte_fallback(text in "[aé€🙂 hi]{0,60}") {
+        let tokenizer = fallback_tokenizer();
+        let ids = tokenizer.encode(&text, false).unwrap();
+        prop_assert_eq!(&tokenizer.decode(&ids, false).unwrap(), &text);
+        prop_assert_eq!(streamed(&tokenizer, &ids), text);
+    }
+
+    #[test]
+    fn any_tokens_give_the_text_of_all(ids in prop::collection::vec(0u32..256, 0..80)) {
+        let tokenizer = byte_tokenizer();
+        prop_assert_eq!(streamed(&tokenizer, &ids), tokenizer.decode(&ids, false).unwrap());
+    }
 
     #[test]
     fn any_text_survives_the_bytes(text in ".{0,40}") {
