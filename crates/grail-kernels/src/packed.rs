@@ -3,6 +3,8 @@
 //! Panel `p` holds output columns `64 p .. 64 p + 64`; inside it, the 64 values of one `k` are
 //! neighbours. The last panel is padded with zeros, which no result can see.
 
+use crate::kernels::{Kernels, SharedMut};
+
 /// Columns of a panel: four vectors of sixteen.
 pub(crate) const PANEL: usize = 64;
 
@@ -47,26 +49,6 @@ impl PackedMatrix {
     /// If `weights.len() != n * k`.
     pub fn pack_bf16(n: usize, k: usize, weights: &[u16]) -> Self {
         Self { n, k, data: Data::Bf16(pack_rows(n, k, weights)) }
-    }
-
-    /// Packs a matrix given with the reduction dimension as rows: `b`, `[k, n]` row-major.
-    ///
-    /// This is the right operand of `c = a b`, as weight gradients need it.
-    ///
-    /// # Panics
-    /// If `b.len() != k * n`.
-    pub fn pack_columns_f32(k: usize, n: usize, b: &[f32]) -> Self {
-        assert_eq!(b.len(), k * n, "pack_columns: {} values for [{k}, {n}]", b.len());
-        let mut lines = zeroed(n, k);
-        let packed = flat_mut(&mut lines);
-        for (panel, columns) in (0..n).step_by(PANEL).enumerate() {
-            let width = PANEL.min(n - columns);
-            let rows = packed[panel * k * PANEL..][..k * PANEL].chunks_exact_mut(PANEL);
-            for (row, packed_row) in rows.enumerate() {
-                packed_row[..width].copy_from_slice(&b[row * n + columns..][..width]);
-            }
-        }
-        Self { n, k, data: Data::F32(lines) }
     }
 
     /// Output columns (rows of the checkpoint's matrix).
@@ -124,6 +106,41 @@ impl PackedMatrix {
             Data::F32(lines) => Panels::F32(flat(lines)),
             Data::Bf16(lines) => Panels::Bf16(flat(lines)),
         }
+    }
+}
+
+impl Default for PackedMatrix {
+    /// The empty matrix.
+    fn default() -> Self {
+        Self { n: 0, k: 0, data: Data::F32(Vec::new()) }
+    }
+}
+
+impl Kernels {
+    /// Packs `b`, `[k, n]` row-major, into `packed`: the right operand of `c = a b`, as weight
+    /// gradients need it. The memory of `packed` is used again where the shape is the same.
+    ///
+    /// # Panics
+    /// If `b.len() != k * n`.
+    pub fn pack_columns(&self, k: usize, n: usize, b: &[f32], packed: &mut PackedMatrix) {
+        assert_eq!(b.len(), k * n, "pack_columns: {} values for [{k}, {n}]", b.len());
+        let same = (packed.n, packed.k) == (n, k);
+        let mut lines = match std::mem::take(packed).data {
+            Data::F32(lines) if same => lines,
+            _ => zeroed(n, k),
+        };
+        let out = SharedMut::new(flat_mut(&mut lines));
+        self.for_ranges(n.div_ceil(PANEL), k * PANEL, 1, &|panels| {
+            for panel in panels {
+                let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+                // SAFETY: each panel belongs to one task.
+                let rows = unsafe { out.slice(panel * k * PANEL, k * PANEL) };
+                for (row, b) in rows.chunks_exact_mut(PANEL).zip(b.chunks_exact(n)) {
+                    row[..columns.len()].copy_from_slice(&b[columns.clone()]);
+                }
+            }
+        });
+        *packed = PackedMatrix { n, k, data: Data::F32(lines) };
     }
 }
 
@@ -230,12 +247,14 @@ mod tests {
 
     #[test]
     fn rows_come_back_in_every_layout() {
+        let kernels = Kernels::new(2).unwrap();
         for (n, k) in [(1, 1), (63, 17), (64, 16), (65, 3), (130, 70), (3, 0)] {
             let weights = values(n * k);
             let bf16: Vec<u16> = weights.iter().map(|x| (x.to_bits() >> 16) as u16).collect();
             let columns: Vec<f32> = (0..k * n).map(|i| weights[i % n * k + i / n]).collect();
             let packed = PackedMatrix::pack_f32(n, k, &weights);
-            let from_columns = PackedMatrix::pack_columns_f32(k, n, &columns);
+            let mut from_columns = PackedMatrix::default();
+            kernels.pack_columns(k, n, &columns, &mut from_columns);
             let packed_bf16 = PackedMatrix::pack_bf16(n, k, &bf16);
             let twice = packed.transposed().transposed();
             for index in 0..n {

@@ -13,6 +13,12 @@ fn shape() -> impl Strategy<Value = (usize, usize, usize)> {
     prop_oneof![4 => small, 1 => long, 1 => tall]
 }
 
+fn pack_columns(k: usize, n: usize, b: &[f32]) -> PackedMatrix {
+    let mut packed = PackedMatrix::default();
+    ALL[0].pack_columns(k, n, b, &mut packed);
+    packed
+}
+
 proptest! {
     #![proptest_config(config(120))]
 
@@ -39,7 +45,7 @@ proptest! {
         let w_columns: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
         let cases = [
             (PackedMatrix::pack_f32(n, k, &w), &w),
-            (PackedMatrix::pack_columns_f32(k, n, &w_columns), &w),
+            (pack_columns(k, n, &w_columns), &w),
             (PackedMatrix::pack_f32(n, k, &w).transposed().transposed(), &w),
             (PackedMatrix::pack_bf16(n, k, &half), &widened),
         ];
@@ -85,7 +91,7 @@ proptest! {
             for range in [0..cut, cut..rows] {
                 let count = range.len();
                 let dy = MatRef::row_major(&dy[range.start * n..range.end * n], count, n).transposed();
-                let x = PackedMatrix::pack_columns_f32(count, k, &x[range.start * k..range.end * k]);
+                let x = pack_columns(count, k, &x[range.start * k..range.end * k]);
                 kernels.gemm(dy, &x, &mut dw, Init::Carry, None);
             }
             assert_same("dW", kernels, &dw, &want);

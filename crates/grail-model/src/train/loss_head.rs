@@ -3,13 +3,14 @@
 //! Logits exist for a bounded number of rows at a time and are computed twice, once to learn the
 //! log-probabilities and once to differentiate them, so that no `[tokens, vocab]` buffer is needed.
 
-use grail_kernels::{Init, Kernels};
+use grail_kernels::{Init, Kernels, PackedMatrix};
 use grail_ports::model::ModelError;
 use grail_protocol::ids::TokenId;
 
+use super::layer_backward::LinearBackward;
 use super::micro_batch::Target;
 use super::parameters::LinearSlots;
-use super::workspace::{LinearBackward, Pass, Workspace, pack};
+use super::workspace::{Pass, Workspace};
 use crate::arch::Decoder;
 use crate::engine::{Head, head_rows_max, not_finite};
 
@@ -42,6 +43,8 @@ pub(super) struct LossHead {
     x: Vec<f32>,
     inv_rms: Vec<f32>,
     input: Vec<f32>,
+    /// `input`, packed as the right operand of the weight gradient.
+    packed_input: PackedMatrix,
     /// Logits, then their gradient.
     logits: Vec<f32>,
     dinput: Vec<f32>,
@@ -74,9 +77,9 @@ impl LossHead {
         for chunk in used.chunks(head_rows_max(decoder.config.vocab_size, LOGITS_BYTES_MAX)) {
             pass.check_stop()?;
             self.chunk_logits(kernels, decoder, chunk, &workspace.x)?;
-            let input = pack(chunk.len(), &self.input);
+            kernels.pack_columns(chunk.len(), hidden, &self.input, &mut self.packed_input);
             let head = LinearBackward {
-                x: &input,
+                x: &self.packed_input,
                 dy: &self.logits,
                 weight: &transposed.head,
                 slots: &head_slots,

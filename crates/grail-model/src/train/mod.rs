@@ -6,6 +6,8 @@
 //! rounded weights and applied to the masters (straight through), which keeps updates that are
 //! smaller than a bf16 step.
 
+mod kept;
+mod layer_backward;
 mod loss_head;
 mod micro_batch;
 mod parameters;
@@ -39,13 +41,21 @@ pub struct TrainerConfig {
     /// memory of activations. Changes the order of sums, so it is part of what makes a run
     /// reproducible.
     pub micro_batch_tokens: usize,
+    /// Memory for the inner values of layers between forward and backward pass, in bytes. Layers
+    /// beyond it are computed twice. Bounds neither the inputs of layers, which are always kept,
+    /// nor the buffers of one layer. Changes no bit.
+    pub activations_bytes_max: usize,
     /// What the forward pass computes with.
     pub precision: Precision,
 }
 
 impl Default for TrainerConfig {
     fn default() -> Self {
-        Self { micro_batch_tokens: 2048, precision: Precision::Bf16 }
+        Self {
+            micro_batch_tokens: 512,
+            activations_bytes_max: 512 << 20,
+            precision: Precision::Bf16,
+        }
     }
 }
 
@@ -177,11 +187,22 @@ impl ModelTrainer {
         stop: &StopFlag,
     ) -> Result<(), ModelError> {
         let Self {
-            kernels, decoder, transposed, layout, workspace, head, loss_head, grads, ..
+            kernels,
+            config,
+            decoder,
+            transposed,
+            layout,
+            workspace,
+            head,
+            loss_head,
+            grads,
+            ..
         } = self;
         let batch = MicroBatch::new(sequences);
         let slots = &layout.slots;
-        let pass = Pass { kernels, decoder, transposed, slots, batch: &batch, stop };
+        let activations_bytes_max = config.activations_bytes_max;
+        let batch = &batch;
+        let pass = Pass { kernels, decoder, transposed, slots, batch, stop, activations_bytes_max };
         workspace.forward(&pass)?;
         let logprobs = loss_head::logprobs(&pass, &workspace.x, head)?;
         let mut derivatives = Vec::with_capacity(logprobs.len());

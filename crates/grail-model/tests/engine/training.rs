@@ -180,6 +180,25 @@ fn gradients_do_not_depend_on_threads_or_instruction_set() {
 }
 
 #[test]
+fn gradients_do_not_depend_on_how_many_layers_keep_their_activations() {
+    for name in NAMES {
+        let mut base = None;
+        // Nothing, about one layer of the largest micro-batch, everything.
+        for activations_bytes_max in [0, 60_000, usize::MAX] {
+            let config = TrainerConfig {
+                micro_batch_tokens: 60,
+                activations_bytes_max,
+                ..TrainerConfig::default()
+            };
+            let mut trainer = ModelTrainer::load(&golden(name), kernels(2), config).unwrap();
+            accumulate(&mut trainer, &sequences());
+            let found = gradients(&trainer, &golden(name));
+            assert_eq!(found, *base.get_or_insert_with(|| found.clone()), "{name}");
+        }
+    }
+}
+
+#[test]
 fn two_calls_accumulate_as_one_with_the_same_micro_batches() {
     let mut whole = trainer(&golden("llama"), kernels(1), 1);
     accumulate(&mut whole, &sequences());

@@ -1,0 +1,88 @@
+//! What a layer's forward pass may leave for its backward pass, so that no product is done twice.
+//!
+//! The kept values are the ones the backward pass would compute, bit for bit, by the same
+//! functions; so how many layers keep theirs is a matter of memory and time alone. Norms and the
+//! activation are cheap and computed again in any case.
+
+use grail_kernels::AttentionSaved;
+
+use crate::arch::{Activations, Shape};
+
+/// Inner values of one layer for the rows of one micro-batch, `[rows, width]` each.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Residual stream between attention and MLP.
+    pub(super) x_mid: Vec<f32>,
+    q_raw: Vec<f32>,
+    k_raw: Vec<f32>,
+    q_inv_rms: Vec<f32>,
+    k_inv_rms: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    attended: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    saved: AttentionSaved,
+}
+
+impl Kept {
+    /// Exchanges the kept values with those of `a` and `saved`; no value is copied.
+    ///
+    /// After a layer's forward pass this keeps them; before its backward pass it gives them back.
+    pub(super) fn exchange(
+        &mut self,
+        shape: &Shape,
+        rows: usize,
+        a: &mut Activations,
+        saved: &mut AttentionSaved,
+    ) {
+        std::mem::swap(&mut self.saved, saved);
+        let widths = widths(shape);
+        let theirs = [
+            &mut a.q_raw,
+            &mut a.k_raw,
+            &mut a.q_inv_rms,
+            &mut a.k_inv_rms,
+            &mut a.q,
+            &mut a.k,
+            &mut a.v,
+            &mut a.attended,
+            &mut a.gate,
+            &mut a.up,
+        ];
+        let ours = [
+            &mut self.q_raw,
+            &mut self.k_raw,
+            &mut self.q_inv_rms,
+            &mut self.k_inv_rms,
+            &mut self.q,
+            &mut self.k,
+            &mut self.v,
+            &mut self.attended,
+            &mut self.gate,
+            &mut self.up,
+        ];
+        for ((ours, theirs), width) in ours.into_iter().zip(theirs).zip(widths) {
+            // What `a` gets must have the size it works with, whatever this held before.
+            ours.resize(rows * width, 0.0);
+            std::mem::swap(ours, theirs);
+        }
+    }
+}
+
+/// Values of a row in each exchanged buffer, in the order of [`Kept::exchange`].
+fn widths(shape: &Shape) -> [usize; 10] {
+    let Shape { heads, kv_heads, head_dim, ffn, head_norms, .. } = *shape;
+    let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+    let if_normed = |width: usize| if head_norms { width } else { 0 };
+    [if_normed(q), if_normed(kv), if_normed(heads), if_normed(kv_heads), q, kv, kv, q, ffn, ffn]
+}
+
+/// Returns how many layers of `rows` rows keep their values within `bytes_max`.
+pub(super) fn layers_kept(shape: &Shape, rows: usize, bytes_max: usize) -> usize {
+    // Two f32 of statistics for each head of a row.
+    let values = shape.hidden + widths(shape).iter().sum::<usize>() + 2 * shape.heads;
+    let bytes = rows.saturating_mul(values).saturating_mul(size_of::<f32>());
+    bytes_max / bytes.max(1)
+}
