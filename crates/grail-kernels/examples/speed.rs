@@ -6,8 +6,8 @@
 #![expect(clippy::print_stdout, reason = "an example program prints")]
 
 use grail_kernels::{
-    AttentionRow, AttentionSaved, AttentionShape, Init, Isa, Kernels, MatRef, PackedMatrix,
-    RaceKey, RaceOutcome,
+    AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, Init, Isa, Kernels, MatRef,
+    PackedMatrix, RaceKey, RaceOutcome,
 };
 use std::error::Error;
 use std::hint::black_box;
@@ -81,14 +81,16 @@ fn products(kernels: &Kernels) {
 
 fn attention(kernels: &Kernels) {
     let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 };
+    let options = AttentionOptions::default();
     for context in [64usize, 512] {
         let blocks: Vec<u32> = (0..context.div_ceil(16) as u32).collect();
         let pool = values(blocks.len() * 16 * 192);
         let rows = vec![AttentionRow { blocks: &blocks, context_len: context as u32 }; 16];
         let (q, mut out) = (values(16 * 576), vec![0.0; 16 * 576]);
         let flops = 4e-9 * (16 * context * 576) as f64;
-        let seconds =
-            time(|| kernels.attention(&q, black_box(&mut out), &rows, &pool, &pool, shape));
+        let seconds = time(|| {
+            kernels.attention(&q, black_box(&mut out), &rows, &pool, &pool, shape, options)
+        });
         println!(
             "  attention, 16 rows, context {context}: {:.1} us, {:.1} GFLOP/s",
             seconds * 1e6,
@@ -100,7 +102,16 @@ fn attention(kernels: &Kernels) {
     let (k, v) = (values(rows * 192), values(rows * 192));
     let (mut out, mut saved) = (vec![0.0; rows * 576], AttentionSaved::default());
     let forward = time(|| {
-        kernels.attention_train(&q, &k, &v, &[0, rows], black_box(&mut out), shape, &mut saved);
+        kernels.attention_train(
+            &q,
+            &k,
+            &v,
+            &[0, rows],
+            black_box(&mut out),
+            shape,
+            options,
+            &mut saved,
+        );
     });
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
     let backward = time(|| {

@@ -79,6 +79,10 @@ def remez(target, weight, low, high, degree):
     raise ArithmeticError("the exchange did not converge")
 
 
+def tanh(x):
+    return 1 - 2 / ((2 * x).exp() + 1)
+
+
 def to_f32(value):
     bits = struct.unpack("<I", struct.pack("<f", float(value)))[0]
     return bits, struct.unpack("<f", struct.pack("<I", bits))[0]
@@ -118,6 +122,18 @@ def main():
             1 / root - 1,
             root - 1,
             8,
+        ),
+    )
+    # tanh(x) = x + x^3 t(x^2)
+    edge = Decimal("0.75")
+    show(
+        "tanh, t on [0, 0.75^2]",
+        *remez(
+            lambda s: (tanh(s.sqrt()) / s.sqrt() - 1) / s,
+            lambda s: s * s.sqrt() / tanh(s.sqrt()) + FLOOR,
+            Decimal(0),
+            edge**2,
+            5,
         ),
     )
     split("ln2", ln2, 14)

@@ -1,7 +1,7 @@
 //! Passes that treat every value alone: activation, residual sums, scaling.
 
 use crate::kernels::{Kernels, SharedMut};
-use crate::math::exp_lanes;
+use crate::math::{exp_lanes, gelu_tanh_lanes, gelu_tanh_slope, tanh_lanes};
 use crate::simd::{LANES, Operation, Simd};
 
 impl Kernels {
@@ -47,6 +47,66 @@ impl Kernels {
             let (dgate, dup) = unsafe { (dgate.range(range.clone()), dup.range(range.clone())) };
             let (gate, up) = (&gate[range.clone()], &up[range.clone()]);
             self.run(SiluMulBackward { gate, up, dout: &dout[range], dgate, dup });
+        });
+    }
+
+    /// Computes `out = gelu_tanh(gate) * up`, with [`gelu_tanh`](crate::math::gelu_tanh).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gelu_tanh_mul(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert!(gate.len() == out.len() && up.len() == out.len(), "gelu_tanh_mul: lengths differ");
+        let out = SharedMut::new(out);
+        self.for_ranges(gate.len(), 4, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            let out = unsafe { out.range(range.clone()) };
+            self.run(GeluTanhMul { gate: &gate[range.clone()], up: &up[range], out });
+        });
+    }
+
+    /// Computes the gradients of [`Kernels::gelu_tanh_mul`] from that of its output, `dout`.
+    ///
+    /// With `s`, `i` and `e` as in [`gelu_tanh`](crate::math::gelu_tanh) of `gate`, each operation
+    /// rounded in this order: `dup = dout * (gate / e)` and, with `p = 1 / e` and
+    /// `j = fma(s, 3 * 0x3d922279, 0x3fcc422a)`,
+    /// `dgate = (dout * up) * fma((p * (1 - p)) * gate, j, p)`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gelu_tanh_mul_backward(
+        &self,
+        gate: &[f32],
+        up: &[f32],
+        dout: &[f32],
+        dgate: &mut [f32],
+        dup: &mut [f32],
+    ) {
+        let len = dout.len();
+        let inputs = gate.len() == len && up.len() == len;
+        assert!(
+            inputs && dgate.len() == len && dup.len() == len,
+            "gelu_tanh_mul_backward: lengths differ"
+        );
+        let (dgate, dup) = (SharedMut::new(dgate), SharedMut::new(dup));
+        self.for_ranges(len, 4, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            let (dgate, dup) = unsafe { (dgate.range(range.clone()), dup.range(range.clone())) };
+            let (gate, up) = (&gate[range.clone()], &up[range.clone()]);
+            self.run(GeluTanhMulBackward { gate, up, dout: &dout[range], dgate, dup });
+        });
+    }
+
+    /// Computes `x = cap * tanh(x / cap)`, each operation rounded: the soft-cap of logits.
+    ///
+    /// # Panics
+    /// If `cap` is not positive and finite.
+    pub fn soft_cap(&self, x: &mut [f32], cap: f32) {
+        assert!(cap > 0.0 && cap.is_finite(), "soft_cap: {cap} is not positive and finite");
+        let len = x.len();
+        let x = SharedMut::new(x);
+        self.for_ranges(len, 4, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            self.run(SoftCap { x: unsafe { x.range(range) }, cap });
         });
     }
 
@@ -119,6 +179,65 @@ impl Operation for SiluMulBackward<'_> {
             let dup = simd.mul(dout, simd.div(gate, bottom));
             simd.store_part(dup, &mut self.dup[range.clone()]);
             simd.store_part(simd.mul(simd.mul(dout, up), slope), &mut self.dgate[range]);
+        }
+    }
+}
+
+struct GeluTanhMul<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Operation for GeluTanhMul<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let inputs = self.gate.chunks(LANES).zip(self.up.chunks(LANES));
+        for ((gate, up), out) in inputs.zip(self.out.chunks_mut(LANES)) {
+            let gelu = gelu_tanh_lanes(simd, simd.load_part(gate, 0.0));
+            simd.store_part(simd.mul(gelu, simd.load_part(up, 0.0)), out);
+        }
+    }
+}
+
+struct GeluTanhMulBackward<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    dout: &'a [f32],
+    dgate: &'a mut [f32],
+    dup: &'a mut [f32],
+}
+
+impl Operation for GeluTanhMulBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for start in (0..self.dout.len()).step_by(LANES) {
+            let range = start..self.dout.len().min(start + LANES);
+            let up = simd.load_part(&self.up[range.clone()], 0.0);
+            let dout = simd.load_part(&self.dout[range.clone()], 0.0);
+            let (gelu, slope) =
+                gelu_tanh_slope(simd, simd.load_part(&self.gate[range.clone()], 0.0));
+            simd.store_part(simd.mul(dout, gelu), &mut self.dup[range.clone()]);
+            simd.store_part(simd.mul(simd.mul(dout, up), slope), &mut self.dgate[range]);
+        }
+    }
+}
+
+struct SoftCap<'a> {
+    x: &'a mut [f32],
+    cap: f32,
+}
+
+impl Operation for SoftCap<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let cap = simd.splat(self.cap);
+        for x in self.x.chunks_mut(LANES) {
+            let t = tanh_lanes(simd, simd.div(simd.load_part(x, 0.0), cap));
+            simd.store_part(simd.mul(cap, t), x);
         }
     }
 }

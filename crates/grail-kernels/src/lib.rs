@@ -30,7 +30,9 @@ mod reduce;
 mod rope;
 mod simd;
 
-pub use attention::{AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout};
+pub use attention::{
+    AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout,
+};
 pub use error::KernelError;
 pub use gemm::{Init, MatRef};
 pub use isa::Isa;

@@ -5,9 +5,9 @@
 //! chain still runs over heads, then rows (or positions), ascending.
 
 use super::row::Stats;
-use super::{AttentionShape, BLOCK};
+use super::{AttentionOptions, AttentionShape, BLOCK};
 use crate::kernels::SharedMut;
-use crate::math::exp_lanes;
+use crate::math::{exp_lanes, tanh_lanes};
 use crate::reduce::dot;
 use crate::simd::{LANES, Operation, Simd};
 use std::ops::Range;
@@ -34,6 +34,7 @@ pub(super) struct Backward<'a> {
     pub(super) span: Range<usize>,
     pub(super) kv_head: usize,
     pub(super) shape: AttentionShape,
+    pub(super) options: AttentionOptions,
     /// `[rows, heads]`.
     pub(super) stats: &'a [Stats],
     pub(super) gradients: Gradients<'a>,
@@ -134,10 +135,11 @@ impl Backward<'_> {
             *softmax = Softmax {
                 stats: self.stats[(self.span.start + row + offset) * self.shape.heads + head],
                 delta: dot(simd, dout[offset], &self.out[start(offset)..][..head_dim]),
-                scale: self.shape.scale(),
+                scale: self.options.scale.unwrap_or(self.shape.scale()),
+                soft_cap: self.options.soft_cap,
             };
         }
-        let mut block = 0;
+        let mut block = self.options.first_seen(row + 1) / BLOCK;
         while block < (row + ROWS).div_ceil(BLOCK) {
             let at = index * tile.stride + block * BLOCK;
             let out = (&mut tile.p[at..], &mut tile.ds[at..], tile.stride);
@@ -203,11 +205,12 @@ impl Backward<'_> {
     ) -> usize {
         let width = (self.shape.head_dim - start).min(VECTORS * LANES);
         let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
-        for position in 0..row + ROWS {
+        for position in self.options.first_seen(row + 1)..row + ROWS {
             let k = load::<S, VECTORS>(simd, &self.k[self.kv_offset(position) + start..][..width]);
             for (offset, sums) in sums.iter_mut().enumerate() {
-                // The last positions belong to the later rows only.
-                if position <= row + offset {
+                // The last positions belong to the later rows only, the first to the earlier.
+                let seen = self.options.first_seen(row + offset + 1)..=row + offset;
+                if seen.contains(&position) {
                     let ds = simd.splat(ds[offset * stride + position]);
                     for (sum, &k) in sums.iter_mut().zip(&k) {
                         *sum = simd.fma(ds, k, *sum);
@@ -226,7 +229,7 @@ impl Backward<'_> {
     /// Continues `dk` and `dv` of every position by the rows of a tile.
     #[inline(always)]
     fn key_value_gradients<S: Simd>(&self, simd: S, head: usize, rows: Range<usize>, tile: &Tile) {
-        for position in 0..rows.end {
+        for position in self.options.first_seen(rows.start + 1)..rows.end {
             let mut start = 0;
             while start < self.shape.head_dim {
                 let rows = rows.clone();
@@ -257,7 +260,7 @@ impl Backward<'_> {
             unsafe { (self.gradients.dk.slice(at, width), self.gradients.dv.slice(at, width)) };
         let mut k_sums = load::<S, VECTORS>(simd, dk);
         let mut v_sums = load::<S, VECTORS>(simd, dv);
-        for row in position.max(rows.start)..rows.end {
+        for row in position.max(rows.start)..self.options.seen_until(position, rows.end) {
             let entry = (row - rows.start) * tile.stride + position;
             let (ds, p) = (simd.splat(tile.ds[entry]), simd.splat(tile.p[entry]));
             let from = self.q_offset(head, row) + start;
@@ -308,6 +311,7 @@ struct Softmax {
     stats: Stats,
     delta: f32,
     scale: f32,
+    soft_cap: Option<f32>,
 }
 
 /// Writes the probabilities and score gradients of some rows and blocks to `(p, ds, stride)`;
@@ -321,12 +325,22 @@ fn finish<S: Simd, const ROWS: usize, const BLOCKS: usize>(
     (p, ds, stride): (&mut [f32], &mut [f32], usize),
 ) -> usize {
     for row in 0..ROWS {
-        let Softmax { stats, delta, scale } = softmax[row];
+        let Softmax { stats, delta, scale, soft_cap } = softmax[row];
         let scale = simd.splat(scale);
         for block in 0..BLOCKS {
-            let shifted = simd.sub(simd.mul(scores[row][block], scale), simd.splat(stats.max));
+            let mut score = simd.mul(scores[row][block], scale);
+            let mut slope = None;
+            if let Some(cap) = soft_cap {
+                let t = tanh_lanes(simd, simd.div(score, simd.splat(cap)));
+                score = simd.mul(simd.splat(cap), t);
+                slope = Some(simd.fma(simd.neg(t), t, simd.splat(1.0)));
+            }
+            let shifted = simd.sub(score, simd.splat(stats.max));
             let weight = simd.div(exp_lanes(simd, shifted), simd.splat(stats.sum));
-            let gradient = simd.mul(weight, simd.sub(dps[row][block], simd.splat(delta)));
+            let mut gradient = simd.mul(weight, simd.sub(dps[row][block], simd.splat(delta)));
+            if let Some(slope) = slope {
+                gradient = simd.mul(gradient, slope);
+            }
             let at = row * stride + block * BLOCK;
             simd.store_part(weight, &mut p[at..at + BLOCK]);
             simd.store_part(simd.mul(gradient, scale), &mut ds[at..at + BLOCK]);

@@ -1,24 +1,27 @@
 //! Causal attention: rule 4, over a paged cache and over whole sequences.
 //!
 //! Decoding, prefill, scoring and training all run the one kernel in [`row`], so they give the same
-//! bits. For a query at position `context_len - 1` of its sequence and one head:
+//! bits. For a query at position `context_len - 1` of its sequence and one head, over the positions
+//! `j` that it sees (see [`AttentionOptions::window`]):
 //! ```text
-//! s[j] = (chain over head_dim of fma(q[d], k[j][d], acc)) * scale       scale = 1 / sqrt(head_dim)
+//! s[j] = (chain over head_dim of fma(q[d], k[j][d], acc)) * scale
+//! s[j] = cap * tanh(s[j] / cap)                          only with a soft-cap
 //! m    = max of s
 //! p[j] = exp(s[j] - m)
 //! z    = sum of p by rule 3, position j in lane j mod 16
-//! o[d] = (chain over positions j of fma(p[j], v[j][d], acc)) / z
+//! o[d] = (chain over positions j, ascending, of fma(p[j], v[j][d], acc)) / z
 //! ```
-//! Positions beyond the context are skipped. `scale` is computed in f64 and rounded once. NaN in an
-//! input gives an unspecified result that is not reported here; it reaches the logits, whose users
-//! check.
+//! Positions that are not seen are skipped, never added as zeros. NaN in an input gives an
+//! unspecified result that is not reported here; it reaches the logits, whose users check.
 
 mod backward;
 mod cache;
+mod options;
 mod row;
 mod train;
 
 pub use cache::{BLOCK, KvLayout};
+pub use options::{AttentionOptions, AttentionShape};
 pub use train::AttentionSaved;
 
 use crate::kernels::{Kernels, SharedMut};
@@ -31,41 +34,8 @@ pub struct AttentionRow<'a> {
     /// The blocks of its sequence in position order: block `i` holds positions `16 i .. 16 i + 16`.
     /// There may be more than the context needs.
     pub blocks: &'a [u32],
-    /// Number of positions it attends to (its own position plus one); at least 1.
+    /// Number of positions up to and with its own; at least 1.
     pub context_len: u32,
-}
-
-/// Head counts and size. Query head `h` uses key-value head `h / (heads / kv_heads)`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AttentionShape {
-    /// Query heads, a multiple of `kv_heads`.
-    pub heads: usize,
-    /// Key-value heads.
-    pub kv_heads: usize,
-    /// Values per head.
-    pub head_dim: usize,
-}
-
-impl AttentionShape {
-    /// The factor of the scores: `1 / sqrt(head_dim)`, rounded once.
-    pub fn scale(&self) -> f32 {
-        (1.0 / (self.head_dim as f64).sqrt()) as f32
-    }
-
-    /// Query heads per key-value head.
-    pub(crate) fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-
-    pub(crate) fn layout(&self) -> KvLayout {
-        KvLayout { kv_heads: self.kv_heads, head_dim: self.head_dim }
-    }
-
-    fn assert_valid(&self) {
-        let divides =
-            self.kv_heads > 0 && self.heads > 0 && self.heads.is_multiple_of(self.kv_heads);
-        assert!(divides && self.head_dim > 0, "attention: invalid shape {self:?}");
-    }
 }
 
 impl Kernels {
@@ -76,8 +46,9 @@ impl Kernels {
     /// values of every position of a row's context, its own included, must have been stored.
     ///
     /// # Panics
-    /// If a shape does not fit, a context is empty or longer than its blocks, or a block is outside
-    /// the pools.
+    /// If a shape does not fit, an option is outside its range, a context is empty or longer than
+    /// its blocks, or a block is outside the pools.
+    #[expect(clippy::too_many_arguments, reason = "one argument per tensor")]
     pub fn attention(
         &self,
         q: &[f32],
@@ -86,8 +57,9 @@ impl Kernels {
         k_pool: &[f32],
         v_pool: &[f32],
         shape: AttentionShape,
+        options: AttentionOptions,
     ) {
-        self.attention_rows(q, out, rows, k_pool, v_pool, shape, None);
+        self.attention_rows(q, out, rows, k_pool, v_pool, shape, options, None);
     }
 
     /// [`Kernels::attention`], which may also keep what the backward pass needs: `stats` is
@@ -101,14 +73,20 @@ impl Kernels {
         k_pool: &[f32],
         v_pool: &[f32],
         shape: AttentionShape,
+        options: AttentionOptions,
         stats: Option<&mut [Stats]>,
     ) {
+        options.assert_valid();
         check(q, out, rows, k_pool, v_pool, shape);
         let width = shape.heads * shape.head_dim;
         let (group, kv_heads) = (shape.group(), shape.kv_heads);
         let out = SharedMut::new(out);
         let stats = stats.map(SharedMut::new);
-        let longest = rows.iter().map(|row| row.context_len as usize).max().unwrap_or(0);
+        let seen = |row: &AttentionRow<'_>| {
+            let len = row.context_len as usize;
+            len - options.first_seen(len)
+        };
+        let longest = rows.iter().map(seen).max().unwrap_or(0);
         // A position costs two multiply-adds a value, about as much as one value of a plain pass.
         let cost = (longest * group * shape.head_dim / 8).max(1);
         // Row by row within a head, so that neighbouring tasks find the same keys in cache.
@@ -131,6 +109,7 @@ impl Kernels {
                     k_pool,
                     v_pool,
                     shape,
+                    options,
                     kv_head,
                     stats,
                 });

@@ -1,9 +1,10 @@
 //! The attention kernel: the heads of one key-value group, for one query row.
 
-use super::{AttentionRow, AttentionShape, BLOCK};
-use crate::math::exp_lanes;
+use super::{AttentionOptions, AttentionRow, AttentionShape, BLOCK};
+use crate::math::{exp_lanes, tanh_lanes};
 use crate::simd::{LANES, Operation, Simd};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// What the backward pass needs to rebuild a row's softmax.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +24,7 @@ pub(super) struct HeadGroup<'a> {
     pub(super) k_pool: &'a [f32],
     pub(super) v_pool: &'a [f32],
     pub(super) shape: AttentionShape,
+    pub(super) options: AttentionOptions,
     pub(super) kv_head: usize,
     /// `[group]`.
     pub(super) stats: Option<&'a mut [Stats]>,
@@ -69,7 +71,7 @@ impl HeadGroup<'_> {
         let mut sums = [0.0; HEADS];
         for (head, sum) in sums.iter_mut().enumerate() {
             let scores = &mut scores[head * padded..][..padded];
-            let stats = softmax(simd, scores, context);
+            let stats = softmax(simd, scores, self.first_seen()..context, self.options.soft_cap);
             *sum = stats.sum;
             if let Some(all) = &mut self.stats {
                 all[first + head] = stats;
@@ -94,7 +96,7 @@ impl HeadGroup<'_> {
         scores: &mut [f32],
         padded: usize,
     ) {
-        let mut block = 0;
+        let mut block = self.first_seen() / BLOCK;
         while block < padded / BLOCK {
             // Several blocks at once hide the latency of the chains.
             block += if S::WIDE && padded / BLOCK - block >= 4 {
@@ -134,7 +136,7 @@ impl HeadGroup<'_> {
                 }
             }
         }
-        let scale = simd.splat(self.shape.scale());
+        let scale = simd.splat(self.options.scale.unwrap_or(self.shape.scale()));
         for (head, sums) in sums.into_iter().enumerate() {
             for (offset, sum) in sums.into_iter().enumerate() {
                 let scores = &mut scores[head * padded + (block + offset) * BLOCK..][..BLOCK];
@@ -160,9 +162,11 @@ impl HeadGroup<'_> {
         // Only a single vector can hang over the end of the head.
         let width = (head_dim - start).min(VECTORS * LANES);
         let mut mixed = [[simd.splat(0.0); VECTORS]; HEADS];
-        for block in 0..padded / BLOCK {
+        let first_seen = self.first_seen();
+        for block in first_seen / BLOCK..padded / BLOCK {
             let values = self.head_block(self.v_pool, self.row.blocks[block]);
-            for slot in 0..BLOCK.min(context - block * BLOCK) {
+            let start_slot = first_seen.saturating_sub(block * BLOCK);
+            for slot in start_slot..BLOCK.min(context - block * BLOCK) {
                 let row = &values[slot * head_dim + start..][..width];
                 let mut value = [simd.splat(0.0); VECTORS];
                 for (value, part) in value.iter_mut().zip(row.chunks(LANES)) {
@@ -185,6 +189,12 @@ impl HeadGroup<'_> {
         width
     }
 
+    /// The first position that the row sees.
+    #[inline(always)]
+    fn first_seen(&self) -> usize {
+        self.options.first_seen(self.row.context_len as usize)
+    }
+
     /// This key-value head's part of a block: `head_dim * 16` values.
     #[inline(always)]
     fn head_block<'p>(&self, pool: &'p [f32], block: u32) -> &'p [f32] {
@@ -193,17 +203,33 @@ impl HeadGroup<'_> {
     }
 }
 
-/// Turns scores into exponentials, in place; the scores beyond `context` are ignored.
+/// Turns the scores of the positions `seen` into exponentials, in place. The others are ignored.
 #[inline(always)]
-fn softmax<S: Simd>(simd: S, scores: &mut [f32], context: usize) -> Stats {
-    let max = crate::reduce::max(simd, &scores[..context]);
+fn softmax<S: Simd>(
+    simd: S,
+    scores: &mut [f32],
+    seen: Range<usize>,
+    soft_cap: Option<f32>,
+) -> Stats {
+    if let Some(cap) = soft_cap {
+        let cap = simd.splat(cap);
+        for scores in scores[seen.clone()].chunks_mut(LANES) {
+            let t = tanh_lanes(simd, simd.div(simd.load_part(scores, 0.0), cap));
+            simd.store_part(simd.mul(cap, t), scores);
+        }
+    }
+    let max = crate::reduce::max(simd, &scores[seen.clone()]);
     let max_lanes = simd.splat(max);
     let mut sum = simd.splat(0.0);
-    for (block, scores) in scores.chunks_exact_mut(BLOCK).enumerate() {
+    let first = seen.start / BLOCK;
+    for (block, scores) in scores.chunks_exact_mut(BLOCK).enumerate().skip(first) {
         let p = exp_lanes(simd, simd.sub(simd.load_part(scores, 0.0), max_lanes));
         simd.store_part(p, scores);
-        let seen = simd.first(context - block * BLOCK);
-        sum = simd.select(seen, simd.add(sum, p), sum);
+        let mut next = simd.select(simd.first(seen.end - block * BLOCK), simd.add(sum, p), sum);
+        if block == first {
+            next = simd.select(simd.first(seen.start % BLOCK), sum, next);
+        }
+        sum = next;
     }
     Stats { max, sum: simd.tree_sum(sum) }
 }

@@ -2,7 +2,7 @@
 
 use super::backward::{Backward, Gradients};
 use super::row::Stats;
-use super::{AttentionRow, AttentionShape, BLOCK};
+use super::{AttentionOptions, AttentionRow, AttentionShape, BLOCK};
 use crate::kernels::{Kernels, SharedMut};
 use std::ops::Range;
 
@@ -10,6 +10,7 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default)]
 pub struct AttentionSaved {
     shape: AttentionShape,
+    options: AttentionOptions,
     /// The rows of each sequence.
     spans: Vec<Range<usize>>,
     /// `[rows, heads]`.
@@ -24,7 +25,7 @@ impl Kernels {
     /// `rows`.
     ///
     /// # Panics
-    /// If a shape does not fit or the offsets do not ascend.
+    /// If a shape does not fit, an option is outside its range, or the offsets do not ascend.
     #[expect(clippy::too_many_arguments, reason = "one argument per tensor")]
     pub fn attention_train(
         &self,
@@ -34,6 +35,7 @@ impl Kernels {
         sequences: &[usize],
         out: &mut [f32],
         shape: AttentionShape,
+        options: AttentionOptions,
         saved: &mut AttentionSaved,
     ) {
         let spans = check(q, k, v, sequences, shape);
@@ -58,9 +60,9 @@ impl Kernels {
         }
         saved.stats.clear();
         saved.stats.resize(rows.len() * shape.heads, Stats::default());
-        (saved.shape, saved.spans) = (shape, spans);
+        (saved.shape, saved.options, saved.spans) = (shape, options, spans);
         let stats = Some(saved.stats.as_mut_slice());
-        self.attention_rows(q, out, &rows, &k_pool, &v_pool, shape, stats);
+        self.attention_rows(q, out, &rows, &k_pool, &v_pool, shape, options, stats);
     }
 
     /// Computes the gradients of [`Kernels::attention_train`] from `dout`, that of its output.
@@ -71,10 +73,12 @@ impl Kernels {
     /// For each sequence and key-value head, with `D = dot(dout, out)` by rule 3:
     /// ```text
     /// for each query head of the group, ascending:
-    ///   for each query row i, ascending, and each position j <= i:
+    ///   for each query row i, ascending, and each position j that it sees:
     ///     p  = exp(s - max) / sum                       as in the forward pass
     ///     dp = chain over head_dim of fma(dout[i][d], v[j][d], acc)
-    ///     ds = (p * (dp - D)) * scale
+    ///     ds = p * (dp - D)
+    ///     ds = ds * fma(-t, t, 1)                       only with a soft-cap, t its tanh
+    ///     ds = ds * scale
     ///   dq[i] = chain over j, ascending, of fma(ds, k[j], acc)
     ///   dk[j] = chain over (head, i), carried on, of fma(ds, q[i], acc)
     ///   dv[j] = chain over (head, i), carried on, of fma(p, dout[i], acc)
@@ -96,8 +100,8 @@ impl Kernels {
         dk: &mut [f32],
         dv: &mut [f32],
     ) {
-        let AttentionSaved { shape, spans, stats } = saved;
-        let shape = *shape;
+        let AttentionSaved { shape, options, spans, stats } = saved;
+        let (shape, options) = (*shape, *options);
         let query_len = stats.len() * shape.head_dim;
         let query_sized = [q.len(), dout.len(), out.len(), dq.len()];
         let kv_sized = [k.len(), v.len(), dk.len(), dv.len()];
@@ -113,7 +117,19 @@ impl Kernels {
         let backward = |task: usize| {
             let (span, kv_head) = (spans[task / shape.kv_heads].clone(), task % shape.kv_heads);
             let gradients = Gradients { dq, dk, dv };
-            self.run(Backward { dout, q, k, v, out, span, kv_head, shape, stats, gradients });
+            self.run(Backward {
+                dout,
+                q,
+                k,
+                v,
+                out,
+                span,
+                kv_head,
+                shape,
+                options,
+                stats,
+                gradients,
+            });
         };
         if cost * tasks < crate::kernels::MIN_PARALLEL_VALUES {
             (0..tasks).for_each(backward);

@@ -1,4 +1,4 @@
-//! `exp` and `ln` in f32, written once for any number of lanes.
+//! `exp`, `ln` and `tanh` in f32, written once for any number of lanes.
 //!
 //! The coefficients come from `scripts/fit.py`.
 
@@ -29,6 +29,14 @@ const LN_P: [u32; 9] = [
     0xbe80_0002,
     0x3eaa_aaa5,
 ];
+/// Of `t` in `tanh(x) = x + x^3 t(x^2)`, highest degree first.
+const TANH_T: [u32; 6] =
+    [0x3ae4_52af, 0xbbfb_33d8, 0x3caf_c87c, 0xbd5c_c085, 0x3e08_86ed, 0xbeaa_aaa5];
+/// Up to here the polynomial is used for `tanh`.
+const TANH_EDGE: f32 = 0.75;
+/// `2 sqrt(2 / pi)` and 0.044715 times that.
+const GELU_1: u32 = 0x3fcc_422a;
+const GELU_3: u32 = 0x3d92_2279;
 /// The bits of the largest f32 not above sqrt(1/2).
 const ROOT_HALF: u32 = 0x3f35_04f3;
 const ONE: u32 = 0x3f80_0000;
@@ -90,24 +98,75 @@ pub(crate) fn ln_1p_neg<A: Arith>(a: A, v: A::F) -> A::F {
     a.add(ln(a, u), a.div(lost, u))
 }
 
+/// See [`crate::math::tanh`].
+#[inline(always)]
+pub(crate) fn tanh<A: Arith>(a: A, x: A::F) -> A::F {
+    let one = a.splat(1.0);
+    let sign = a.and_bits(a.to_bits(x), a.splat_bits(SIGN));
+    let size = a.of_bits(a.xor_bits(a.to_bits(x), sign));
+    let square = a.mul(size, size);
+    let near = a.fma(a.mul(square, size), horner(a, &TANH_T, square), size);
+    let bottom = a.add(exp(a, a.add(size, size)), one);
+    let far = a.sub(one, a.div(a.splat(2.0), bottom));
+    let y = a.select(a.gt(size, a.splat(TANH_EDGE)), far, near);
+    a.of_bits(a.xor_bits(a.to_bits(y), sign))
+}
+
+/// `exp(-2 u)`, where `u` is the argument of the `tanh` in GELU.
+#[inline(always)]
+fn gelu_exp<A: Arith>(a: A, x: A::F, square: A::F) -> A::F {
+    let inner = a.fma(square, constant(a, GELU_3), constant(a, GELU_1));
+    exp(a, a.neg(a.mul(x, inner)))
+}
+
+/// See [`crate::math::gelu_tanh`].
+#[inline(always)]
+pub(crate) fn gelu_tanh<A: Arith>(a: A, x: A::F) -> A::F {
+    let bottom = a.add(a.splat(1.0), gelu_exp(a, x, a.mul(x, x)));
+    a.div(x, bottom)
+}
+
+/// The value and the derivative of [`gelu_tanh`]; see [`crate::Kernels::gelu_tanh_mul_backward`].
+#[inline(always)]
+pub(crate) fn gelu_tanh_slope<A: Arith>(a: A, x: A::F) -> (A::F, A::F) {
+    let one = a.splat(1.0);
+    let square = a.mul(x, x);
+    let bottom = a.add(one, gelu_exp(a, x, square));
+    let s = a.div(one, bottom);
+    let inner = a.fma(square, a.mul(a.splat(3.0), constant(a, GELU_3)), constant(a, GELU_1));
+    let bend = a.mul(a.mul(s, a.sub(one, s)), x);
+    (a.div(x, bottom), a.fma(bend, inner, s))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::isa::{Isa, Verified};
     use crate::math;
     use crate::simd::{LANES, Operation, Simd};
 
-    struct Apply(fn(f32) -> f32, [f32; LANES]);
+    /// A function in both its forms.
+    #[derive(Clone, Copy)]
+    enum Function {
+        Exp,
+        Ln,
+        Ln1pNeg,
+        Tanh,
+        GeluTanh,
+    }
+
+    struct Apply(Function, [f32; LANES]);
 
     impl Operation for Apply {
         type Output = [f32; LANES];
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) -> [f32; LANES] {
             let x = simd.load(&self.1);
-            // Function addresses are no identity, so a probe says which one is meant.
-            let y = match (self.0)(0.5) {
-                y if y == math::exp(0.5) => super::exp(simd, x),
-                y if y == math::ln(0.5) && (self.0)(0.25) == math::ln(0.25) => super::ln(simd, x),
-                _ => super::ln_1p_neg(simd, x),
+            let y = match self.0 {
+                Function::Exp => super::exp(simd, x),
+                Function::Ln => super::ln(simd, x),
+                Function::Ln1pNeg => super::ln_1p_neg(simd, x),
+                Function::Tanh => super::tanh(simd, x),
+                Function::GeluTanh => super::gelu_tanh(simd, x),
             };
             let mut out = [0.0; LANES];
             simd.store(y, &mut out);
@@ -115,15 +174,22 @@ mod tests {
         }
     }
 
-    fn check(f: fn(f32) -> f32, inputs: impl Iterator<Item = f32>) {
+    fn check(function: Function, inputs: impl Iterator<Item = f32>) {
+        let scalar = match function {
+            Function::Exp => math::exp,
+            Function::Ln => math::ln,
+            Function::Ln1pNeg => math::ln_1p_neg,
+            Function::Tanh => math::tanh,
+            Function::GeluTanh => math::gelu_tanh,
+        };
         let inputs: Vec<f32> = inputs.collect();
         for isa in Isa::available() {
             let verified = Verified::new(isa).unwrap();
             for chunk in inputs.chunks_exact(LANES) {
                 let chunk: [f32; LANES] = chunk.try_into().unwrap();
-                let got = verified.run(Apply(f, chunk));
+                let got = verified.run(Apply(function, chunk));
                 for (x, got) in chunk.into_iter().zip(got) {
-                    let want = f(x);
+                    let want = scalar(x);
                     let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
                     assert!(same, "{isa}: {x:e} ({:#x}): {got:e}, scalar {want:e}", x.to_bits());
                 }
@@ -133,8 +199,11 @@ mod tests {
 
     #[test]
     fn lanes_and_scalars_agree() {
-        check(math::exp, (0..=u32::MAX).step_by(40_009).map(f32::from_bits));
-        check(math::ln, (1 << 23..0x7f80_0000).step_by(20_011).map(f32::from_bits));
-        check(math::ln_1p_neg, (0..0x3f80_0000).step_by(10_007).map(f32::from_bits));
+        let everywhere = || (0..=u32::MAX).step_by(40_009).map(f32::from_bits);
+        check(Function::Exp, everywhere());
+        check(Function::Ln, (1 << 23..0x7f80_0000).step_by(20_011).map(f32::from_bits));
+        check(Function::Ln1pNeg, (0..0x3f80_0000).step_by(10_007).map(f32::from_bits));
+        check(Function::Tanh, everywhere());
+        check(Function::GeluTanh, everywhere());
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::{ALL, assert_same, config, reference, values};
 use grail_kernels::math::exp;
-use grail_kernels::{AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout};
+use grail_kernels::{
+    AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout,
+};
 use proptest::prelude::*;
 
 fn shape() -> impl Strategy<Value = AttentionShape> {
@@ -14,9 +16,22 @@ fn shape() -> impl Strategy<Value = AttentionShape> {
     })
 }
 
+/// Every option on and off; windows from one position to more than a sequence.
+fn options() -> impl Strategy<Value = AttentionOptions> {
+    let scale = prop::option::of(prop::sample::select(vec![0.3, -1.0, 0.0]));
+    let window = prop::option::of(prop_oneof![1..=5u32, 6..=40u32, Just(u32::MAX)]);
+    let soft_cap = prop::option::of(prop::sample::select(vec![0.5, 5.0, 50.0]));
+    (scale, window, soft_cap).prop_map(|(scale, window, soft_cap)| AttentionOptions {
+        scale,
+        window,
+        soft_cap,
+    })
+}
+
 /// Queries, keys and values of packed sequences.
 struct Case {
     shape: AttentionShape,
+    options: AttentionOptions,
     sequences: Vec<usize>,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -24,7 +39,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(shape: AttentionShape, lengths: &[usize], seed: u64) -> Self {
+    fn new(shape: AttentionShape, options: AttentionOptions, lengths: &[usize], seed: u64) -> Self {
         let mut sequences = vec![0];
         for length in lengths {
             sequences.push(sequences[sequences.len() - 1] + length);
@@ -32,7 +47,7 @@ impl Case {
         let rows = sequences[sequences.len() - 1];
         let kv = rows * shape.kv_heads * shape.head_dim;
         let q = values(seed, rows * shape.heads * shape.head_dim);
-        Self { shape, sequences, q, k: values(seed ^ 1, kv), v: values(seed ^ 2, kv) }
+        Self { shape, options, sequences, q, k: values(seed ^ 1, kv), v: values(seed ^ 2, kv) }
     }
 
     /// Index of the first value of a head in a `[rows, heads, head_dim]` buffer.
@@ -54,7 +69,7 @@ impl Case {
                 let kv_head = head / (shape.heads / shape.kv_heads);
                 let at = |j: usize, d: usize| self.at(shape.kv_heads, start + j, kv_head) + d;
                 let (k, v) = (|j, d| self.k[at(j, d)], |j, d| self.v[at(j, d)]);
-                want.extend(reference::attention(q, row + 1 - start, k, v, shape));
+                want.extend(reference::attention(q, row + 1 - start, k, v, shape, self.options));
             }
         }
         want
@@ -90,10 +105,11 @@ proptest! {
     #[test]
     fn attention_is_its_definition(
         shape in shape(),
+        options in options(),
         lengths in prop::collection::vec(1..=70usize, 1..=3),
         seed: u64,
     ) {
-        let case = Case::new(shape, &lengths, seed);
+        let case = Case::new(shape, options, &lengths, seed);
         let want = case.want();
         let (k_pool, v_pool, tables) = case.pools();
         let width = shape.heads * shape.head_dim;
@@ -104,18 +120,18 @@ proptest! {
         }
         for kernels in ALL.iter() {
             let mut out = vec![0.0; case.q.len()];
-            kernels.attention(&case.q, &mut out, &rows, &k_pool, &v_pool, shape);
+            kernels.attention(&case.q, &mut out, &rows, &k_pool, &v_pool, shape, options);
             assert_same("prefill", kernels, &out, &want);
 
             let last = rows.len() - 1;
             let mut alone = vec![0.0; width];
             let q = &case.q[last * width..];
-            kernels.attention(q, &mut alone, &rows[last..], &k_pool, &v_pool, shape);
+            kernels.attention(q, &mut alone, &rows[last..], &k_pool, &v_pool, shape, options);
             assert_same("decode", kernels, &alone, &want[last * width..]);
 
             let mut saved = AttentionSaved::default();
             out.fill(0.0);
-            kernels.attention_train(&case.q, &case.k, &case.v, &case.sequences, &mut out, shape, &mut saved);
+            kernels.attention_train(&case.q, &case.k, &case.v, &case.sequences, &mut out, shape, options, &mut saved);
             assert_same("train", kernels, &out, &want);
         }
     }
@@ -123,15 +139,16 @@ proptest! {
     #[test]
     fn attention_backward_is_its_definition(
         shape in shape(),
+        options in options(),
         lengths in prop::collection::vec(1..=70usize, 1..=3),
         seed: u64,
     ) {
-        let case = Case::new(shape, &lengths, seed);
+        let case = Case::new(shape, options, &lengths, seed);
         let dout = values(seed ^ 3, case.q.len());
         let want = backward(&case, &dout);
         for kernels in ALL.iter() {
             let (mut out, mut saved) = (vec![0.0; case.q.len()], AttentionSaved::default());
-            kernels.attention_train(&case.q, &case.k, &case.v, &case.sequences, &mut out, shape, &mut saved);
+            kernels.attention_train(&case.q, &case.k, &case.v, &case.sequences, &mut out, shape, options, &mut saved);
             // Written, not carried: what the buffers held must not matter.
             let mut dq = vec![f32::NAN; case.q.len()];
             let (mut dk, mut dv) = (vec![f32::NAN; case.k.len()], vec![f32::NAN; case.k.len()]);
@@ -147,7 +164,7 @@ proptest! {
 
 /// The documented order of the backward pass, as loops over scalars.
 fn backward(case: &Case, dout: &[f32]) -> [Vec<f32>; 3] {
-    let shape = case.shape;
+    let (shape, options) = (case.shape, case.options);
     let dim = shape.head_dim;
     let out = case.want();
     let (mut dq, mut dk, mut dv) =
@@ -163,14 +180,22 @@ fn backward(case: &Case, dout: &[f32]) -> [Vec<f32>; 3] {
             let product = |x: &[f32], y: &[f32], at: usize| {
                 reference::chain(0.0, x.iter().copied().zip(y[at..][..dim].iter().copied()))
             };
-            let scores: Vec<f32> =
-                (0..len).map(|j| product(q, &case.k, kv(j)) * shape.scale()).collect();
-            let max = reference::max(&scores);
-            let sum = reference::lanes(len, |sum, j| sum + exp(scores[j] - max));
+            let first = reference::first_seen(len, options);
+            let scores: Vec<(f32, Option<f32>)> = (0..len)
+                .map(|j| reference::score(product(q, &case.k, kv(j)), shape, options))
+                .collect();
+            let seen: Vec<f32> = scores[first..].iter().map(|score| score.0).collect();
+            let max = reference::max(&seen);
+            let exps: Vec<f32> = scores.iter().map(|score| exp(score.0 - max)).collect();
+            let sum = reference::lanes(len, |sum, j| if j < first { sum } else { sum + exps[j] });
             let delta = reference::dot(dout, &out[at..][..dim]);
-            for (j, score) in scores.iter().enumerate() {
-                let p = exp(score - max) / sum;
-                let ds = (p * (product(dout, &case.v, kv(j)) - delta)) * shape.scale();
+            for j in first..len {
+                let p = exps[j] / sum;
+                let mut ds = p * (product(dout, &case.v, kv(j)) - delta);
+                if let Some(t) = scores[j].1 {
+                    ds *= (-t).mul_add(t, 1.0);
+                }
+                ds *= options.scale.unwrap_or(shape.scale());
                 for d in 0..dim {
                     dq[at + d] = ds.mul_add(case.k[kv(j) + d], dq[at + d]);
                     dk[kv(j) + d] = ds.mul_add(q[d], dk[kv(j) + d]);
@@ -182,28 +207,17 @@ fn backward(case: &Case, dout: &[f32]) -> [Vec<f32>; 3] {
     [dq, dk, dv]
 }
 
-#[test]
-fn long_attention_does_not_depend_on_threads_or_isa() {
-    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 64 };
-    let case = Case::new(shape, &[300, 1, 45], 5);
+/// Compares whole sequences, forward and backward, with the definition.
+fn check_long(case: &Case) {
     let want = case.want();
-    let want_gradients = backward(&case, &case.q);
+    let want_gradients = backward(case, &case.q);
+    let Case { shape, options, sequences, q, k, v } = case;
     for kernels in ALL.iter() {
-        let (mut out, mut saved) = (vec![0.0; case.q.len()], AttentionSaved::default());
-        kernels.attention_train(
-            &case.q,
-            &case.k,
-            &case.v,
-            &case.sequences,
-            &mut out,
-            shape,
-            &mut saved,
-        );
+        let (mut out, mut saved) = (vec![0.0; q.len()], AttentionSaved::default());
+        kernels.attention_train(q, k, v, sequences, &mut out, *shape, *options, &mut saved);
         assert_same("long", kernels, &out, &want);
-        let (mut dq, mut dk, mut dv) = (case.q.clone(), case.k.clone(), case.v.clone());
-        kernels.attention_backward(
-            &case.q, &case.q, &case.k, &case.v, &out, &saved, &mut dq, &mut dk, &mut dv,
-        );
+        let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
+        kernels.attention_backward(q, q, k, v, &out, &saved, &mut dq, &mut dk, &mut dv);
         assert_same("long dq", kernels, &dq, &want_gradients[0]);
         assert_same("long dk", kernels, &dk, &want_gradients[1]);
         assert_same("long dv", kernels, &dv, &want_gradients[2]);
@@ -211,30 +225,58 @@ fn long_attention_does_not_depend_on_threads_or_isa() {
 }
 
 #[test]
+fn long_attention_does_not_depend_on_threads_or_isa() {
+    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 64 };
+    check_long(&Case::new(shape, AttentionOptions::default(), &[300, 1, 45], 5));
+    let options = AttentionOptions { scale: None, window: Some(100), soft_cap: Some(20.0) };
+    check_long(&Case::new(shape, options, &[45, 290], 6));
+}
+
+#[test]
 fn nothing_is_attended_to_in_an_empty_batch() {
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 8 };
+    let options = AttentionOptions::default();
     for kernels in ALL.iter() {
-        kernels.attention(&[], &mut [], &[], &[], &[], shape);
+        kernels.attention(&[], &mut [], &[], &[], &[], shape, options);
         let mut saved = AttentionSaved::default();
-        kernels.attention_train(&[], &[], &[], &[0], &mut [], shape, &mut saved);
-        kernels.attention_backward(&[], &[], &[], &[], &[], &saved, &mut [], &mut [], &mut []);
-        kernels.attention_train(&[], &[], &[], &[0, 0], &mut [], shape, &mut saved);
-        kernels.attention_backward(&[], &[], &[], &[], &[], &saved, &mut [], &mut [], &mut []);
+        for sequences in [&[0][..], &[0, 0]] {
+            kernels.attention_train(&[], &[], &[], sequences, &mut [], shape, options, &mut saved);
+            kernels.attention_backward(&[], &[], &[], &[], &[], &saved, &mut [], &mut [], &mut []);
+        }
     }
+}
+
+#[test]
+fn a_window_as_long_as_the_sequence_is_none() {
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 16 };
+    let window = AttentionOptions { window: Some(40), ..AttentionOptions::default() };
+    let plain = Case::new(shape, AttentionOptions::default(), &[40], 7);
+    let windowed = Case::new(shape, window, &[40], 7);
+    assert_same("window", &ALL[0], &windowed.want(), &plain.want());
 }
 
 #[test]
 #[should_panic(expected = "a block is outside the pool")]
 fn a_block_outside_the_pool_is_refused() {
     let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 };
+    let options = AttentionOptions::default();
     let rows = [AttentionRow { blocks: &[1], context_len: 1 }];
-    ALL[0].attention(&[0.0; 4], &mut [0.0; 4], &rows, &[0.0; 64], &[0.0; 64], shape);
+    ALL[0].attention(&[0.0; 4], &mut [0.0; 4], &rows, &[0.0; 64], &[0.0; 64], shape, options);
 }
 
 #[test]
 #[should_panic(expected = "a context of 17 positions in 1 blocks")]
 fn a_context_longer_than_its_blocks_is_refused() {
     let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 };
+    let options = AttentionOptions::default();
     let rows = [AttentionRow { blocks: &[0], context_len: 17 }];
-    ALL[0].attention(&[0.0; 4], &mut [0.0; 4], &rows, &[0.0; 64], &[0.0; 64], shape);
+    ALL[0].attention(&[0.0; 4], &mut [0.0; 4], &rows, &[0.0; 64], &[0.0; 64], shape, options);
+}
+
+#[test]
+#[should_panic(expected = "invalid options")]
+fn a_window_of_nothing_is_refused() {
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 };
+    let options = AttentionOptions { window: Some(0), ..AttentionOptions::default() };
+    ALL[0].attention(&[], &mut [], &[], &[], &[], shape, options);
 }

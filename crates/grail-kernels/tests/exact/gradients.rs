@@ -1,7 +1,7 @@
 //! Gradients against central differences of an f64 forward pass.
 
 use crate::{ALL, values};
-use grail_kernels::{AttentionSaved, AttentionShape, Kernels};
+use grail_kernels::{AttentionOptions, AttentionSaved, AttentionShape, Kernels};
 
 fn kernels() -> &'static Kernels {
     &ALL[ALL.len() - 1]
@@ -66,6 +66,24 @@ fn silu_mul() {
 }
 
 #[test]
+fn gelu_tanh_mul() {
+    let (gate, up, dout) = (values(4, 50), values(5, 50), values(6, 50));
+    let gate: Vec<f32> = gate.iter().map(|x| x * 5.0).collect();
+    let (mut dgate, mut dup) = (gate.clone(), up.clone());
+    kernels().gelu_tanh_mul_backward(&gate, &up, &dout, &mut dgate, &mut dup);
+    let gelu = |x: f64| {
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        0.5 * x * (1.0 + u.tanh())
+    };
+    let loss = |gate: &[f64], up: &[f64]| {
+        let y: Vec<f64> = gate.iter().zip(up).map(|(&g, u)| gelu(g) * u).collect();
+        weighted_sum(&y, &dout)
+    };
+    check("dgate", &gate, &dgate, |gate| loss(gate, &widen(&up)));
+    check("dup", &up, &dup, |up| loss(&widen(&gate), up));
+}
+
+#[test]
 fn cross_entropy() {
     let (rows, vocab) = (3, 50);
     let logits: Vec<f32> = values(7, rows * vocab).iter().map(|x| x * 6.0).collect();
@@ -88,24 +106,33 @@ fn attention_f64(
     v: &[f64],
     sequences: &[usize],
     shape: AttentionShape,
+    options: AttentionOptions,
 ) -> Vec<f64> {
     let dim = shape.head_dim;
     let group = shape.heads / shape.kv_heads;
+    let scale = options.scale.map_or(1.0 / (dim as f64).sqrt(), f64::from);
+    let cap = |score: f64| match options.soft_cap.map(f64::from) {
+        Some(cap) => cap * (score / cap).tanh(),
+        None => score,
+    };
     let mut out = Vec::new();
     for pair in sequences.windows(2) {
         for row in pair[0]..pair[1] {
+            let window = options.window.map_or(usize::MAX, |window| window as usize);
+            let seen = pair[0].max((row + 1).saturating_sub(window))..=row;
             for head in 0..shape.heads {
                 let q = &q[(row * shape.heads + head) * dim..][..dim];
                 let kv = |j: usize| (j * shape.kv_heads + head / group) * dim;
-                let p: Vec<f64> = (pair[0]..=row)
+                let p: Vec<f64> = seen
+                    .clone()
                     .map(|j| {
-                        let score: f64 = q.iter().zip(&k[kv(j)..]).map(|(q, k)| q * k).sum();
-                        (score / (dim as f64).sqrt()).exp()
+                        let product: f64 = q.iter().zip(&k[kv(j)..]).map(|(q, k)| q * k).sum();
+                        cap(product * scale).exp()
                     })
                     .collect();
                 let sum: f64 = p.iter().sum();
                 out.extend((0..dim).map(|d| {
-                    let mixed = (pair[0]..=row).zip(&p).map(|(j, p)| p * v[kv(j) + d]);
+                    let mixed = seen.clone().zip(&p).map(|(j, p)| p * v[kv(j) + d]);
                     mixed.sum::<f64>() / sum
                 }));
             }
@@ -114,26 +141,42 @@ fn attention_f64(
     out
 }
 
-#[test]
-fn attention() {
+fn check_attention(options: AttentionOptions) {
     let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 24 };
     let sequences = [0, 21, 24];
     let q: Vec<f32> = values(9, 24 * 96).iter().map(|x| x * 2.0).collect();
     let (k, v, dout) = (values(10, 24 * 48), values(11, 24 * 48), values(12, 24 * 96));
     let (mut out, mut saved) = (vec![0.0; q.len()], AttentionSaved::default());
-    kernels().attention_train(&q, &k, &v, &sequences, &mut out, shape, &mut saved);
+    kernels().attention_train(&q, &k, &v, &sequences, &mut out, shape, options, &mut saved);
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
     kernels().attention_backward(&dout, &q, &k, &v, &out, &saved, &mut dq, &mut dk, &mut dv);
-    let loss = |q: &[f64], k: &[f64], v: &[f64]| {
-        weighted_sum(&attention_f64(q, k, v, &sequences, shape), &dout)
-    };
+    let attention =
+        |q: &[f64], k: &[f64], v: &[f64]| attention_f64(q, k, v, &sequences, shape, options);
+    let loss = |q: &[f64], k: &[f64], v: &[f64]| weighted_sum(&attention(q, k, v), &dout);
     let (q64, k64, v64) = (widen(&q), widen(&k), widen(&v));
     check("dq", &q, &dq, |q| loss(q, &k64, &v64));
     check("dk", &k, &dk, |k| loss(&q64, k, &v64));
     check("dv", &v, &dv, |v| loss(&q64, &k64, v));
-    for (got, want) in out.iter().zip(attention_f64(&q64, &k64, &v64, &sequences, shape)) {
+    for (got, want) in out.iter().zip(attention(&q64, &k64, &v64)) {
         assert!((f64::from(*got) - want).abs() < 3e-6, "attention: {got:e}, want {want:e}");
     }
+}
+
+#[test]
+fn attention() {
+    check_attention(AttentionOptions::default());
+}
+
+#[test]
+fn attention_in_a_window() {
+    check_attention(AttentionOptions { window: Some(7), ..AttentionOptions::default() });
+}
+
+#[test]
+fn attention_with_a_soft_cap_and_a_scale() {
+    let (scale, soft_cap) = (Some(0.4), Some(1.5));
+    check_attention(AttentionOptions { scale, soft_cap, ..AttentionOptions::default() });
+    check_attention(AttentionOptions { scale, soft_cap, window: Some(12) });
 }
 
 /// Exactness must not be bought with error: a product of depth 1536 against f64.

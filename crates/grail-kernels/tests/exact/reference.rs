@@ -1,7 +1,7 @@
 //! The numeric contract, as plain loops over scalars.
 
-use grail_kernels::math::{exp, ln};
-use grail_kernels::{AttentionShape, RaceKey, race_exponential};
+use grail_kernels::math::{exp, ln, tanh};
+use grail_kernels::{AttentionOptions, AttentionShape, RaceKey, race_exponential};
 
 /// Rule 2: `chain` continued over `terms` in order.
 pub fn chain(start: f32, terms: impl Iterator<Item = (f32, f32)>) -> f32 {
@@ -46,6 +46,23 @@ pub fn max(x: &[f32]) -> f32 {
     x.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
+/// The first of `len` positions that the last one sees.
+pub fn first_seen(len: usize, options: AttentionOptions) -> usize {
+    options.window.map_or(0, |window| len.saturating_sub(window as usize))
+}
+
+/// The score of a product of rule 2, and its `tanh` if there is a soft-cap.
+pub fn score(product: f32, shape: AttentionShape, options: AttentionOptions) -> (f32, Option<f32>) {
+    let score = product * options.scale.unwrap_or(shape.scale());
+    match options.soft_cap {
+        None => (score, None),
+        Some(cap) => {
+            let t = tanh(score / cap);
+            (cap * t, Some(t))
+        }
+    }
+}
+
 /// Rule 4 for one query row and head over `len` positions; `k(j, d)` and `v(j, d)`.
 pub fn attention(
     q: &[f32],
@@ -53,13 +70,15 @@ pub fn attention(
     k: impl Fn(usize, usize) -> f32,
     v: impl Fn(usize, usize) -> f32,
     shape: AttentionShape,
+    options: AttentionOptions,
 ) -> Vec<f32> {
-    let score = |j| chain(0.0, q.iter().enumerate().map(|(d, &q)| (q, k(j, d)))) * shape.scale();
-    let scores: Vec<f32> = (0..len).map(score).collect();
-    let max = max(&scores);
+    let product = |j| chain(0.0, q.iter().enumerate().map(|(d, &q)| (q, k(j, d))));
+    let first = first_seen(len, options);
+    let scores: Vec<f32> = (0..len).map(|j| score(product(j), shape, options).0).collect();
+    let max = max(&scores[first..]);
     let p: Vec<f32> = scores.iter().map(|s| exp(s - max)).collect();
-    let sum = lanes(len, |sum, j| sum + p[j]);
-    (0..q.len()).map(|d| chain(0.0, (0..len).map(|j| (p[j], v(j, d)))) / sum).collect()
+    let sum = lanes(len, |sum, j| if j < first { sum } else { sum + p[j] });
+    (0..q.len()).map(|d| chain(0.0, (first..len).map(|j| (p[j], v(j, d)))) / sum).collect()
 }
 
 pub fn race_scores(logits: &[f32], key: RaceKey, step: u32, temperature: f32) -> Vec<f32> {

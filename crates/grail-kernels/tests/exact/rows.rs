@@ -1,7 +1,7 @@
 //! Norms, activations, rotations, reductions and the optimiser.
 
 use crate::{ALL, assert_same, config, reference, size, values};
-use grail_kernels::math::{cos_sin, exp, pow_f64};
+use grail_kernels::math::{cos_sin, exp, gelu_tanh, pow_f64, tanh};
 use grail_kernels::{AdamW, Direction, RopeTable};
 use proptest::prelude::*;
 
@@ -98,6 +98,37 @@ proptest! {
             kernels.scale(&mut out, 0.37);
             let scaled: Vec<f32> = sums.iter().map(|x| x * 0.37).collect();
             assert_same("scale", kernels, &out, &scaled);
+        }
+    }
+
+    #[test]
+    fn gelu_and_soft_cap_are_their_definition(len in 0..400usize, seed: u64, large: bool) {
+        let spread = if large { 120.0 } else { 4.0 };
+        let gate: Vec<f32> = values(seed, len).iter().map(|x| x * spread).collect();
+        let (up, dout) = (values(seed ^ 1, len), values(seed ^ 2, len));
+        let (one, three) = (f32::from_bits(0x3fcc_422a), f32::from_bits(0x3d92_2279));
+        let (mut want, mut want_dgate, mut want_dup) = (Vec::new(), Vec::new(), Vec::new());
+        for ((&g, &u), &d) in gate.iter().zip(&up).zip(&dout) {
+            let square = g * g;
+            let bottom = 1.0 + exp(-(g * square.mul_add(three, one)));
+            let p = 1.0 / bottom;
+            let inner = square.mul_add(3.0 * three, one);
+            prop_assert_eq!((g / bottom).to_bits(), gelu_tanh(g).to_bits());
+            want.push(g / bottom * u);
+            want_dgate.push((d * u) * ((p * (1.0 - p)) * g).mul_add(inner, p));
+            want_dup.push(d * (g / bottom));
+        }
+        let want_capped: Vec<f32> = gate.iter().map(|x| 3.7 * tanh(x / 3.7)).collect();
+        for kernels in ALL.iter() {
+            let (mut out, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
+            kernels.gelu_tanh_mul(&gate, &up, &mut out);
+            assert_same("gelu_tanh_mul", kernels, &out, &want);
+            kernels.gelu_tanh_mul_backward(&gate, &up, &dout, &mut dgate, &mut dup);
+            assert_same("gelu dgate", kernels, &dgate, &want_dgate);
+            assert_same("gelu dup", kernels, &dup, &want_dup);
+            out.copy_from_slice(&gate);
+            kernels.soft_cap(&mut out, 3.7);
+            assert_same("soft_cap", kernels, &out, &want_capped);
         }
     }
 

@@ -1,6 +1,6 @@
 //! All layers, the embedding before them and the head after them.
 
-use grail_kernels::{AttentionShape, Kernels, PackedMatrix, RopeTable};
+use grail_kernels::{AttentionOptions, AttentionShape, Kernels, PackedMatrix, RopeTable};
 use grail_ports::model::{ModelError, StopFlag};
 use grail_protocol::constants::{COMPLETION_TOKENS_MAX, PROMPT_TOKENS_MAX};
 use grail_protocol::ids::TokenId;
@@ -141,6 +141,7 @@ impl Decoder {
                     k_pool,
                     v_pool,
                     self.attention_shape(),
+                    AttentionOptions::default(),
                 );
                 layer.add_attention(kernels, x, a);
                 layer.add_mlp(kernels, shape, x, a);
