@@ -13,6 +13,10 @@ pub mod tiny;
 pub mod tokenizer;
 pub mod train;
 
+pub use engine::service::{
+    EngineService, FinishReason, SequenceEvent, SequenceRequest, ServiceConfig, ServiceStats,
+    SubmitError, Ticket,
+};
 pub use engine::{Engine, EngineConfig};
 pub use folder::folder_digest;
 pub use init::{initialise, perturb};

@@ -108,7 +108,7 @@ impl ModelProvider for Provider {
 #[derive(Debug)]
 pub struct LocalModel {
     info: ModelInfo,
-    engine: Engine,
+    engine: Arc<Engine>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
 }
@@ -144,11 +144,12 @@ impl LocalModel {
             tokenizer_digest: Digest(tokenizer.digest()),
             numerics: NUMERICS_EXACT.to_owned(),
         };
-        Ok(Self { info, engine, tokenizer: Arc::new(tokenizer), template })
+        let (engine, tokenizer) = (Arc::new(engine), Arc::new(tokenizer));
+        Ok(Self { info, engine, tokenizer, template })
     }
 
-    /// Returns the engine, for measurements that the port has no word for.
-    pub fn engine(&self) -> &Engine {
+    /// Returns the engine, for what the port has no word for: a service, measurements.
+    pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
 

@@ -139,6 +139,9 @@ pub enum ModelError {
     /// Numbers stopped being finite.
     #[error("the model produced a value that is not finite in {0}; the weights may be damaged")]
     NotFinite(String),
+    /// The engine panicked while it worked on this.
+    #[error("the engine broke off; ask again, and report the panic in the log")]
+    Crashed,
     /// A file could not be written.
     #[error("cannot write {path}: {reason}")]
     Unwritable {

@@ -79,80 +79,9 @@ impl KvCache {
     }
 }
 
-/// Hands out block ids. What sequences may need at most is promised to them before they start, so
-/// that a running sequence never waits for memory.
-#[derive(Debug)]
-pub(crate) struct BlockPool {
-    capacity: usize,
-    promised: usize,
-    /// Ids that were used and are free again; ids from `fresh` on were never used.
-    free: Vec<u32>,
-    fresh: u32,
-}
-
-impl BlockPool {
-    /// Makes a pool of `capacity` free blocks.
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, promised: 0, free: Vec::new(), fresh: 0 }
-    }
-
-    /// Promises `blocks` if the pool can keep the promise.
-    pub(crate) fn promise(&mut self, blocks: usize) -> bool {
-        let fits = blocks <= self.capacity - self.promised;
-        if fits {
-            self.promised += blocks;
-        }
-        fits
-    }
-
-    /// Takes a promise back, after its blocks were released.
-    pub(crate) fn forget(&mut self, blocks: usize) {
-        assert!(blocks <= self.promised, "{blocks} blocks were not promised");
-        self.promised -= blocks;
-    }
-
-    /// Returns a free block.
-    ///
-    /// # Panics
-    /// If more blocks are taken than were promised.
-    pub(crate) fn take(&mut self) -> u32 {
-        // The block used last is likely still in a CPU cache.
-        self.free.pop().unwrap_or_else(|| {
-            assert!((self.fresh as usize) < self.capacity, "more blocks taken than promised");
-            self.fresh += 1;
-            self.fresh - 1
-        })
-    }
-
-    /// Frees blocks.
-    pub(crate) fn release(&mut self, blocks: &[u32]) {
-        self.free.extend_from_slice(blocks);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pool_keeps_its_promises_and_reuses_blocks() {
-        let mut pool = BlockPool::new(3);
-        assert!(pool.promise(2));
-        assert!(!pool.promise(2));
-        assert!(pool.promise(1));
-        let taken = [pool.take(), pool.take(), pool.take()];
-        assert_eq!(taken, [0, 1, 2]);
-        pool.release(&taken[1..2]);
-        pool.forget(1);
-        assert!(pool.promise(1));
-        assert_eq!(pool.take(), 1);
-    }
-
-    #[test]
-    #[should_panic(expected = "more blocks taken than promised")]
-    fn a_pool_has_no_block_beyond_its_capacity() {
-        BlockPool::new(0).take();
-    }
 
     #[test]
     fn a_copied_block_is_equal_in_every_layer() {

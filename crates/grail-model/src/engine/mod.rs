@@ -4,12 +4,16 @@
 //! other rows are in the batch, so requests may be packed, split and ordered at will.
 
 pub(crate) mod batch;
+mod blocks;
 pub(crate) mod cache;
-mod generator;
+mod call;
 mod head;
+mod hub;
 mod requests;
 mod sampling;
+mod scheduler;
 mod scorer;
+pub mod service;
 
 use std::path::Path;
 
@@ -18,7 +22,7 @@ use grail_ports::model::{Completion, GenerateRequest, ModelError, Score, ScoreRe
 use grail_protocol::ids::TokenId;
 
 use self::cache::KvCache;
-use self::generator::Generator;
+use self::hub::Hub;
 use crate::arch::Decoder;
 use crate::folder::unloadable;
 use crate::formats::config::ModelConfig;
@@ -32,10 +36,17 @@ pub(crate) use self::requests::{check_sequence, check_tokens};
 pub struct EngineConfig {
     /// Most sequences decoded at once, at least 1. More use the weights read from memory better.
     pub max_running_sequences: usize,
-    /// Most bytes that keys and values of the running sequences may take.
+    /// Most bytes that keys and values may take: those of the running sequences, whatever calls
+    /// they belong to, and those kept for prompts to come. Memory is used as it is needed.
     pub kv_bytes_max: usize,
+    /// Most bytes, of those, that are kept for prompts to come: a prompt that begins like an
+    /// earlier one, in whole blocks of 16 tokens, is not computed again. 0 keeps none.
+    pub prompt_cache_bytes_max: usize,
     /// Most prompt tokens processed between two decoding steps, at least 1.
     pub prefill_rows_max: usize,
+    /// As `prefill_rows_max` while somebody waits for each token of a running sequence (see
+    /// [`service`]), at least 1: the longest that a long prompt holds up a token.
+    pub prefill_rows_while_streaming_max: usize,
     /// Most tokens scored in one pass, at least 1; a longer sequence is one pass of its own.
     pub score_rows_max: usize,
     /// Rows that go through a layer together, at least 1: its buffers then stay in a CPU cache.
@@ -47,7 +58,9 @@ impl Default for EngineConfig {
         Self {
             max_running_sequences: 64,
             kv_bytes_max: 1 << 31,
+            prompt_cache_bytes_max: 1 << 28,
             prefill_rows_max: 512,
+            prefill_rows_while_streaming_max: 64,
             score_rows_max: 2048,
             layer_rows_max: 192,
         }
@@ -60,6 +73,7 @@ impl EngineConfig {
             ("max_running_sequences", self.max_running_sequences),
             ("kv_bytes_max", self.kv_bytes_max),
             ("prefill_rows_max", self.prefill_rows_max),
+            ("prefill_rows_while_streaming_max", self.prefill_rows_while_streaming_max),
             ("score_rows_max", self.score_rows_max),
             ("layer_rows_max", self.layer_rows_max),
         ] {
@@ -79,6 +93,7 @@ pub struct Engine {
     kernels: Kernels,
     config: EngineConfig,
     eos_token_ids: Vec<TokenId>,
+    hub: Hub,
 }
 
 impl Engine {
@@ -94,7 +109,7 @@ impl Engine {
     ) -> Result<Self, ModelError> {
         config.check()?;
         let decoder = load_decoder(dir, &kernels)?;
-        Ok(Self { decoder, kernels, config, eos_token_ids })
+        Ok(Self { decoder, kernels, config, eos_token_ids, hub: Hub::default() })
     }
 
     /// Returns the shape of the model.
@@ -107,7 +122,8 @@ impl Engine {
         self.decoder.positions_max
     }
 
-    /// As [`grail_ports::model::Model::generate`].
+    /// As [`grail_ports::model::Model::generate`]. Calls from several threads share the batch, the
+    /// bounds and the work.
     ///
     /// # Errors
     /// [`ModelError::BadRequest`] before any work, [`ModelError::Stopped`],
@@ -118,8 +134,8 @@ impl Engine {
         stop: &StopFlag,
         on_group: &mut dyn FnMut(usize, Vec<Completion>),
     ) -> Result<(), ModelError> {
-        requests::check_generate(requests, &self.decoder)?;
-        Generator::new(self, requests)?.run(stop, on_group)
+        requests::check_generate(requests, self)?;
+        call::generate(self, requests, stop, on_group)
     }
 
     /// As [`grail_ports::model::Model::score`].
@@ -159,6 +175,23 @@ impl Engine {
         let mut logits = vec![0.0; tokens.len() * decoder.config.vocab_size];
         decoder.logits(kernels, &input, &mut logits);
         Ok(logits)
+    }
+}
+
+impl Engine {
+    /// Returns the bounds it works in.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Bytes of 16 positions in all layers.
+    fn kv_block_bytes(&self) -> usize {
+        KvCache::block_bytes(&self.decoder.shape, self.decoder.layers.len())
+    }
+
+    /// Most blocks of keys and values.
+    fn kv_blocks_max(&self) -> usize {
+        (self.config.kv_bytes_max / self.kv_block_bytes()).min(u32::MAX as usize)
     }
 }
 

@@ -3,6 +3,8 @@
 use grail_ports::model::{GenerateRequest, ModelError, Sampling, ScoreRequest};
 use grail_protocol::ids::TokenId;
 
+use super::Engine;
+use super::scheduler::blocks_needed;
 use crate::arch::Decoder;
 
 fn refuse<T>(text: String) -> Result<T, ModelError> {
@@ -44,30 +46,50 @@ fn check_temperature(temperature: f32) -> Result<(), ModelError> {
     refuse(format!("temperature {temperature} is not a number above 0; 1 is usual"))
 }
 
+/// Checks all that [`Engine::generate`] is asked for.
 pub(super) fn check_generate(
     requests: &[GenerateRequest],
-    decoder: &Decoder,
+    engine: &Engine,
 ) -> Result<(), ModelError> {
     for request in requests {
-        check_tokens(&request.prompt, decoder)?;
-        if request.max_new_tokens == 0 {
-            return refuse("max_new_tokens is 0; ask for at least one token".into());
-        }
+        check_completion(&request.prompt, request.max_new_tokens, request.sampling, engine)?;
         if request.race_keys.is_empty() {
             return refuse("a group has no race keys; give one for each completion".into());
         }
-        let new_tokens = request.max_new_tokens as usize;
-        check_length(request.prompt.len().saturating_add(new_tokens), decoder)?;
-        match request.sampling {
-            Sampling::Greedy => {}
-            Sampling::Race { temperature } => check_temperature(temperature)?,
-            Sampling::TopP { temperature, top_p } => {
-                check_temperature(temperature)?;
-                if !(top_p > 0.0 && top_p <= 1.0) {
-                    return refuse(format!("top_p {top_p} is not above 0 and at most 1"));
-                }
+    }
+    Ok(())
+}
+
+/// Checks what is asked of one completion, and that it fits the cache by itself.
+pub(super) fn check_completion(
+    prompt: &[TokenId],
+    max_new_tokens: u32,
+    sampling: Sampling,
+    engine: &Engine,
+) -> Result<(), ModelError> {
+    check_tokens(prompt, &engine.decoder)?;
+    if max_new_tokens == 0 {
+        return refuse("max_new_tokens is 0; ask for at least one token".into());
+    }
+    check_length(prompt.len().saturating_add(max_new_tokens as usize), &engine.decoder)?;
+    match sampling {
+        Sampling::Greedy => {}
+        Sampling::Race { temperature } => check_temperature(temperature)?,
+        Sampling::TopP { temperature, top_p } => {
+            check_temperature(temperature)?;
+            if !(top_p > 0.0 && top_p <= 1.0) {
+                return refuse(format!("top_p {top_p} is not above 0 and at most 1"));
             }
         }
+    }
+    let needed = blocks_needed(prompt.len(), max_new_tokens);
+    let allowed = engine.kv_blocks_max();
+    if needed > allowed {
+        return refuse(format!(
+            "one completion needs {needed} cache blocks but kv_bytes_max {} holds {allowed}; raise \
+             it or ask for fewer tokens",
+            engine.config.kv_bytes_max
+        ));
     }
     Ok(())
 }

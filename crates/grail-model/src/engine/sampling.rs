@@ -77,6 +77,19 @@ fn keep_top_p(logits: &mut [f32], temperature: f32, top_p: f32) {
     }
 }
 
+/// Returns the `n` tokens with the largest logits, largest first, of equal ones the lower id first.
+pub(super) fn likeliest(logits: &[f32], n: usize) -> Vec<TokenId> {
+    let mut best: Vec<(TokenId, f32)> = Vec::with_capacity(n + 1);
+    for (id, &logit) in (0..).zip(logits) {
+        if best.len() < n || best.last().is_some_and(|&(_, last)| logit > last) {
+            let place = best.partition_point(|&(_, other)| other >= logit);
+            best.insert(place, (id, logit));
+            best.truncate(n);
+        }
+    }
+    best.into_iter().map(|(id, _)| id).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +105,16 @@ mod tests {
             keep_top_p(&mut row, 1.0, top_p);
             let left: Vec<usize> = (0..4).filter(|&idx| row[idx].is_finite()).collect();
             assert_eq!(left, kept, "top_p {top_p}");
+        }
+    }
+
+    #[test]
+    fn the_likeliest_come_in_order() {
+        let logits = [1.0, 5.0, -2.0, 5.0, 3.0, f32::NEG_INFINITY];
+        for (n, expected) in
+            [(0, vec![]), (1, vec![1]), (3, vec![1, 3, 4]), (9, vec![1, 3, 4, 0, 2, 5])]
+        {
+            assert_eq!(likeliest(&logits, n), expected, "{n}");
         }
     }
 

@@ -9,4 +9,5 @@ mod golden;
 mod models;
 mod provider;
 mod real;
+mod service;
 mod training;

@@ -1,0 +1,338 @@
+//! The service: equal tokens under every schedule, bounds that hold, ends that come.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use grail_model::{
+    Engine, EngineConfig, EngineService, FinishReason, SequenceEvent, SequenceRequest,
+    ServiceConfig, SubmitError, Ticket,
+};
+use grail_ports::model::{Completion, GenerateRequest, Sampling};
+use grail_protocol::ids::Digest;
+
+use crate::models::{
+    EOS, bits, edge_requests, engine, generate, golden, kernels, plain_engine, request, tokens,
+};
+
+/// Longer than any test may take: a wait of this length is a failure.
+const FOR_EVER: Duration = Duration::from_secs(120);
+
+fn start(config: EngineConfig, queue_max: usize) -> (Arc<Engine>, EngineService) {
+    let engine = Arc::new(engine(&golden("llama"), kernels(1), config));
+    let service = EngineService::start(Arc::clone(&engine), ServiceConfig { queue_max }).unwrap();
+    (engine, service)
+}
+
+fn plain_service() -> EngineService {
+    start(EngineConfig::default(), 64).1
+}
+
+/// One sequence of a group request.
+fn sequence(request: &GenerateRequest, rollout: usize) -> SequenceRequest {
+    SequenceRequest {
+        prompt: request.prompt.clone(),
+        sampling: request.sampling,
+        race_key: request.race_keys[rollout],
+        max_new_tokens: request.max_new_tokens,
+        top_logprobs: 0,
+        capture_digest: true,
+        ignore_eos: false,
+    }
+}
+
+fn submit(
+    service: &EngineService,
+    request: SequenceRequest,
+) -> Result<(Ticket, Receiver<SequenceEvent>), SubmitError> {
+    let (sender, receiver) = channel();
+    let ticket = service.submit(
+        request,
+        Box::new(move |event| {
+            let _receiver_may_be_gone = sender.send(event);
+        }),
+    )?;
+    Ok((ticket, receiver))
+}
+
+/// All that was said of a sequence.
+#[derive(Debug, PartialEq)]
+struct Heard {
+    completion: Completion,
+    top: Vec<Vec<(u32, f32)>>,
+    reason: FinishReason,
+    prompt_tokens_cached: u32,
+}
+
+fn hear(events: &Receiver<SequenceEvent>) -> Heard {
+    let (mut tokens, mut logprobs, mut tops) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        match events.recv_timeout(FOR_EVER).unwrap() {
+            SequenceEvent::Token { token, logprob, top } => {
+                tokens.push(token);
+                logprobs.push(logprob);
+                tops.push(top);
+            }
+            SequenceEvent::Finished { reason, hidden_digest, prompt_tokens_cached } => {
+                assert!(events.recv_timeout(FOR_EVER).is_err(), "an event after the end");
+                let hidden_digest = hidden_digest.unwrap_or(Digest([0; 32]));
+                let completion = Completion { tokens, logprobs, hidden_digest };
+                return Heard { completion, top: tops, reason, prompt_tokens_cached };
+            }
+        }
+    }
+}
+
+/// Runs one request to its end.
+fn ask(service: &EngineService, request: SequenceRequest) -> Heard {
+    let (_ticket, events) = submit(service, request).unwrap();
+    hear(&events)
+}
+
+#[test]
+fn a_service_streams_what_generate_returns() {
+    let requests = edge_requests();
+    let expected = generate(&plain_engine(&golden("llama")), &requests);
+    let service = plain_service();
+    let mut streams = Vec::new();
+    for (request, completions) in requests.iter().zip(&expected) {
+        for (rollout, completion) in completions.iter().enumerate() {
+            streams.push((submit(&service, sequence(request, rollout)).unwrap(), completion));
+        }
+    }
+    for ((_ticket, events), completion) in &streams {
+        let heard = hear(events);
+        assert_eq!(heard.completion, **completion);
+        assert_eq!(bits(&heard.completion.logprobs), bits(&completion.logprobs));
+        let ended = completion.tokens.last().is_some_and(|token| EOS.contains(token));
+        let reason = if ended { FinishReason::EndToken } else { FinishReason::Length };
+        assert_eq!(heard.reason, reason);
+    }
+    service.drain(FOR_EVER);
+    let stats = service.stats();
+    assert_eq!((stats.running, stats.waiting, stats.kv_blocks_used), (0, 0, 0));
+    assert_eq!(stats.finished, streams.len() as u64);
+    let n_tokens: usize = expected.iter().flatten().map(|c| c.tokens.len()).sum();
+    assert_eq!(stats.tokens_generated, n_tokens as u64);
+    let n_prompt: usize = requests.iter().map(|r| r.prompt.len() * r.race_keys.len()).sum();
+    assert_eq!(stats.prompt_tokens_computed + stats.prompt_tokens_cached, n_prompt as u64);
+}
+
+#[test]
+fn options_change_what_they_say_and_nothing_else() {
+    let service = plain_service();
+    let base = sequence(&request(tokens(20, 3), 1, 1, 40), 0);
+    let plain = ask(&service, base.clone());
+    assert_eq!(plain.reason, FinishReason::EndToken);
+    let without = ask(&service, SequenceRequest { capture_digest: false, ..base.clone() });
+    assert_eq!(without.completion.hidden_digest, Digest([0; 32]));
+    assert_eq!(without.completion.tokens, plain.completion.tokens);
+    let on = ask(&service, SequenceRequest { ignore_eos: true, ..base.clone() });
+    assert_eq!((on.reason, on.completion.tokens.len()), (FinishReason::Length, 40));
+    assert!(on.completion.tokens.starts_with(&plain.completion.tokens));
+
+    let top = ask(&service, SequenceRequest { top_logprobs: 5, ..base.clone() });
+    assert_eq!(top.completion, plain.completion);
+    let greedy = SequenceRequest { sampling: Sampling::Greedy, top_logprobs: 20, ..base };
+    let greedy = ask(&service, greedy);
+    for (heard, n) in [(&top, 5), (&greedy, 20)] {
+        for (step, tops) in heard.top.iter().enumerate() {
+            assert_eq!(tops.len(), n);
+            assert!(tops.is_sorted_by(|left, right| left.1 >= right.1));
+            let (token, logprob) = (heard.completion.tokens[step], heard.completion.logprobs[step]);
+            let told = tops.iter().find(|(id, _)| *id == token).map(|(_, logprob)| logprob);
+            assert!(told.is_none_or(|told| told.to_bits() == logprob.to_bits()));
+            let mass: f32 = tops.iter().map(|(_, logprob)| logprob.exp()).sum();
+            assert!(mass <= 1.0001);
+        }
+    }
+    assert!(
+        greedy.top.iter().zip(&greedy.completion.tokens).all(|(top, token)| top[0].0 == *token)
+    );
+}
+
+#[test]
+fn a_known_beginning_is_not_computed_again() {
+    let service = plain_service();
+    let long = tokens(70, 5);
+    let first = ask(&service, sequence(&request(long.clone(), 0, 1, 4), 0));
+    assert_eq!(first.prompt_tokens_cached, 0);
+    let again = ask(&service, sequence(&request(long.clone(), 0, 1, 4), 0));
+    assert_eq!(again.prompt_tokens_cached, 64);
+    assert_eq!(again.completion, first.completion);
+    // Whole blocks of an equal beginning; a different token in the third block.
+    let mut other = long.clone();
+    other[40] ^= 1;
+    let heard = ask(&service, sequence(&request(other.clone(), 0, 1, 4), 0));
+    assert_eq!(heard.prompt_tokens_cached, 32);
+    let alone = generate(&plain_engine(&golden("llama")), &[request(other, 0, 1, 4)]);
+    assert_eq!(heard.completion, alone[0][0]);
+    // The block of the last token is computed again even if it is whole and known.
+    let whole = ask(&service, sequence(&request(long[..64].to_vec(), 1, 1, 4), 0));
+    assert_eq!(whole.prompt_tokens_cached, 48);
+    let stats = service.stats();
+    assert_eq!(stats.prompt_tokens_cached, 64 + 32 + 48);
+    assert_eq!(stats.prompt_tokens_computed, 70 + 6 + 38 + 16);
+}
+
+#[test]
+fn a_dialogue_goes_on_with_the_blocks_of_its_answers() {
+    let service = plain_service();
+    let question =
+        SequenceRequest { ignore_eos: true, ..sequence(&request(tokens(20, 8), 0, 1, 50), 0) };
+    let answer = ask(&service, question.clone());
+    let history = [question.prompt, answer.completion.tokens, tokens(10, 9)].concat();
+    let next = request(history, 1, 1, 6);
+    let heard = ask(&service, sequence(&next, 0));
+    // 20 + 50 positions but for the last token's, in whole blocks.
+    assert_eq!(heard.prompt_tokens_cached, 64);
+    assert_eq!(heard.completion, generate(&plain_engine(&golden("llama")), &[next])[0][0]);
+}
+
+#[test]
+fn a_full_queue_refuses_and_lives_on() {
+    let config = EngineConfig { max_running_sequences: 2, ..EngineConfig::default() };
+    let (_, service) = start(config, 3);
+    let base =
+        SequenceRequest { ignore_eos: true, ..sequence(&request(tokens(10, 1), 0, 1, 100), 0) };
+    // The first holds the scheduler in its first event until the queue has been filled.
+    let (filled, held) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let gates = (Arc::clone(&filled), Arc::clone(&held));
+    let mut first = true;
+    let ticket = service.submit(
+        base.clone(),
+        Box::new(move |_| {
+            if std::mem::take(&mut first) {
+                gates.1.wait();
+                gates.0.wait();
+            }
+        }),
+    );
+    held.wait();
+    let taken: Vec<_> = (0..4).map(|_| submit(&service, base.clone()).unwrap()).collect();
+    for _ in 0..3 {
+        assert_eq!(submit(&service, base.clone()).err(), Some(SubmitError::QueueFull { live: 5 }));
+    }
+    filled.wait();
+    for (_ticket, events) in &taken {
+        assert_eq!(hear(events).completion.tokens.len(), 100);
+    }
+    drop(ticket);
+    assert_eq!(service.stats().refused, 3);
+    assert_eq!(ask(&service, base).completion.tokens.len(), 100);
+}
+
+#[test]
+fn a_dropped_ticket_frees_the_slot() {
+    let config = EngineConfig { max_running_sequences: 1, ..EngineConfig::default() };
+    let (_, service) = start(config, 8);
+    let base =
+        SequenceRequest { ignore_eos: true, ..sequence(&request(tokens(10, 1), 0, 1, 110), 0) };
+    let (running, running_events) = submit(&service, base.clone()).unwrap();
+    let (waiting, waiting_events) = submit(&service, base.clone()).unwrap();
+    let (last, last_events) = submit(&service, base.clone()).unwrap();
+    running_events.recv_timeout(FOR_EVER).unwrap();
+    drop(waiting);
+    drop(running);
+    let cut = hear(&running_events);
+    assert!(cut.reason == FinishReason::Cancelled || cut.completion.tokens.len() == 109);
+    let never = hear(&waiting_events);
+    assert!(never.reason == FinishReason::Cancelled && never.completion.tokens.is_empty());
+    assert_eq!(hear(&last_events).completion.tokens.len(), 110);
+    drop(last);
+    // A detached request runs to its end.
+    let (ticket, events) = submit(&service, base).unwrap();
+    ticket.detach();
+    assert_eq!(hear(&events).reason, FinishReason::Length);
+    service.drain(FOR_EVER);
+    assert_eq!(service.stats().kv_blocks_used, 0);
+}
+
+#[test]
+fn a_panicking_receiver_costs_its_own_sequence() {
+    let service = plain_service();
+    let requests = edge_requests();
+    let expected = generate(&plain_engine(&golden("llama")), &requests);
+    let bad = sequence(&requests[1], 0);
+    let mut n_events = 0;
+    let bomb = service.submit(
+        SequenceRequest { ignore_eos: true, ..bad },
+        Box::new(move |_| {
+            n_events += 1;
+            assert!(n_events < 3, "this panic is part of a test");
+        }),
+    );
+    let heard = ask(&service, sequence(&requests[2], 1));
+    assert_eq!(heard.completion, expected[2][1]);
+    let _bomb = bomb.unwrap();
+    service.drain(FOR_EVER);
+    let stats = service.stats();
+    assert_eq!((stats.cancelled, stats.finished, stats.kv_blocks_used), (1, 1, 0));
+}
+
+#[test]
+fn a_drained_service_ends_what_runs_and_takes_nothing() {
+    let service = plain_service();
+    let base = sequence(&request(tokens(10, 1), 0, 1, 60), 0);
+    let (_ticket, events) = submit(&service, base.clone()).unwrap();
+    service.drain(FOR_EVER);
+    assert!(matches!(hear(&events).reason, FinishReason::EndToken | FinishReason::Length));
+    assert_eq!(submit(&service, base.clone()).err(), Some(SubmitError::Draining));
+    service.drain(FOR_EVER);
+
+    let config = EngineConfig { max_running_sequences: 1, ..EngineConfig::default() };
+    let (engine, service) = start(config, 8);
+    let endless = SequenceRequest { ignore_eos: true, max_new_tokens: 118, ..base };
+    let streams: Vec<_> = (0..5).map(|_| submit(&service, endless.clone()).unwrap()).collect();
+    service.drain(Duration::ZERO);
+    let n_cancelled =
+        streams.iter().filter(|(_, events)| hear(events).reason == FinishReason::Cancelled).count();
+    assert!(n_cancelled >= 3, "{n_cancelled} of 5 were cancelled");
+    // The engine itself goes on.
+    assert_eq!(generate(&engine, &[request(tokens(5, 5), 0, 2, 3)])[0].len(), 2);
+    assert_eq!(service.stats().kv_blocks_used, 0);
+}
+
+#[test]
+fn bad_requests_are_refused_by_name() {
+    let service = plain_service();
+    let base = sequence(&request(tokens(8, 1), 0, 1, 4), 0);
+    for (request, said) in [
+        (SequenceRequest { prompt: vec![], ..base.clone() }, "prompt is empty"),
+        (SequenceRequest { prompt: vec![96], ..base.clone() }, "vocab_size 96"),
+        (SequenceRequest { max_new_tokens: 0, ..base.clone() }, "max_new_tokens is 0"),
+        (SequenceRequest { max_new_tokens: u32::MAX, ..base.clone() }, "128 positions"),
+        (SequenceRequest { top_logprobs: 21, ..base.clone() }, "top_logprobs 21"),
+        (
+            SequenceRequest { sampling: Sampling::Race { temperature: 0.0 }, ..base.clone() },
+            "temperature 0",
+        ),
+    ] {
+        let Err(SubmitError::BadRequest(text)) = submit(&service, request) else {
+            panic!("{said}: taken");
+        };
+        assert!(text.contains(said), "{text}");
+    }
+    assert_eq!(service.stats().waiting, 0);
+}
+
+#[test]
+fn calls_and_requests_share_one_engine() {
+    let config = EngineConfig { max_running_sequences: 3, ..EngineConfig::default() };
+    let (engine, service) = start(config, 64);
+    let requests = edge_requests();
+    let expected = generate(&plain_engine(&golden("llama")), &requests);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| assert_eq!(generate(&engine, &requests), expected));
+        }
+        for (request, completions) in requests.iter().zip(&expected) {
+            for (rollout, completion) in completions.iter().enumerate() {
+                assert_eq!(ask(&service, sequence(request, rollout)).completion, *completion);
+            }
+        }
+    });
+    service.drain(FOR_EVER);
+    let stats = service.stats();
+    assert_eq!((stats.running, stats.waiting, stats.kv_blocks_used), (0, 0, 0));
+}
