@@ -36,14 +36,21 @@ impl RopeTable {
         let exponent = |pair: usize| -((2 * pair) as f64 / head_dim as f64);
         let frequencies: Vec<f64> =
             (0..head_dim / 2).map(|pair| pow_f64(theta, exponent(pair))).collect();
-        Self::from_frequencies(head_dim, &frequencies, max_positions)
+        Self::from_frequencies(head_dim, &frequencies, 1.0, max_positions)
     }
 
     /// As [`RopeTable::new`] with the angle per position of each pair given, for scaled variants.
+    /// Cosines and sines are multiplied by `scale` in f64, before they are rounded.
     ///
     /// # Panics
-    /// If there are not `head_dim / 2` frequencies in `[0, 1]`, or as for `new`.
-    pub fn from_frequencies(head_dim: usize, frequencies: &[f64], max_positions: usize) -> Self {
+    /// If there are not `head_dim / 2` frequencies in `[0, 1]`, `scale` is not a normal positive f32,
+    /// or as for `new`.
+    pub fn from_frequencies(
+        head_dim: usize,
+        frequencies: &[f64],
+        scale: f64,
+        max_positions: usize,
+    ) -> Self {
         assert!(
             head_dim > 0 && head_dim.is_multiple_of(2),
             "rope: head_dim {head_dim} is not even"
@@ -55,6 +62,7 @@ impl RopeTable {
             frequencies.len() == half && in_range,
             "rope: {half} frequencies in [0, 1] expected"
         );
+        assert!(scale > 0.0 && (scale as f32).is_normal(), "rope: scale {scale} is no normal f32");
         let mut table = Self {
             half,
             positions: max_positions,
@@ -64,8 +72,8 @@ impl RopeTable {
         for position in 0..max_positions {
             for frequency in frequencies {
                 let (cos, sin) = cos_sin(position as f64 * frequency);
-                table.cos.push(cos as f32);
-                table.sin.push(sin as f32);
+                table.cos.push((cos * scale) as f32);
+                table.sin.push((sin * scale) as f32);
             }
         }
         table

@@ -118,7 +118,7 @@ fn a_hand_made_file_imports() {
 fn what_is_not_computed_is_refused_by_name() {
     type Change = fn(&mut GgufBuilder);
     let cases: [(Change, &str); 14] = [
-        (|file| file.text("general.architecture", "gemma3"), "\"gemma3\" is not supported"),
+        (|file| file.text("general.architecture", "gemma2"), "\"gemma2\" is not supported"),
         (|file| file.text("tokenizer.ggml.pre", "llama-bpe"), "tokenizer.ggml.pre"),
         (|file| file.text("tokenizer.ggml.model", "llama"), "tokenizer.ggml.model"),
         (|file| file.bool("tokenizer.ggml.add_bos_token", true), "add_bos_token"),

@@ -241,3 +241,17 @@ fn the_rope_table_holds_rounded_cosines() {
         }
     }
 }
+
+#[test]
+fn a_scaled_rope_table_is_scaled_before_it_is_rounded() {
+    let frequencies = [1.0, 0.37, 0.004];
+    let table = RopeTable::from_frequencies(6, &frequencies, 1.1, 100);
+    for position in [0usize, 1, 99] {
+        let (cos, sin) = table.at(position);
+        for (pair, frequency) in frequencies.iter().enumerate() {
+            let ours = cos_sin(position as f64 * frequency);
+            let want = ((ours.0 * 1.1) as f32, (ours.1 * 1.1) as f32);
+            assert_eq!((cos[pair], sin[pair]), want);
+        }
+    }
+}

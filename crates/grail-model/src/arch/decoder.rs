@@ -8,6 +8,7 @@ use grail_protocol::ids::TokenId;
 use super::activations::Activations;
 use super::layer::{Layer, Shape};
 use super::load_layer;
+use super::rope::rope_table;
 use super::weights::{LayerWeights, Values, WeightSource};
 use crate::engine::batch::Batch;
 use crate::engine::cache::KvCache;
@@ -49,8 +50,13 @@ impl Decoder {
         source: &dyn WeightSource,
         kernels: &Kernels,
     ) -> Result<Self, ModelError> {
+        if config.sliding_window.is_some() {
+            let text = "layers with a sliding_window are not computed yet".to_owned();
+            return Err(ModelError::Unloadable(text));
+        }
         let positions_max = config.max_position_embeddings.min(POSITIONS_MAX);
-        let rope = RopeTable::new(config.head_dim, config.rope_theta, positions_max);
+        let rope =
+            rope_table(config.head_dim, config.rope_theta, &config.rope_scaling, positions_max);
         let Stem { head, embedding, norm } = load_stem(config, source)?;
         Ok(Self {
             config: config.clone(),

@@ -1,17 +1,25 @@
 //! The shape of a model, read from `config.json` and refused by name when it asks for more.
 //!
-//! Field names are those of Hugging Face `config.json`. Only the keys that the three architectures
-//! read can change a result, so other keys are ignored, as `transformers` ignores them; a key that
-//! selects something not computed here (scaled RoPE, a sliding window, another activation,
-//! quantised weights) is an error, because ignoring it would give plausible wrong numbers.
+//! Field names are those of Hugging Face `config.json`. A key that selects something not computed
+//! here (another activation, dynamic RoPE, quantised weights) is an error, because ignoring it would
+//! give plausible wrong numbers. A key that nothing here knows is ignored, as `transformers` ignores
+//! it, but reported: see [`ModelConfig::unknown_keys`].
 
+mod keys;
+mod layers;
 mod reader;
+mod rope;
+mod tensors;
+mod writer;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+pub use layers::LayerType;
+pub use rope::{Llama3Scaling, RopeScaling, YarnScaling};
 
 use super::{Dtype, FormatError};
 
@@ -24,17 +32,19 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The architectures this program computes, as `architectures[0]` spells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Architecture {
-    /// `LlamaForCausalLM`: Llama 2 and 3 without scaled RoPE, SmolLM2.
+    /// `LlamaForCausalLM`: Llama 2 and 3, SmolLM2.
     Llama,
     /// `Qwen2ForCausalLM`: Qwen2 and Qwen2.5; a Llama with biases on q, k and v.
     Qwen2,
     /// `Qwen3ForCausalLM`: Qwen3 (dense); a Llama with RMSNorm on each q and k head.
     Qwen3,
+    /// `Gemma3ForCausalLM`: the text models of Gemma 3; windows, GeGLU, norms around each branch.
+    Gemma3,
 }
 
 impl Architecture {
     /// Every supported architecture.
-    pub const ALL: [Self; 3] = [Self::Llama, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma3];
 
     /// Returns the class name in `architectures`.
     pub fn class_name(self) -> &'static str {
@@ -42,6 +52,7 @@ impl Architecture {
             Self::Llama => "LlamaForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
             Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Gemma3 => "Gemma3ForCausalLM",
         }
     }
 
@@ -51,6 +62,7 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Gemma3 => "gemma3_text",
         }
     }
 }
@@ -77,8 +89,13 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
-    /// Base of the rotary frequencies.
+    /// Base of the rotary frequencies; for Gemma 3, of the layers without a window.
     pub rope_theta: f64,
+    /// How those frequencies are scaled to more positions.
+    pub rope_scaling: RopeScaling,
+    /// Base of the rotary frequencies of layers with a window, which are never scaled. Gemma 3 only,
+    /// and always there.
+    pub rope_local_base_freq: Option<f64>,
     /// Number of positions the model was trained for.
     pub max_position_embeddings: usize,
     /// Whether `lm_head.weight` is `model.embed_tokens.weight`.
@@ -88,6 +105,17 @@ pub struct ModelConfig {
     pub attention_bias: bool,
     /// Whether gate, up and down have a bias. Llama only.
     pub mlp_bias: bool,
+    /// What each layer attends to; `num_hidden_layers` entries.
+    pub layer_types: Vec<LayerType>,
+    /// Positions that a row of a sliding layer attends to, itself included; `None` where no layer
+    /// slides.
+    pub sliding_window: Option<usize>,
+    /// Attention scores are divided by its square root, `head_dim` where there is none. Gemma 3 only.
+    pub query_pre_attn_scalar: Option<f64>,
+    /// Attention scores become `cap * tanh(score / cap)`. Gemma 3 only.
+    pub attn_logit_softcapping: Option<f64>,
+    /// Logits become `cap * tanh(logit / cap)`. Gemma 3 only.
+    pub final_logit_softcapping: Option<f64>,
     /// Tokens that end a completion; may be empty (a base model).
     pub eos_token_id: Vec<u32>,
     /// Token that opens a text, if there is one.
@@ -119,10 +147,19 @@ impl ModelConfig {
     pub fn load(dir: &Path) -> Result<Self, FormatError> {
         let path = dir.join(CONFIG_FILE);
         let bytes = read_bounded(&path, CONFIG_BYTES_MAX, CONFIG_FILE)?;
-        Self::from_json(&bytes).map_err(|error| match error {
+        let read = || {
+            let keys = object(&bytes)?;
+            Ok((reader::Reader { keys: &keys }.read()?, keys::unknown(&keys)))
+        };
+        let (config, unknown) = read().map_err(|error| match error {
             ConfigError::Invalid(reason) => FormatError::broken(&path, CONFIG_FILE, reason),
             ConfigError::Unsupported(what) => FormatError::unsupported(&path, what),
-        })
+        })?;
+        if !unknown.is_empty() {
+            let keys = unknown.join(", ");
+            tracing::warn!(path = %path.display(), keys, "ignored keys that no supported model has");
+        }
+        Ok(config)
     }
 
     /// Parses and checks the bytes of a `config.json`.
@@ -131,54 +168,18 @@ impl ModelConfig {
     ///
     /// [`ConfigError`], naming the key, the value found and what is supported.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let keys = match serde_json::from_slice(bytes) {
-            Ok(Value::Object(keys)) => keys,
-            Ok(_) => return Err(ConfigError::Invalid("expected a JSON object".into())),
-            Err(error) => return Err(ConfigError::Invalid(format!("it is not JSON: {error}"))),
-        };
+        let keys = object(bytes)?;
         reader::Reader { keys: &keys }.read()
     }
 
-    /// Writes a `config.json` that `transformers` loads, in the layout older releases know too.
-    pub fn to_json(&self) -> String {
-        let mut keys = json!({
-            "architectures": [self.architecture.class_name()],
-            "attention_bias": self.attention_bias,
-            "attention_dropout": 0.0,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": one_or_many(&self.eos_token_id),
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "mlp_bias": self.mlp_bias,
-            "model_type": self.architecture.model_type(),
-            "num_attention_heads": self.num_attention_heads,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_key_value_heads": self.num_key_value_heads,
-            "pad_token_id": self.pad_token_id,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": null,
-            "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "torch_dtype": self.torch_dtype.torch_name(),
-            "use_cache": true,
-            "vocab_size": self.vocab_size,
-        });
-        if let Value::Object(keys) = &mut keys {
-            // A key is written only where the architecture's class has it.
-            let foreign: &[&str] = match self.architecture {
-                Architecture::Llama => &[],
-                Architecture::Qwen2 => &["attention_bias", "mlp_bias"],
-                Architecture::Qwen3 => &["mlp_bias"],
-            };
-            keys.retain(|key, _| !foreign.contains(&key.as_str()));
-            if self.architecture != Architecture::Llama {
-                keys.insert("use_sliding_window".into(), json!(false));
-            }
-        }
-        format!("{keys:#}\n")
+    /// Returns the keys of a `config.json` that no supported architecture reads and that are not
+    /// known to be harmless, in the order of the file. They are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] if the bytes are no JSON object.
+    pub fn unknown_keys(bytes: &[u8]) -> Result<Vec<String>, ConfigError> {
+        Ok(keys::unknown(&object(bytes)?))
     }
 
     /// Returns `num_attention_heads * head_dim`: rows of `q_proj`, columns of `o_proj`.
@@ -198,54 +199,39 @@ impl ModelConfig {
 
     /// Returns whether each q and k head goes through an RMSNorm (`q_norm`, `k_norm`).
     pub fn has_qk_norm(&self) -> bool {
-        self.architecture == Architecture::Qwen3
+        matches!(self.architecture, Architecture::Qwen3 | Architecture::Gemma3)
     }
 
-    /// Returns every tensor a weight file of this model holds, with its shape, row-major
-    /// `[out, in]` for projections, in the order of the computation.
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let mut all =
-            vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, self.hidden_size])];
-        for layer in 0..self.num_hidden_layers {
-            self.layer_tensors(&format!("model.layers.{layer}"), &mut all);
-        }
-        all.push(("model.norm.weight".into(), vec![self.hidden_size]));
-        if !self.tie_word_embeddings {
-            all.push(("lm_head.weight".into(), vec![self.vocab_size, self.hidden_size]));
-        }
-        all
+    /// Returns the factor of attention scores: 1 over the square root of `query_pre_attn_scalar` or
+    /// `head_dim`, rounded once.
+    pub fn attention_scale(&self) -> f32 {
+        let divisor = self.query_pre_attn_scalar.unwrap_or(self.head_dim as f64);
+        (1.0 / divisor.sqrt()) as f32
     }
 
-    /// Returns the number of parameters, a tied head counted once.
-    pub fn n_parameters(&self) -> u64 {
-        // The bounds of the dimensions keep the sum below 2^48.
-        let n: usize =
-            self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        u64::try_from(n).expect("usize has at most 64 bits")
+    /// Returns the window of layer `layer_idx`, or `None` if it attends to all earlier positions.
+    pub fn window(&self, layer_idx: usize) -> Option<usize> {
+        match self.layer_types[layer_idx] {
+            LayerType::Full => None,
+            LayerType::Sliding => self.sliding_window,
+        }
     }
 
-    fn layer_tensors(&self, layer: &str, all: &mut Vec<(String, Vec<usize>)>) {
-        let (hidden, q, kv, ffn) =
-            (self.hidden_size, self.q_size(), self.kv_size(), self.intermediate_size);
-        let mut linear = |name: &str, rows: usize, columns: usize, bias: bool| {
-            all.push((format!("{layer}.{name}.weight"), vec![rows, columns]));
-            if bias {
-                all.push((format!("{layer}.{name}.bias"), vec![rows]));
-            }
-        };
-        linear("self_attn.q_proj", q, hidden, self.attention_bias);
-        linear("self_attn.k_proj", kv, hidden, self.attention_bias);
-        linear("self_attn.v_proj", kv, hidden, self.attention_bias);
-        linear("self_attn.o_proj", hidden, q, self.has_o_bias());
-        linear("mlp.gate_proj", ffn, hidden, self.mlp_bias);
-        linear("mlp.up_proj", ffn, hidden, self.mlp_bias);
-        linear("mlp.down_proj", hidden, ffn, self.mlp_bias);
-        all.push((format!("{layer}.input_layernorm.weight"), vec![hidden]));
-        all.push((format!("{layer}.post_attention_layernorm.weight"), vec![hidden]));
-        if self.has_qk_norm() {
-            all.push((format!("{layer}.self_attn.q_norm.weight"), vec![self.head_dim]));
-            all.push((format!("{layer}.self_attn.k_norm.weight"), vec![self.head_dim]));
-        }
+    /// Returns whether attention and MLP each end in an RMSNorm before they are added to the stream.
+    pub fn has_branch_norms(&self) -> bool {
+        self.architecture == Architecture::Gemma3
+    }
+
+    /// Returns what is added to the stored weight of every RMSNorm: Gemma stores the distance to 1.
+    pub fn norm_offset(&self) -> f32 {
+        if self.architecture == Architecture::Gemma3 { 1.0 } else { 0.0 }
+    }
+
+    /// Returns the factor of embeddings on their way into the first layer, if there is one: the
+    /// square root of `hidden_size`, rounded to f32. (`transformers` rounds it to the type it computes
+    /// with, which here is always f32.)
+    pub fn embedding_scale(&self) -> Option<f32> {
+        (self.architecture == Architecture::Gemma3).then(|| (self.hidden_size as f64).sqrt() as f32)
     }
 
     /// Checks the relations between dimensions and the ids.
@@ -264,6 +250,7 @@ impl ModelConfig {
         if !self.head_dim.is_multiple_of(2) {
             return invalid(format!("head_dim {} is odd, RoPE rotates pairs", self.head_dim));
         }
+        self.validate_layers()?;
         let ids = self.eos_token_id.iter().chain(&self.bos_token_id).chain(&self.pad_token_id);
         for &id in ids {
             if usize::try_from(id).map_or(true, |id| id >= self.vocab_size) {
@@ -292,6 +279,15 @@ pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
     match value {
         Value::Array(ids) if ids.len() <= 64 => ids.iter().map(id).collect(),
         one => id(one).map(|id| vec![id]),
+    }
+}
+
+/// Parses a JSON object.
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, ConfigError> {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(keys)) => Ok(keys),
+        Ok(_) => Err(ConfigError::Invalid("expected a JSON object".into())),
+        Err(error) => Err(ConfigError::Invalid(format!("it is not JSON: {error}"))),
     }
 }
 

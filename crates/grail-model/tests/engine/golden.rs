@@ -10,7 +10,7 @@ use grail_ports::model::{OptimizerConfig, StopFlag, Trainer, TrainingSequence};
 use grail_protocol::ids::TokenId;
 use serde_json::Value;
 
-use crate::models::{NAMES, golden, kernels, plain_engine};
+use crate::models::{NAMES, VARIANTS, golden, kernels, plain_engine};
 
 struct Case {
     sequences: Vec<(Vec<TokenId>, Vec<f32>)>,
@@ -71,7 +71,7 @@ fn accumulate(trainer: &mut ModelTrainer, case: &Case) -> Vec<Vec<f32>> {
 
 #[test]
 fn logits_and_logprobs_are_those_of_pytorch() {
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(VARIANTS) {
         let case = case(name);
         let engine = plain_engine(&golden(name));
         let logprobs = accumulate(&mut f32_trainer(name), &case);
@@ -91,7 +91,7 @@ fn logits_and_logprobs_are_those_of_pytorch() {
 
 #[test]
 fn gradients_are_those_of_pytorch() {
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(VARIANTS) {
         let case = case(name);
         let mut trainer = f32_trainer(name);
         let logprobs = accumulate(&mut trainer, &case);

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::rope::Rope;
 use super::{Architecture, ConfigError, ModelConfig, token_ids};
 use crate::formats::Dtype;
 
@@ -13,7 +14,7 @@ const INTERMEDIATE_SIZE_MAX: usize = 1 << 18;
 const LAYERS_MAX: usize = 512;
 const HEADS_MAX: usize = 1024;
 const HEAD_DIM_MAX: usize = 1024;
-const POSITIONS_MAX: usize = 1 << 24;
+pub(super) const POSITIONS_MAX: usize = 1 << 24;
 
 /// Reads the keys of one configuration; each method names the key it refuses.
 pub(super) struct Reader<'a> {
@@ -26,30 +27,43 @@ impl Reader<'_> {
         self.refuse_what_is_not_computed(architecture)?;
         let heads = self.dimension("num_attention_heads", HEADS_MAX)?;
         let hidden_size = self.dimension("hidden_size", HIDDEN_SIZE_MAX)?;
+        let num_hidden_layers = self.dimension("num_hidden_layers", LAYERS_MAX)?;
+        let max_position_embeddings = self.dimension("max_position_embeddings", POSITIONS_MAX)?;
+        let Rope { theta, scaling, local_theta } =
+            self.rope(architecture, max_position_embeddings)?;
+        let (layer_types, sliding_window) = self.windows(architecture, num_hidden_layers)?;
+        let gemma = architecture == Architecture::Gemma3;
         let config = ModelConfig {
             architecture,
             vocab_size: self.dimension("vocab_size", VOCAB_SIZE_MAX)?,
             hidden_size,
             intermediate_size: self.dimension("intermediate_size", INTERMEDIATE_SIZE_MAX)?,
-            num_hidden_layers: self.dimension("num_hidden_layers", LAYERS_MAX)?,
+            num_hidden_layers,
             num_attention_heads: heads,
             num_key_value_heads: self.kv_heads(architecture, heads)?,
             head_dim: self.head_dim(architecture, hidden_size, heads)?,
             rms_norm_eps: self.number("rms_norm_eps", self.keys, 1e-12, 1e-1)?.unwrap_or(1e-6),
-            rope_theta: self.rope_theta()?,
-            max_position_embeddings: self.dimension("max_position_embeddings", POSITIONS_MAX)?,
-            // The default of the three classes; the base class of `transformers` says true.
-            tie_word_embeddings: self.flag("tie_word_embeddings")?.unwrap_or(false),
+            rope_theta: theta,
+            rope_scaling: scaling,
+            rope_local_base_freq: local_theta,
+            max_position_embeddings,
+            // The defaults of the classes; the base class of `transformers` says true.
+            tie_word_embeddings: self.flag("tie_word_embeddings")?.unwrap_or(gemma),
             attention_bias: match architecture {
+                // The class has no such key and always has the biases; the weights must have them.
                 Architecture::Qwen2 => true,
-                Architecture::Llama | Architecture::Qwen3 => {
-                    self.flag("attention_bias")?.unwrap_or(false)
-                }
+                _ => self.flag("attention_bias")?.unwrap_or(false),
             },
-            mlp_bias: match architecture {
-                Architecture::Llama => self.flag("mlp_bias")?.unwrap_or(false),
-                Architecture::Qwen2 | Architecture::Qwen3 => false,
+            mlp_bias: self.flag("mlp_bias")?.unwrap_or(false),
+            layer_types,
+            sliding_window,
+            query_pre_attn_scalar: match self.positive("query_pre_attn_scalar")? {
+                // The default of `Gemma3TextConfig`.
+                None if gemma => Some(256.0),
+                scalar => scalar,
             },
+            attn_logit_softcapping: self.positive("attn_logit_softcapping")?,
+            final_logit_softcapping: self.positive("final_logit_softcapping")?,
             eos_token_id: self.token_ids("eos_token_id")?,
             bos_token_id: self.token_ids("bos_token_id")?.first().copied(),
             pad_token_id: self.token_ids("pad_token_id")?.first().copied(),
@@ -60,7 +74,7 @@ impl Reader<'_> {
     }
 
     /// A key that is absent and one that is `null` mean the same everywhere in this file.
-    fn value(&self, key: &str) -> Option<&Value> {
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
@@ -99,52 +113,17 @@ impl Reader<'_> {
         }
     }
 
-    fn refuse_what_is_not_computed(&self, architecture: Architecture) -> Result<(), ConfigError> {
-        self.only("hidden_act", &[json!("silu"), json!("swish")])?;
-        self.only("use_sliding_window", &[json!(false)])?;
-        // A Llama never slides; the Qwen classes do so only where the flag above is true.
-        if architecture == Architecture::Llama {
-            self.only("sliding_window", &[])?;
-        }
-        self.only("quantization_config", &[])?;
-        self.only("partial_rotary_factor", &[json!(1.0), json!(1)])?;
-        self.only("is_encoder_decoder", &[json!(false)])?;
-        self.only("add_cross_attention", &[json!(false)])?;
-        self.only("rope_interleaved", &[json!(false)])?;
-        match self.value("layer_types") {
-            None => Ok(()),
-            Some(Value::Array(types)) if types.iter().all(|t| *t == json!("full_attention")) => {
-                Ok(())
-            }
-            Some(other) => Err(ConfigError::Unsupported(format!(
-                "layer_types is {other}; only \"full_attention\" is supported"
-            ))),
-        }
-    }
-
-    /// Accepts an absent key or one of `accepted`.
-    fn only(&self, key: &str, accepted: &[Value]) -> Result<(), ConfigError> {
-        match self.value(key) {
-            Some(found) if !accepted.contains(found) => {
-                let expected = match accepted.first() {
-                    Some(value) => format!("only {value} is"),
-                    None => "a model without it is".to_owned(),
-                };
-                let found = found.to_string();
-                let shown: String = found.chars().take(120).collect();
-                Err(ConfigError::Unsupported(format!("{key} {shown} is not supported, {expected}")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn dimension(&self, key: &str, max: usize) -> Result<usize, ConfigError> {
         self.optional_dimension(key, max)?.ok_or_else(|| {
             ConfigError::Invalid(format!("{key} is missing, expected an integer from 1 to {max}"))
         })
     }
 
-    fn optional_dimension(&self, key: &str, max: usize) -> Result<Option<usize>, ConfigError> {
+    pub(super) fn optional_dimension(
+        &self,
+        key: &str,
+        max: usize,
+    ) -> Result<Option<usize>, ConfigError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
             Some(number) if (1..=max).contains(&number) => Ok(Some(number)),
@@ -158,7 +137,7 @@ impl Reader<'_> {
         match (self.optional_dimension("num_key_value_heads", heads)?, architecture) {
             (Some(kv_heads), _) => Ok(kv_heads),
             (None, Architecture::Llama) => Ok(heads),
-            // The Qwen classes default to 32 whatever the model, which no file means.
+            // The other classes default to a number whatever the model, which no file means.
             (None, _) => Err(ConfigError::Invalid("num_key_value_heads is missing".into())),
         }
     }
@@ -171,8 +150,9 @@ impl Reader<'_> {
     ) -> Result<usize, ConfigError> {
         match (self.optional_dimension("head_dim", HEAD_DIM_MAX)?, architecture) {
             (Some(head_dim), _) => Ok(head_dim),
-            // The default of `Qwen3Config`.
+            // The defaults of `Qwen3Config` and `Gemma3TextConfig`.
             (None, Architecture::Qwen3) => Ok(128),
+            (None, Architecture::Gemma3) => Ok(256),
             (None, _) if hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
             (None, _) => Err(ConfigError::Invalid(format!(
                 "head_dim is missing and hidden_size {hidden_size} is not a multiple of \
@@ -181,56 +161,25 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads `rope_theta`, or `rope_parameters.rope_theta` in the layout of `transformers` 5.
-    fn rope_theta(&self) -> Result<f64, ConfigError> {
-        let mut theta = self.number("rope_theta", self.keys, 1.0, 1e12)?;
-        for key in ["rope_scaling", "rope_parameters"] {
-            let parameters = match self.value(key) {
-                None => continue,
-                Some(Value::Object(parameters)) => parameters,
-                Some(other) => {
-                    return Err(ConfigError::Invalid(format!(
-                        "{key} is {other}, expected an object"
-                    )));
-                }
-            };
-            for name in ["rope_type", "type"] {
-                match parameters.get(name) {
-                    None | Some(Value::Null) => {}
-                    Some(kind) if *kind == json!("default") => {}
-                    Some(kind) => {
-                        return Err(ConfigError::Unsupported(format!(
-                            "{key} of type {kind} is not supported, only \"default\" is; \
-                             use a model without scaled RoPE"
-                        )));
-                    }
-                }
-            }
-            for (name, value) in parameters {
-                match name.as_str() {
-                    "rope_type" | "type" | "rope_theta" => {}
-                    "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
-                    _ => {
-                        return Err(ConfigError::Unsupported(format!(
-                            "{key}.{name} is not supported; use a model without scaled RoPE"
-                        )));
-                    }
-                }
-            }
-            let inner = self.number("rope_theta", parameters, 1.0, 1e12)?;
-            match (theta, inner) {
-                (Some(outer), Some(inner)) if outer != inner => {
-                    return Err(ConfigError::Invalid(format!(
-                        "rope_theta is {outer} but {key}.rope_theta is {inner}"
-                    )));
-                }
-                _ => theta = theta.or(inner),
-            }
+    /// Reads a number of layers, which may be zero or beyond the last.
+    pub(super) fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
+                Some(count) => Ok(Some(count)),
+                None => Err(ConfigError::Invalid(format!(
+                    "{key} is {value}, expected an integer from 0"
+                ))),
+            },
         }
-        Ok(theta.unwrap_or(10_000.0))
     }
 
-    fn number(
+    /// Reads a scale that something is divided by.
+    fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.number(key, self.keys, 1e-3, 1e6)
+    }
+
+    pub(super) fn number(
         &self,
         key: &str,
         keys: &Map<String, Value>,
@@ -246,7 +195,7 @@ impl Reader<'_> {
         }
     }
 
-    fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         match self.value(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),

@@ -70,6 +70,8 @@ struct Weight<'a> {
     tensor: &'a GgufTensor<'a>,
     /// Head size of a tensor whose rows llama.cpp reordered.
     interleaved_head_dim: Option<usize>,
+    /// What llama.cpp added to each value.
+    added: f32,
 }
 
 /// Finds a source for every tensor of the model, and a use for every tensor of the file.
@@ -81,7 +83,7 @@ fn plan<'a>(
     let mut weights = BTreeMap::new();
     let mut unused: BTreeMap<_, _> = gguf.tensors().collect();
     for (name, shape) in config.tensors() {
-        let source = gguf_name(&name);
+        let source = gguf_name(config.architecture, &name);
         let tensor = unused
             .remove(source.as_str())
             .ok_or_else(|| broken(format!("it has no tensor {source:?}")))?;
@@ -94,7 +96,9 @@ fn plan<'a>(
         let reordered = config.architecture == Architecture::Llama
             && (name.contains(".q_proj.") || name.contains(".k_proj."));
         let interleaved_head_dim = reordered.then_some(config.head_dim);
-        weights.insert(name, Weight { tensor, interleaved_head_dim });
+        // Gemma's norms multiply by 1 + weight; llama.cpp stores the sum.
+        let added = if name.ends_with("norm.weight") { config.norm_offset() } else { 0.0 };
+        weights.insert(name, Weight { tensor, interleaved_head_dim, added });
     }
     match unused.keys().next() {
         None => Ok(weights),
@@ -106,7 +110,7 @@ fn plan<'a>(
 }
 
 /// Returns llama.cpp's name of a Hugging Face tensor.
-fn gguf_name(name: &str) -> String {
+fn gguf_name(architecture: Architecture, name: &str) -> String {
     let outside = match name {
         "model.embed_tokens.weight" => Some("token_embd.weight"),
         "model.norm.weight" => Some("output_norm.weight"),
@@ -116,9 +120,17 @@ fn gguf_name(name: &str) -> String {
     if let Some(known) = outside {
         return known.to_owned();
     }
-    [
+    // The norm before the MLP has llama.cpp's name for it whatever Hugging Face calls it.
+    let norms: &[_] = match architecture {
+        Architecture::Gemma3 => &[
+            ("pre_feedforward_layernorm", "ffn_norm"),
+            ("post_feedforward_layernorm", "post_ffw_norm"),
+            ("post_attention_layernorm", "post_attention_norm"),
+        ],
+        _ => &[("post_attention_layernorm", "ffn_norm")],
+    };
+    let shared = [
         ("model.layers.", "blk."),
-        ("post_attention_layernorm", "ffn_norm"),
         ("input_layernorm", "attn_norm"),
         ("self_attn.q_norm", "attn_q_norm"),
         ("self_attn.k_norm", "attn_k_norm"),
@@ -129,9 +141,9 @@ fn gguf_name(name: &str) -> String {
         ("mlp.gate_proj", "ffn_gate"),
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
-    ]
-    .iter()
-    .fold(name.to_owned(), |name, (theirs, ours)| name.replace(theirs, ours))
+    ];
+    let renamed = norms.iter().chain(&shared);
+    renamed.fold(name.to_owned(), |name, (theirs, ours)| name.replace(theirs, ours))
 }
 
 fn write_weights(
@@ -181,6 +193,10 @@ impl Weight<'_> {
             };
             let packed = &tensor.bytes[source * row_bytes..][..row_bytes];
             tensor.ggml_type.dequantise(packed, &mut values);
+            if self.added != 0.0 {
+                // Exact wherever the sum was, since the difference is a bf16.
+                values.iter_mut().for_each(|value| *value -= self.added);
+            }
             // Overflow in the rounding counts: the largest f32 values have no finite bf16.
             let rounded = Dtype::BF16.encode(&values);
             if !Dtype::BF16.decode(&rounded).iter().all(|value| value.is_finite()) {
@@ -217,7 +233,15 @@ mod tests {
             ("model.layers.3.self_attn.o_proj.weight", "blk.3.attn_output.weight"),
             ("model.layers.3.mlp.down_proj.weight", "blk.3.ffn_down.weight"),
         ] {
-            assert_eq!(gguf_name(name), want);
+            assert_eq!(gguf_name(Architecture::Llama, name), want);
+        }
+        for (name, want) in [
+            ("model.layers.0.post_attention_layernorm.weight", "blk.0.post_attention_norm.weight"),
+            ("model.layers.0.pre_feedforward_layernorm.weight", "blk.0.ffn_norm.weight"),
+            ("model.layers.0.post_feedforward_layernorm.weight", "blk.0.post_ffw_norm.weight"),
+            ("model.layers.0.input_layernorm.weight", "blk.0.attn_norm.weight"),
+        ] {
+            assert_eq!(gguf_name(Architecture::Gemma3, name), want);
         }
     }
 
