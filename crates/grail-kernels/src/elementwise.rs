@@ -147,12 +147,17 @@ impl Operation for SiluMul<'_> {
     fn run<S: Simd>(self, simd: S) {
         let inputs = self.gate.chunks(LANES).zip(self.up.chunks(LANES));
         for ((gate, up), out) in inputs.zip(self.out.chunks_mut(LANES)) {
-            let gate = simd.load_part(gate, 0.0);
-            let bottom = simd.add(simd.splat(1.0), exp_lanes(simd, simd.neg(gate)));
-            let silu = simd.div(gate, bottom);
-            simd.store_part(simd.mul(silu, simd.load_part(up, 0.0)), out);
+            let (gate, up) = (simd.load_part(gate, 0.0), simd.load_part(up, 0.0));
+            simd.store_part(silu_mul_lanes(simd, gate, up), out);
         }
     }
+}
+
+/// `silu(gate) * up`, as [`Kernels::silu_mul`] defines it.
+#[inline(always)]
+pub(crate) fn silu_mul_lanes<S: Simd>(simd: S, gate: S::F, up: S::F) -> S::F {
+    let bottom = simd.add(simd.splat(1.0), exp_lanes(simd, simd.neg(gate)));
+    simd.mul(simd.div(gate, bottom), up)
 }
 
 struct SiluMulBackward<'a> {

@@ -34,7 +34,7 @@ pub use attention::{
     AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout,
 };
 pub use error::KernelError;
-pub use gemm::{Init, MatRef};
+pub use gemm::{GatedOutput, Init, LinearOutput, MatRef, Projection};
 pub use isa::Isa;
 pub use kernels::Kernels;
 pub use optimizer::AdamW;

@@ -1,18 +1,26 @@
 //! Matrix products: rule 2, one fma chain per output element.
 //!
 //! The vectors run over output columns and the tiles over rows, never over the reduction, so no
-//! blocking or threading below can change a bit. The reduction is cut into blocks that fit the
-//! cache; the accumulators go through `c` between blocks, exactly, since they are f32 both ways.
+//! blocking or threading below can change a bit. Where the reduction is cut into blocks, the
+//! accumulators wait in memory between them, exactly, since they are f32 both ways.
+//!
+//! Weights are the traffic: a step of decoding reads all of them once. A task therefore works
+//! through one panel after the other, the next one's weights are asked for while the present ones
+//! are multiplied, and what can be done to a result while it is in a register is done there.
 
+mod finish;
+mod fused;
+mod grid;
+mod region;
 mod tile;
 
-use crate::kernels::{Kernels, SharedMut};
-use crate::packed::{PANEL, PackedMatrix};
-use std::ops::Range;
-use tile::{Product, Region};
+pub use fused::{GatedOutput, LinearOutput, Projection};
 
-/// Rows that share one pass over a panel's block; their inputs (96 KiB) stay in L2.
-const ROW_BLOCK: usize = 96;
+use crate::kernels::{Kernels, SharedMut};
+use crate::packed::PackedMatrix;
+use grid::Grid;
+use region::{Finish, Part, Product, Region, Weights};
+
 /// Multiply-adds below which a product stays on the calling thread: 3 to 4 us of work with AVX-512,
 /// a few times what it costs to wake a spinning worker and wait for it.
 const MIN_PARALLEL_MULTIPLIES: usize = 400_000;
@@ -96,23 +104,14 @@ impl Kernels {
         init: Init,
         bias: Option<&[f32]>,
     ) {
-        let (m, n, k) = (a.rows, b.n(), b.k());
-        assert_eq!(a.cols, k, "gemm: a has {} columns, b has k = {k}", a.cols);
+        let (m, n) = (a.rows, b.n());
         assert_eq!(c.len(), m * n, "gemm: c has {} values for [{m}, {n}]", c.len());
-        assert!(bias.is_none_or(|bias| bias.len() == n), "gemm: the bias must have n = {n} values");
-        a.assert_in_bounds();
-        let product = Product { a, panels: b.panels(), n, k, c: SharedMut::new(c), init, bias };
-        let alone = m.max(MIN_ROWS_OF_WORK) * n * k < MIN_PARALLEL_MULTIPLIES;
-        let grid = Grid::new(m, n, if alone { 1 } else { self.threads() });
-        let run = |task| {
-            let (rows, panels) = grid.task(task);
-            self.run(Region { product: &product, rows, panels });
+        let c = SharedMut::new(c);
+        let finish = match init {
+            Init::Zero => Finish::Write { c },
+            Init::Carry => Finish::Continue { c },
         };
-        if alone {
-            (0..grid.tasks()).for_each(run);
-        } else {
-            self.parallel(grid.tasks(), &run);
-        }
+        self.product("gemm", a, &[Part { weights: Weights::new("gemm", b, bias), finish }]);
     }
 
     /// Computes `y = x w^T + bias`: `x` is `[m, k]`, `y` is `[m, n]`, both row-major.
@@ -120,52 +119,44 @@ impl Kernels {
     /// # Panics
     /// If a shape does not fit.
     pub fn linear(&self, x: &[f32], w: &PackedMatrix, bias: Option<&[f32]>, y: &mut [f32]) {
-        let rows = y.len().checked_div(w.n()).unwrap_or(0);
-        assert_eq!(
-            x.len(),
-            rows * w.k(),
-            "linear: x has {} values for [{rows}, {}]",
-            x.len(),
-            w.k()
-        );
+        let rows = rows_of("linear", x, w, y);
         self.gemm(MatRef::row_major(x, rows, w.k()), w, y, Init::Zero, bias);
     }
-}
 
-/// How the output is cut into tasks: blocks of rows times runs of panels.
-struct Grid {
-    m: usize,
-    panels: usize,
-    rows_each: usize,
-    panels_each: usize,
-    row_tasks: usize,
-}
-
-impl Grid {
-    fn new(m: usize, n: usize, threads: usize) -> Self {
-        let panels = n.div_ceil(PANEL);
-        let row_blocks = m.div_ceil(ROW_BLOCK).max(1);
-        let rows_each = m.div_ceil(row_blocks).max(1);
-        // Four tasks a thread even out their speeds; without threads, one task does all.
-        let wanted = if threads == 1 { 1 } else { 4 * threads };
-        let panel_tasks = wanted.div_ceil(row_blocks).clamp(1, panels.max(1));
-        Self {
-            m,
-            panels,
-            rows_each,
-            panels_each: panels.div_ceil(panel_tasks).max(1),
-            row_tasks: m.div_ceil(rows_each),
+    /// Multiplies `a` with every part, in parallel.
+    fn product(&self, what: &str, a: MatRef<'_>, parts: &[Part<'_>]) {
+        a.assert_in_bounds();
+        let (m, k) = (a.rows, a.cols);
+        let n: usize = parts.iter().map(Part::columns).sum();
+        assert!(
+            parts.iter().all(|part| part.k() == k),
+            "{what}: the left operand has {k} columns, the weights have another k"
+        );
+        let alone = m.max(MIN_ROWS_OF_WORK) * n * k < MIN_PARALLEL_MULTIPLIES;
+        let panels = parts.iter().map(Part::panels).sum();
+        let threads = if alone { 1 } else { self.threads() };
+        let grid = Grid::new(m, panels, k, threads, a.col_stride == 1);
+        let product = Product { a, parts };
+        let run = |task| {
+            let (rows, panels) = grid.task(task);
+            Region { kernels: self, product: &product, rows, panels }.run();
+        };
+        if alone {
+            (0..grid.tasks()).for_each(run);
+        } else {
+            self.parallel(grid.tasks(), &run);
         }
     }
+}
 
-    fn tasks(&self) -> usize {
-        self.row_tasks * self.panels.div_ceil(self.panels_each)
-    }
-
-    /// The rows and panels of a task.
-    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
-        let row = task % self.row_tasks * self.rows_each;
-        let panel = task / self.row_tasks * self.panels_each;
-        (row..self.m.min(row + self.rows_each), panel..self.panels.min(panel + self.panels_each))
-    }
+/// The rows of `y`, `[rows, n]`, after a check that `x` is `[rows, k]`.
+fn rows_of(what: &str, x: &[f32], w: &PackedMatrix, y: &[f32]) -> usize {
+    let rows = y.len().checked_div(w.n()).unwrap_or(0);
+    assert!(
+        x.len() == rows * w.k() && y.len() == rows * w.n(),
+        "{what}: x has {} values and y {} for {w:?}",
+        x.len(),
+        y.len()
+    );
+    rows
 }

@@ -1,40 +1,70 @@
 //! The inner kernel of a matrix product: up to six rows by 64 columns, accumulated in registers.
 
-use super::{Init, MatRef};
-use crate::kernels::SharedMut;
-use crate::packed::{PANEL, Panels};
+use crate::packed::PANEL;
 use crate::simd::{LANES, Operation, Simd};
-use std::ops::Range;
 
-/// Reduction steps per block: 64 columns of f32 are then 64 KiB, a part of L2.
-const K_BLOCK: usize = 256;
+/// Most rows of a tile: six of four vectors are 24 accumulators, of 32 AVX-512 registers.
+pub(super) const HEIGHT: usize = 6;
 /// Vectors of a panel.
 const VECTORS: usize = PANEL / LANES;
+const CACHE_LINE: usize = 64;
 
-pub(super) struct Product<'a> {
-    pub(super) a: MatRef<'a>,
-    pub(super) panels: Panels<'a>,
-    pub(super) n: usize,
-    pub(super) k: usize,
-    pub(super) c: SharedMut<'a, f32>,
-    pub(super) init: Init,
-    pub(super) bias: Option<&'a [f32]>,
+/// Rows of the reduction of one panel, 64 values each.
+#[derive(Clone, Copy)]
+pub(super) enum WeightRows<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u16]),
 }
 
-/// One task: a block of output rows and a run of panels.
-pub(super) struct Region<'a> {
-    pub(super) product: &'a Product<'a>,
-    pub(super) rows: Range<usize>,
-    pub(super) panels: Range<usize>,
+impl WeightRows<'_> {
+    /// The share of tile `tile` of `tiles`, of `steps` steps each, in asking for these rows.
+    pub(super) fn share(self, tile: usize, tiles: usize, steps: usize) -> Ahead {
+        let (at, bytes) = match self {
+            Self::F32(rows) => (rows.as_ptr().cast::<u8>(), size_of_val(rows)),
+            Self::Bf16(rows) => (rows.as_ptr().cast(), size_of_val(rows)),
+        };
+        let stride = bytes.div_ceil(tiles * steps.max(1));
+        Ahead { at: at.wrapping_add(tile * steps * stride), stride }
+    }
 }
 
-impl Operation for Region<'_> {
+/// The left operand of a tile: row `i`, step `k` is value `i * row_stride + k * step`.
+#[derive(Clone, Copy)]
+pub(super) struct TileInput<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) row_stride: usize,
+    pub(super) step: usize,
+}
+
+/// Weights to ask for during a tile: from `at`, `stride` bytes each step.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    at: *const u8,
+    stride: usize,
+}
+
+impl Ahead {
+    pub(super) const NOTHING: Self = Self { at: std::ptr::null(), stride: 0 };
+}
+
+/// Continues the chains of up to six rows of one panel.
+pub(super) struct Tile<'a> {
+    pub(super) input: TileInput<'a>,
+    pub(super) weights: WeightRows<'a>,
+    pub(super) ahead: Ahead,
+    /// Whether the chains begin at zero, or at what `sums` holds.
+    pub(super) fresh: bool,
+    /// `[rows, 64]`, at most six rows.
+    pub(super) sums: &'a mut [f32],
+}
+
+impl Operation for Tile<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.product.panels {
-            Panels::F32(panels) => self.run_with(simd, panels),
-            Panels::Bf16(panels) => self.run_with(simd, panels),
+        match self.weights {
+            WeightRows::F32(weights) => self.run_with(simd, weights),
+            WeightRows::Bf16(weights) => self.run_with(simd, weights),
         }
     }
 }
@@ -62,237 +92,118 @@ impl Weight for u16 {
     }
 }
 
-/// One block of the reduction.
-#[derive(Clone, Copy)]
-struct Block {
-    start: usize,
-    steps: usize,
-    first: bool,
-    last: bool,
+impl Tile<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd, W: Weight>(self, simd: S, weights: &[W]) {
+        match self.sums.len() / PANEL {
+            1 => self.rows::<S, W, 1>(simd, weights),
+            2 => self.rows::<S, W, 2>(simd, weights),
+            3 => self.rows::<S, W, 3>(simd, weights),
+            4 => self.rows::<S, W, 4>(simd, weights),
+            5 => self.rows::<S, W, 5>(simd, weights),
+            _ => self.rows::<S, W, 6>(simd, weights),
+        }
+    }
+
+    /// With as many chains at once as registers hold.
+    #[inline(always)]
+    fn rows<S: Simd, W: Weight, const ROWS: usize>(self, simd: S, weights: &[W]) {
+        let Self { input, ahead, fresh, sums, .. } = self;
+        let steps = weights.len() / PANEL;
+        assert!(sums.len() == ROWS * PANEL, "gemm: a tile of {} sums", sums.len());
+        if steps > 0 {
+            let last = (ROWS - 1) * input.row_stride + (steps - 1) * input.step;
+            assert!(last < input.data.len(), "gemm: a tile reads beyond its input");
+        }
+        let (input_at, weights) = (input.data.as_ptr(), weights.as_ptr());
+        let chains = Chains {
+            input: input_at,
+            row_stride: input.row_stride,
+            step: input.step,
+            weights,
+            steps,
+            fresh,
+        };
+        // SAFETY: the assertions above, and `weights` holds `steps` rows of a panel.
+        unsafe {
+            if S::WIDE || ROWS == 1 {
+                chains.advance::<S, ROWS, VECTORS>(simd, sums, 0, ahead);
+            } else if ROWS <= 3 {
+                for first in [0, 2] {
+                    let ahead = if first == 0 { ahead } else { Ahead::NOTHING };
+                    chains.advance::<S, ROWS, 2>(simd, sums, first, ahead);
+                }
+            } else {
+                for first in 0..VECTORS {
+                    let ahead = if first == 0 { ahead } else { Ahead::NOTHING };
+                    chains.advance::<S, ROWS, 1>(simd, sums, first, ahead);
+                }
+            }
+        }
+    }
 }
 
-/// The left operand of a tile: row `i`, step `k` at `data + i * row_stride + k * step`.
-#[derive(Clone, Copy)]
-struct TileInput {
-    data: *const f32,
+/// What the chains of a tile read.
+struct Chains<W> {
+    input: *const f32,
     row_stride: usize,
     step: usize,
-}
-
-impl Region<'_> {
-    #[inline(always)]
-    fn run_with<S: Simd, W: Weight>(&self, simd: S, panels: &[W]) {
-        let Product { a, k, .. } = *self.product;
-        let tiles = Tiles { rows: self.rows.len() };
-        let strided = a.col_stride != 1;
-        let mut packed = Vec::new();
-        // Without a reduction the output is the start value and the bias: one block of no steps.
-        let blocks = k.div_ceil(K_BLOCK).max(1);
-        for index in 0..blocks {
-            let start = index * K_BLOCK;
-            let steps = K_BLOCK.min(k - start);
-            let block = Block { start, steps, first: index == 0, last: index + 1 == blocks };
-            if strided {
-                tiles.pack(a, self.rows.start, block, &mut packed);
-            }
-            for panel in self.panels.clone() {
-                let weights = &panels[(panel * k + start) * PANEL..][..steps * PANEL];
-                for (offset, height) in tiles.iter() {
-                    let input = if strided {
-                        let data = packed[offset * steps..].as_ptr();
-                        TileInput { data, row_stride: 1, step: height }
-                    } else {
-                        // Checked by `gemm`; with no steps the offset may lie past the end, unread.
-                        let data = (self.rows.start + offset) * a.row_stride + start;
-                        let data = a.data.as_ptr().wrapping_add(data);
-                        TileInput { data, row_stride: a.row_stride, step: 1 }
-                    };
-                    let row = self.rows.start + offset;
-                    self.tile_of(simd, height, input, weights, block, row, panel);
-                }
-            }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "they name one tile")]
-    #[inline(always)]
-    fn tile_of<S: Simd, W: Weight>(
-        &self,
-        simd: S,
-        height: usize,
-        input: TileInput,
-        weights: &[W],
-        block: Block,
-        row: usize,
-        panel: usize,
-    ) {
-        match height {
-            1 => self.tile::<S, W, 1>(simd, input, weights, block, row, panel),
-            2 => self.tile::<S, W, 2>(simd, input, weights, block, row, panel),
-            3 => self.tile::<S, W, 3>(simd, input, weights, block, row, panel),
-            4 => self.tile::<S, W, 4>(simd, input, weights, block, row, panel),
-            5 => self.tile::<S, W, 5>(simd, input, weights, block, row, panel),
-            _ => self.tile::<S, W, 6>(simd, input, weights, block, row, panel),
-        }
-    }
-
-    /// One tile of `ROWS` rows from `row`, over one block of the reduction.
-    #[inline(always)]
-    fn tile<S: Simd, W: Weight, const ROWS: usize>(
-        &self,
-        simd: S,
-        input: TileInput,
-        weights: &[W],
-        block: Block,
-        row: usize,
-        panel: usize,
-    ) {
-        let n = self.product.n;
-        let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-        let part = |offset: usize| {
-            // SAFETY: tasks own disjoint regions of `c`, and a tile is visited by one task at a time.
-            unsafe { self.product.c.slice((row + offset) * n + columns.start, columns.len()) }
-        };
-        let mut tile = [[0.0; PANEL]; ROWS];
-        if !block.first || self.product.init == Init::Carry {
-            for (offset, tile) in tile.iter_mut().enumerate() {
-                tile[..columns.len()].copy_from_slice(part(offset));
-            }
-        }
-        // SAFETY: `weights` holds `steps * PANEL` values; `input` was made for these rows and steps
-        // from a view that `gemm` checked, or from the packed copy.
-        unsafe { accumulate_panel(simd, input, weights.as_ptr(), block.steps, &mut tile) };
-        for (offset, tile) in tile.iter_mut().enumerate() {
-            if let (true, Some(bias)) = (block.last, self.product.bias) {
-                for (value, bias) in tile.iter_mut().zip(&bias[columns.clone()]) {
-                    *value += bias;
-                }
-            }
-            part(offset).copy_from_slice(&tile[..columns.len()]);
-        }
-    }
-}
-
-/// Continues the chains of a tile by `steps`, with as many at once as registers hold.
-///
-/// # Safety
-/// As [`accumulate`].
-#[inline(always)]
-unsafe fn accumulate_panel<S: Simd, W: Weight, const ROWS: usize>(
-    simd: S,
-    input: TileInput,
     weights: *const W,
     steps: usize,
-    tile: &mut [[f32; PANEL]; ROWS],
-) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        if S::WIDE || ROWS == 1 {
-            accumulate::<S, W, ROWS, VECTORS>(simd, input, weights, steps, tile, 0);
-        } else if ROWS <= 3 {
-            accumulate::<S, W, ROWS, 2>(simd, input, weights, steps, tile, 0);
-            accumulate::<S, W, ROWS, 2>(simd, input, weights, steps, tile, 2);
-        } else {
-            for first in 0..VECTORS {
-                accumulate::<S, W, ROWS, 1>(simd, input, weights, steps, tile, first);
-            }
-        }
-    }
+    fresh: bool,
 }
 
-/// Continues the chains of `ROWS x COUNT` vectors, columns `first * 16 ..`, by `steps`.
-///
-/// # Safety
-/// `first + COUNT` must not exceed [`VECTORS`], `weights` must point to `steps` rows of [`PANEL`]
-/// values, and `input` must be readable for `ROWS` rows and `steps` steps.
-#[inline(always)]
-unsafe fn accumulate<S: Simd, W: Weight, const ROWS: usize, const COUNT: usize>(
-    simd: S,
-    input: TileInput,
-    weights: *const W,
-    steps: usize,
-    tile: &mut [[f32; PANEL]; ROWS],
-    first: usize,
-) {
-    let mut sums = [[simd.splat(0.0); COUNT]; ROWS];
-    for (sums, tile) in sums.iter_mut().zip(tile.iter()) {
-        for (sum, tile) in sums.iter_mut().zip(tile[first * LANES..].chunks_exact(LANES)) {
-            *sum = simd.load_part(tile, 0.0);
-        }
-    }
-    for k in 0..steps {
-        let mut weight = [simd.splat(0.0); COUNT];
-        for (vector, weight) in weight.iter_mut().enumerate() {
-            // SAFETY: as the caller promises.
-            *weight = unsafe { W::load(simd, weights.add(k * PANEL + (first + vector) * LANES)) };
-        }
-        for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: as the caller promises.
-            let x = unsafe { *input.data.add(row * input.row_stride + k * input.step) };
-            let x = simd.splat(x);
-            for (sum, &weight) in sums.iter_mut().zip(&weight) {
-                *sum = simd.fma(x, weight, *sum);
-            }
-        }
-    }
-    for (sums, tile) in sums.iter().zip(tile.iter_mut()) {
-        for (&sum, tile) in sums.iter().zip(tile[first * LANES..].chunks_exact_mut(LANES)) {
-            simd.store_part(sum, tile);
-        }
-    }
-}
-
-/// A block of rows cut into tiles of nearly equal height, at most six.
-#[derive(Clone, Copy)]
-struct Tiles {
-    rows: usize,
-}
-
-impl Tiles {
-    /// Six rows of four vectors are 24 accumulators, of 32 AVX-512 registers.
-    const HEIGHT: usize = 6;
-
-    /// The (first row, height) of each tile.
+impl<W: Weight> Chains<W> {
+    /// Continues the chains of `ROWS x COUNT` vectors, columns `first * 16 ..` of the panel.
+    ///
+    /// # Safety
+    /// `first + COUNT` must not exceed [`VECTORS`], the weights must have `steps` rows of a panel,
+    /// the input `ROWS` rows and `steps` steps, and `sums` `ROWS` rows of a panel.
     #[inline(always)]
-    fn iter(self) -> impl Iterator<Item = (usize, usize)> {
-        let count = self.rows.div_ceil(Self::HEIGHT);
-        (0..count).map(move |tile| {
-            let start = tile * self.rows / count;
-            (start, (tile + 1) * self.rows / count - start)
-        })
-    }
-
-    /// Copies a strided block of `a` so that the rows of a tile are neighbours for each step.
-    #[inline(always)]
-    fn pack(self, a: MatRef<'_>, row_start: usize, block: Block, out: &mut Vec<f32>) {
-        out.resize(self.rows * block.steps, 0.0);
-        for (offset, height) in self.iter() {
-            let out = &mut out[offset * block.steps..][..height * block.steps];
-            let row = row_start + offset;
-            match height {
-                6 => pack_tile::<6>(a, row, block.start, out),
-                5 => pack_tile::<5>(a, row, block.start, out),
-                4 => pack_tile::<4>(a, row, block.start, out),
-                3 => pack_tile::<3>(a, row, block.start, out),
-                2 => pack_tile::<2>(a, row, block.start, out),
-                _ => pack_tile::<1>(a, row, block.start, out),
-            }
-        }
-    }
-}
-
-/// Copies `ROWS` rows of `a` from (`row`, `k_start`), step by step, until `out` is full.
-#[inline(always)]
-fn pack_tile<const ROWS: usize>(a: MatRef<'_>, row: usize, k_start: usize, out: &mut [f32]) {
-    for (k, out) in out.chunks_exact_mut(ROWS).enumerate() {
-        let source = &a.data[row * a.row_stride + (k_start + k) * a.col_stride..];
-        match source.first_chunk::<ROWS>() {
-            // A transposed view: the rows are neighbours already.
-            Some(neighbours) if a.row_stride == 1 => out.copy_from_slice(neighbours),
-            _ => {
-                for (row, out) in out.iter_mut().enumerate() {
-                    *out = source[row * a.row_stride];
+    unsafe fn advance<S: Simd, const ROWS: usize, const COUNT: usize>(
+        &self,
+        simd: S,
+        sums: &mut [f32],
+        first: usize,
+        mut ahead: Ahead,
+    ) {
+        let mut chains = [[simd.splat(0.0); COUNT]; ROWS];
+        if !self.fresh {
+            for (row, chains) in chains.iter_mut().enumerate() {
+                for (vector, chain) in chains.iter_mut().enumerate() {
+                    let at = row * PANEL + (first + vector) * LANES;
+                    // SAFETY: as the caller promises.
+                    *chain = unsafe { simd.load_ptr(sums.as_ptr().add(at)) };
                 }
+            }
+        }
+        for k in 0..self.steps {
+            let mut line = 0;
+            while line < ahead.stride {
+                simd.prefetch(ahead.at.wrapping_add(line));
+                line += CACHE_LINE;
+            }
+            ahead.at = ahead.at.wrapping_add(ahead.stride);
+            let mut weight = [simd.splat(0.0); COUNT];
+            for (vector, weight) in weight.iter_mut().enumerate() {
+                let at = k * PANEL + (first + vector) * LANES;
+                // SAFETY: as the caller promises.
+                *weight = unsafe { W::load(simd, self.weights.add(at)) };
+            }
+            for (row, chains) in chains.iter_mut().enumerate() {
+                // SAFETY: as the caller promises.
+                let x = unsafe { *self.input.add(row * self.row_stride + k * self.step) };
+                let x = simd.splat(x);
+                for (chain, &weight) in chains.iter_mut().zip(&weight) {
+                    *chain = simd.fma(x, weight, *chain);
+                }
+            }
+        }
+        for (row, chains) in chains.iter().enumerate() {
+            for (vector, &chain) in chains.iter().enumerate() {
+                let at = row * PANEL + (first + vector) * LANES;
+                // SAFETY: as the caller promises.
+                unsafe { simd.store_ptr(chain, sums.as_mut_ptr().add(at)) };
             }
         }
     }

@@ -194,6 +194,11 @@ impl Simd for Avx2 {
         [I(r0, s0), I(r1, s1), I(r2, s2), I(r3, s3)]
     }
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // Into L2: a block of weights that waits for its turn would push others out of L1.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16_ptr(self, x: *const u16) -> F {
         unsafe { F(load_bf16(x), load_bf16(x.add(8))) }
     }

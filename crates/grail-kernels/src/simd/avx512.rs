@@ -174,6 +174,11 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // Into L2: a block of weights that waits for its turn would push others out of L1.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16_ptr(self, x: *const u16) -> Self::F {
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()));

@@ -91,6 +91,13 @@ pub(crate) trait Simd: Arith + Send + Sync {
     /// Sixteen u16 must be readable at `x`.
     unsafe fn load_bf16_ptr(self, x: *const u16) -> Self::F;
 
+    /// Asks for the cache line at `at`, which need not be readable, to be brought near. Changes
+    /// nothing but the time of later loads.
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        let _ = at;
+    }
+
     /// Transposes the 4 x 4 matrix that each quad of lanes forms across four vectors: lane
     /// `4 q + j` of result `r` is lane `4 q + r` of argument `j`.
     #[inline(always)]

@@ -194,6 +194,17 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // Stable Rust has no intrinsic for it. A prefetch cannot fault.
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl2keep, [{at}]",
+                at = in(reg) at,
+                options(nostack, readonly, preserves_flags)
+            );
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16_ptr(self, x: *const u16) -> F {
         [0, 4, 8, 12]
             .map(|lane| unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x.add(lane)))) })

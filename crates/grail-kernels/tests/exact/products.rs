@@ -2,13 +2,14 @@
 
 use crate::{ALL, assert_same, config, reference, size, values};
 use grail_kernels::math::{bf16_to_f32, f32_to_bf16};
-use grail_kernels::{Init, MatRef, PackedMatrix};
+use grail_kernels::{GatedOutput, Init, LinearOutput, MatRef, PackedMatrix, Projection};
 use proptest::prelude::*;
 
 /// A product small enough for a scalar loop, sometimes large enough for several threads.
 fn shape() -> impl Strategy<Value = (usize, usize, usize)> {
     let small = (1..=40usize, size(150), size(80));
-    let long = (1..=7usize, size(70), 250..=600usize);
+    // Longer than one and two blocks of the reduction.
+    let long = (1..=7usize, size(70), prop_oneof![250..=600usize, 1_000..=2_200usize]);
     let tall = (90..=220usize, size(70), 1..=30usize);
     prop_oneof![4 => small, 1 => long, 1 => tall]
 }
@@ -143,4 +144,70 @@ fn a_view_beyond_its_data_is_refused() {
     let view = MatRef { data: &x, rows: 2, cols: 3, row_stride: 3, col_stride: 1 };
     let w = PackedMatrix::pack_f32(1, 3, &[1.0; 3]);
     ALL[0].gemm(view, &w, &mut [0.0; 2], Init::Zero, None);
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    /// Fused products have the bits of the separate steps.
+    #[test]
+    fn fused_products_are_their_steps(
+        (m, n, k) in shape(),
+        seed: u64,
+        biased: bool,
+        half: bool,
+        kept: bool,
+    ) {
+        let x = values(seed, m * k);
+        let weight = |salt: u64, n: usize| {
+            let w = values(seed ^ salt, n * k);
+            if half {
+                let bits: Vec<u16> = w.iter().map(|&x| f32_to_bf16(x)).collect();
+                PackedMatrix::pack_bf16(n, k, &bits)
+            } else {
+                PackedMatrix::pack_f32(n, k, &w)
+            }
+        };
+        // A second width that shares no panel edge with the first.
+        let narrow = n / 3 + 1;
+        let (w0, w1, w2) = (weight(1, n), weight(2, n), weight(3, narrow));
+        let (b0, b1, b2) = (values(seed ^ 4, n), values(seed ^ 5, n), values(seed ^ 6, narrow));
+        let biases = [&b0, &b1, &b2].map(|b| biased.then_some(b.as_slice()));
+        let [p0, p1, p2] = [(&w0, biases[0]), (&w1, biases[1]), (&w2, biases[2])]
+            .map(|(weight, bias)| Projection { weight, bias });
+        let stream = values(seed ^ 7, m * n);
+        for kernels in ALL.iter() {
+            let [y0, y1, y2] = [p0, p1, p2].map(|Projection { weight, bias }| {
+                let mut y = vec![0.0; m * weight.n()];
+                kernels.linear(&x, weight, bias, &mut y);
+                y
+            });
+            let (mut z0, mut z1, mut z2) = (vec![9.0; m * n], vec![9.0; m * n], vec![9.0; m * narrow]);
+            kernels.linear_each(&x, [
+                LinearOutput { projection: p0, y: &mut z0 },
+                LinearOutput { projection: p2, y: &mut z2 },
+                LinearOutput { projection: p1, y: &mut z1 },
+            ]);
+            for (z, y) in [(&z0, &y0), (&z1, &y1), (&z2, &y2)] {
+                assert_same("linear_each", kernels, z, y);
+            }
+
+            let (mut got, mut want) = (stream.clone(), stream.clone());
+            kernels.linear_add(&x, p0, &mut got);
+            kernels.add_assign(&mut want, &y0);
+            assert_same("linear_add", kernels, &got, &want);
+
+            let (mut gated, mut want) = (vec![9.0; m * n], vec![0.0; m * n]);
+            let output = GatedOutput {
+                gated: &mut gated,
+                kept: kept.then_some((z0.as_mut_slice(), z1.as_mut_slice())),
+            };
+            kernels.linear_gated(&x, p0, p1, output);
+            kernels.silu_mul(&y0, &y1, &mut want);
+            assert_same("linear_gated", kernels, &gated, &want);
+            for (z, y) in [(&z0, &y0), (&z1, &y1)] {
+                assert_same("kept", kernels, z, y);
+            }
+        }
+    }
 }

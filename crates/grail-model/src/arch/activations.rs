@@ -1,11 +1,15 @@
 //! The intermediate values of one layer, for some rows; allocated once, used for every layer.
 
+use grail_kernels::GatedOutput;
+
 use super::layer::Shape;
 
 /// Buffers for up to a fixed number of rows, each `[rows, width]` row-major. A layer fills the
 /// first rows; a backward pass over the same rows finds everything it needs here.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
+    /// Whether `gate` and `up` are wanted too.
+    for_training: bool,
     /// Number of rows the buffers are filled for.
     rows: usize,
     /// `rms_norm(x)`, input of q, k, v; `[rows, hidden]`.
@@ -28,21 +32,32 @@ pub(crate) struct Activations {
     pub(crate) v: Vec<f32>,
     /// Output of the attention, input of `o_proj`; `[rows, heads * head_dim]`.
     pub(crate) attended: Vec<f32>,
-    /// What a projection adds to the residual stream; `[rows, hidden]`.
-    pub(crate) branch: Vec<f32>,
     /// `rms_norm` of the stream after the attention, input of gate and up; `[rows, hidden]`.
     pub(crate) mlp_normed: Vec<f32>,
     /// Its `1 / rms`; `[rows]`.
     pub(crate) mlp_inv_rms: Vec<f32>,
-    /// `gate_proj`; `[rows, intermediate]`.
+    /// `gate_proj`, for a backward pass; `[rows, intermediate]`, else empty.
     pub(crate) gate: Vec<f32>,
-    /// `up_proj`; `[rows, intermediate]`.
+    /// `up_proj`, for a backward pass; `[rows, intermediate]`, else empty.
     pub(crate) up: Vec<f32>,
     /// `silu(gate) * up`, input of `down_proj`; `[rows, intermediate]`.
     pub(crate) gated: Vec<f32>,
 }
 
 impl Activations {
+    /// Makes buffers that keep all that a backward pass needs; the default keeps what the next
+    /// step of a forward pass does.
+    pub(crate) fn for_training() -> Self {
+        Self { for_training: true, ..Self::default() }
+    }
+
+    /// Where the projections of the gated MLP go.
+    pub(crate) fn gated_output(&mut self) -> (&[f32], GatedOutput<'_>) {
+        let Self { for_training, mlp_normed, gate, up, gated, .. } = self;
+        let kept = for_training.then_some((gate.as_mut_slice(), up.as_mut_slice()));
+        (mlp_normed, GatedOutput { gated, kept })
+    }
+
     /// Sets the number of rows. Memory grows to the largest number seen and is kept.
     pub(crate) fn resize(&mut self, shape: &Shape, rows: usize) {
         if rows == self.rows {
@@ -61,11 +76,10 @@ impl Activations {
             (&mut self.k, kv),
             (&mut self.v, kv),
             (&mut self.attended, q),
-            (&mut self.branch, hidden),
             (&mut self.mlp_normed, hidden),
             (&mut self.mlp_inv_rms, 1),
-            (&mut self.gate, ffn),
-            (&mut self.up, ffn),
+            (&mut self.gate, if self.for_training { ffn } else { 0 }),
+            (&mut self.up, if self.for_training { ffn } else { 0 }),
             (&mut self.gated, ffn),
         ] {
             buffer.resize(rows * width, 0.0);

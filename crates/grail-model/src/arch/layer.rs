@@ -1,6 +1,6 @@
 //! One decoder layer, in the steps that inference and training both take.
 
-use grail_kernels::{Direction, Kernels, PackedMatrix, RopeTable};
+use grail_kernels::{Direction, Kernels, LinearOutput, PackedMatrix, Projection, RopeTable};
 
 use super::activations::Activations;
 use crate::formats::config::ModelConfig;
@@ -55,9 +55,14 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Computes `y`, `[rows, out]`, from `x`, `[rows, in]`.
-    pub(crate) fn apply(&self, kernels: &Kernels, x: &[f32], y: &mut [f32]) {
-        kernels.linear(x, &self.weight, self.bias.as_deref(), y);
+    /// The projection as the kernels take it.
+    pub(crate) fn projection(&self) -> Projection<'_> {
+        Projection { weight: &self.weight, bias: self.bias.as_deref() }
+    }
+
+    /// The projection into `y`, `[rows, out]`.
+    fn into<'a>(&'a self, y: &'a mut [f32]) -> LinearOutput<'a> {
+        LinearOutput { projection: self.projection(), y }
     }
 }
 
@@ -98,25 +103,23 @@ impl Layer {
         let Shape { heads, kv_heads, head_dim, eps, .. } = *shape;
         let norm = &self.input_layernorm;
         kernels.rms_norm(x, norm, eps, &mut a.normed, Some(&mut a.inv_rms));
+        // One pass over the three: a step of few rows waits for weights, not for arithmetic.
+        let normed = self.head_norms.is_some();
+        let (q, k) = if normed { (&mut a.q_raw, &mut a.k_raw) } else { (&mut a.q, &mut a.k) };
+        let outputs = [self.q_proj.into(q), self.k_proj.into(k), self.v_proj.into(&mut a.v)];
+        kernels.linear_each(&a.normed, outputs);
         if let Some(norms) = &self.head_norms {
-            self.q_proj.apply(kernels, &a.normed, &mut a.q_raw);
-            self.k_proj.apply(kernels, &a.normed, &mut a.k_raw);
             // The rows of these norms are heads: `[rows * heads, head_dim]`.
             kernels.rms_norm(&a.q_raw, &norms.q, eps, &mut a.q, Some(&mut a.q_inv_rms));
             kernels.rms_norm(&a.k_raw, &norms.k, eps, &mut a.k, Some(&mut a.k_inv_rms));
-        } else {
-            self.q_proj.apply(kernels, &a.normed, &mut a.q);
-            self.k_proj.apply(kernels, &a.normed, &mut a.k);
         }
-        self.v_proj.apply(kernels, &a.normed, &mut a.v);
         kernels.rope(&mut a.q, heads, head_dim, positions, rope, Direction::Forward);
         kernels.rope(&mut a.k, kv_heads, head_dim, positions, rope, Direction::Forward);
     }
 
     /// Adds `o_proj` of `a.attended` to the residual stream `x`.
-    pub(crate) fn add_attention(&self, kernels: &Kernels, x: &mut [f32], a: &mut Activations) {
-        self.o_proj.apply(kernels, &a.attended, &mut a.branch);
-        kernels.add_assign(x, &a.branch);
+    pub(crate) fn add_attention(&self, kernels: &Kernels, x: &mut [f32], a: &Activations) {
+        kernels.linear_add(&a.attended, self.o_proj.projection(), x);
     }
 
     /// Computes the gated inner values of the MLP from the residual stream `x` into `a.gated`.
@@ -129,9 +132,9 @@ impl Layer {
     ) {
         let norm = &self.post_attention_layernorm;
         kernels.rms_norm(x, norm, shape.eps, &mut a.mlp_normed, Some(&mut a.mlp_inv_rms));
-        self.gate_proj.apply(kernels, &a.mlp_normed, &mut a.gate);
-        self.up_proj.apply(kernels, &a.mlp_normed, &mut a.up);
-        kernels.silu_mul(&a.gate, &a.up, &mut a.gated);
+        let (gate, up) = (self.gate_proj.projection(), self.up_proj.projection());
+        let (normed, output) = a.gated_output();
+        kernels.linear_gated(normed, gate, up, output);
     }
 
     /// Adds the MLP to the residual stream `x`.
@@ -143,7 +146,6 @@ impl Layer {
         a: &mut Activations,
     ) {
         self.mlp_inner(kernels, shape, x, a);
-        self.down_proj.apply(kernels, &a.gated, &mut a.branch);
-        kernels.add_assign(x, &a.branch);
+        kernels.linear_add(&a.gated, self.down_proj.projection(), x);
     }
 }
