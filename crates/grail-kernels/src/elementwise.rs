@@ -4,6 +4,30 @@ use crate::kernels::{Kernels, SharedMut};
 use crate::math::{exp_lanes, gelu_tanh_lanes, gelu_tanh_slope, tanh_lanes};
 use crate::simd::{LANES, Operation, Simd};
 
+/// What a gated MLP makes of its gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GateFunction {
+    /// As [`Kernels::silu_mul`].
+    #[default]
+    Silu,
+    /// As [`Kernels::gelu_tanh_mul`].
+    GeluTanh,
+}
+
+impl GateFunction {
+    /// The function of `gate`, times `up`.
+    #[inline(always)]
+    pub(crate) fn mul<S: Simd>(self, simd: S, gate: S::F, up: S::F) -> S::F {
+        match self {
+            Self::Silu => {
+                let bottom = simd.add(simd.splat(1.0), exp_lanes(simd, simd.neg(gate)));
+                simd.mul(simd.div(gate, bottom), up)
+            }
+            Self::GeluTanh => simd.mul(gelu_tanh_lanes(simd, gate), up),
+        }
+    }
+}
+
 impl Kernels {
     /// Computes `out = silu(gate) * up`, where `silu(x) = x / (1 + exp(-x))`.
     ///
@@ -148,16 +172,9 @@ impl Operation for SiluMul<'_> {
         let inputs = self.gate.chunks(LANES).zip(self.up.chunks(LANES));
         for ((gate, up), out) in inputs.zip(self.out.chunks_mut(LANES)) {
             let (gate, up) = (simd.load_part(gate, 0.0), simd.load_part(up, 0.0));
-            simd.store_part(silu_mul_lanes(simd, gate, up), out);
+            simd.store_part(GateFunction::Silu.mul(simd, gate, up), out);
         }
     }
-}
-
-/// `silu(gate) * up`, as [`Kernels::silu_mul`] defines it.
-#[inline(always)]
-pub(crate) fn silu_mul_lanes<S: Simd>(simd: S, gate: S::F, up: S::F) -> S::F {
-    let bottom = simd.add(simd.splat(1.0), exp_lanes(simd, simd.neg(gate)));
-    simd.mul(simd.div(gate, bottom), up)
 }
 
 struct SiluMulBackward<'a> {
@@ -200,8 +217,8 @@ impl Operation for GeluTanhMul<'_> {
     fn run<S: Simd>(self, simd: S) {
         let inputs = self.gate.chunks(LANES).zip(self.up.chunks(LANES));
         for ((gate, up), out) in inputs.zip(self.out.chunks_mut(LANES)) {
-            let gelu = gelu_tanh_lanes(simd, simd.load_part(gate, 0.0));
-            simd.store_part(simd.mul(gelu, simd.load_part(up, 0.0)), out);
+            let (gate, up) = (simd.load_part(gate, 0.0), simd.load_part(up, 0.0));
+            simd.store_part(GateFunction::GeluTanh.mul(simd, gate, up), out);
         }
     }
 }

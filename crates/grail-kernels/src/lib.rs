@@ -33,6 +33,7 @@ mod simd;
 pub use attention::{
     AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout,
 };
+pub use elementwise::GateFunction;
 pub use error::KernelError;
 pub use gemm::{GatedOutput, Init, LinearOutput, MatRef, Projection};
 pub use isa::Isa;

@@ -1,6 +1,6 @@
 //! What becomes of finished chains: bias, residual sum, gate, and the way into the output.
 
-use crate::elementwise::silu_mul_lanes;
+use crate::elementwise::GateFunction;
 use crate::kernels::SharedMut;
 use crate::packed::PANEL;
 use crate::simd::{LANES, Operation, Simd};
@@ -11,8 +11,8 @@ use std::ops::Range;
 pub(super) enum To<'a> {
     Write(SharedMut<'a, f32>),
     Add(SharedMut<'a, f32>),
-    /// `silu` of the gates times them; also gates and chains themselves, if asked for.
-    Gated(SharedMut<'a, f32>, Option<(SharedMut<'a, f32>, SharedMut<'a, f32>)>),
+    /// The function of the gates times them; also gates and chains themselves, if asked for.
+    Gated(GateFunction, SharedMut<'a, f32>, Option<(SharedMut<'a, f32>, SharedMut<'a, f32>)>),
 }
 
 /// Which output a panel's chains are: some rows, and the columns from `column` on.
@@ -80,12 +80,12 @@ impl Operation for FinishPanel<'_> {
                         let part = unsafe { place.part(c, row, vector) };
                         simd.store_part(simd.add(simd.load_part(part, 0.0), sum), part);
                     }
-                    To::Gated(gated, kept) => {
+                    To::Gated(function, gated, kept) => {
                         let gate = &self.gates[row * PANEL + vector * LANES..][..LANES];
                         let gate = biased(simd, gate, self.gate_bias, columns);
                         // SAFETY: as above.
                         let part = unsafe { place.part(gated, row, vector) };
-                        simd.store_part(silu_mul_lanes(simd, gate, sum), part);
+                        simd.store_part(function.mul(simd, gate, sum), part);
                         if let Some((gate_out, up_out)) = kept {
                             // SAFETY: as above.
                             simd.store_part(gate, unsafe { place.part(gate_out, row, vector) });

@@ -3,6 +3,7 @@
 
 use super::region::{Finish, Part, Weights};
 use super::{MatRef, rows_of};
+use crate::elementwise::GateFunction;
 use crate::kernels::{Kernels, SharedMut};
 use crate::packed::PackedMatrix;
 
@@ -65,8 +66,8 @@ impl Kernels {
         self.product("linear_add", MatRef::row_major(x, rows, weight.k()), &[part]);
     }
 
-    /// Computes `gated = silu(x gate^T + bias) * (x up^T + bias)`: `x` is `[rows, k]`. The same bits
-    /// as [`Kernels::linear`] twice and then [`Kernels::silu_mul`].
+    /// Computes `gated = function(x gate^T + bias) * (x up^T + bias)`: `x` is `[rows, k]`. The same
+    /// bits as [`Kernels::linear`] twice and then the product of the [`GateFunction`].
     ///
     /// # Panics
     /// If a shape does not fit.
@@ -75,6 +76,7 @@ impl Kernels {
         x: &[f32],
         gate: Projection<'_>,
         up: Projection<'_>,
+        function: GateFunction,
         output: GatedOutput<'_>,
     ) {
         let GatedOutput { gated, kept } = output;
@@ -87,6 +89,7 @@ impl Kernels {
             (SharedMut::new(gate_out), SharedMut::new(up_out))
         });
         let finish = Finish::Gate {
+            function,
             up: Weights::new("linear_gated", up.weight, up.bias),
             gated: SharedMut::new(gated),
             kept,

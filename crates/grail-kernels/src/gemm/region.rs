@@ -3,6 +3,7 @@
 use super::MatRef;
 use super::finish::{BeginPanel, FinishPanel, Place, To};
 use super::tile::{Ahead, HEIGHT, Tile, TileInput, WeightRows};
+use crate::elementwise::GateFunction;
 use crate::kernels::{Kernels, SharedMut};
 use crate::packed::{PANEL, PackedMatrix, Panels};
 use std::cell::RefCell;
@@ -53,8 +54,9 @@ pub(super) enum Finish<'a> {
     Continue { c: SharedMut<'a, f32> },
     /// It is added to the result.
     Add { c: SharedMut<'a, f32> },
-    /// `silu` of it times the same element of the product with `up` is the result.
+    /// The function of it times the same element of the product with `up` is the result.
     Gate {
+        function: GateFunction,
         up: Weights<'a>,
         gated: SharedMut<'a, f32>,
         /// Receive both.
@@ -161,10 +163,10 @@ impl Region<'_> {
                     self.chains(weights, panel, next, sums, true);
                     (weights.bias, None, To::Add(*c))
                 }
-                Finish::Gate { up, gated, kept } => {
+                Finish::Gate { function, up, gated, kept } => {
                     self.chains(weights, panel, Some((up, panel)), gates, true);
                     self.chains(up, panel, next, sums, true);
-                    (up.bias, weights.bias, To::Gated(*gated, *kept))
+                    (up.bias, weights.bias, To::Gated(*function, *gated, *kept))
                 }
             };
             self.kernels.run(FinishPanel { sums, gates, bias, gate_bias, place, to });

@@ -2,7 +2,9 @@
 
 use crate::{ALL, assert_same, config, reference, size, values};
 use grail_kernels::math::{bf16_to_f32, f32_to_bf16};
-use grail_kernels::{GatedOutput, Init, LinearOutput, MatRef, PackedMatrix, Projection};
+use grail_kernels::{
+    GateFunction, GatedOutput, Init, LinearOutput, MatRef, PackedMatrix, Projection,
+};
 use proptest::prelude::*;
 
 /// A product small enough for a scalar loop, sometimes large enough for several threads.
@@ -197,14 +199,19 @@ proptest! {
             kernels.add_assign(&mut want, &y0);
             assert_same("linear_add", kernels, &got, &want);
 
-            let (mut gated, mut want) = (vec![9.0; m * n], vec![0.0; m * n]);
-            let output = GatedOutput {
-                gated: &mut gated,
-                kept: kept.then_some((z0.as_mut_slice(), z1.as_mut_slice())),
-            };
-            kernels.linear_gated(&x, p0, p1, output);
-            kernels.silu_mul(&y0, &y1, &mut want);
-            assert_same("linear_gated", kernels, &gated, &want);
+            for function in [GateFunction::Silu, GateFunction::GeluTanh] {
+                let (mut gated, mut want) = (vec![9.0; m * n], vec![0.0; m * n]);
+                let output = GatedOutput {
+                    gated: &mut gated,
+                    kept: kept.then_some((z0.as_mut_slice(), z1.as_mut_slice())),
+                };
+                kernels.linear_gated(&x, p0, p1, function, output);
+                match function {
+                    GateFunction::Silu => kernels.silu_mul(&y0, &y1, &mut want),
+                    GateFunction::GeluTanh => kernels.gelu_tanh_mul(&y0, &y1, &mut want),
+                }
+                assert_same("linear_gated", kernels, &gated, &want);
+            }
             for (z, y) in [(&z0, &y0), (&z1, &y1)] {
                 assert_same("kept", kernels, z, y);
             }

@@ -1,6 +1,8 @@
 //! One decoder layer, in the steps that inference and training both take.
 
-use grail_kernels::{Direction, Kernels, LinearOutput, PackedMatrix, Projection, RopeTable};
+use grail_kernels::{
+    Direction, GateFunction, Kernels, LinearOutput, PackedMatrix, Projection, RopeTable,
+};
 
 use super::activations::Activations;
 use crate::formats::config::ModelConfig;
@@ -61,7 +63,7 @@ impl Linear {
     }
 
     /// The projection into `y`, `[rows, out]`.
-    fn into<'a>(&'a self, y: &'a mut [f32]) -> LinearOutput<'a> {
+    fn output<'a>(&'a self, y: &'a mut [f32]) -> LinearOutput<'a> {
         LinearOutput { projection: self.projection(), y }
     }
 }
@@ -106,7 +108,7 @@ impl Layer {
         // One pass over the three: a step of few rows waits for weights, not for arithmetic.
         let normed = self.head_norms.is_some();
         let (q, k) = if normed { (&mut a.q_raw, &mut a.k_raw) } else { (&mut a.q, &mut a.k) };
-        let outputs = [self.q_proj.into(q), self.k_proj.into(k), self.v_proj.into(&mut a.v)];
+        let outputs = [self.q_proj.output(q), self.k_proj.output(k), self.v_proj.output(&mut a.v)];
         kernels.linear_each(&a.normed, outputs);
         if let Some(norms) = &self.head_norms {
             // The rows of these norms are heads: `[rows * heads, head_dim]`.
@@ -134,7 +136,7 @@ impl Layer {
         kernels.rms_norm(x, norm, shape.eps, &mut a.mlp_normed, Some(&mut a.mlp_inv_rms));
         let (gate, up) = (self.gate_proj.projection(), self.up_proj.projection());
         let (normed, output) = a.gated_output();
-        kernels.linear_gated(normed, gate, up, output);
+        kernels.linear_gated(normed, gate, up, GateFunction::Silu, output);
     }
 
     /// Adds the MLP to the residual stream `x`.

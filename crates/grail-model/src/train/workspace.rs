@@ -72,7 +72,7 @@ impl Pass<'_> {
 }
 
 /// Buffers of a pass, `[rows, width]` each, kept between micro-batches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Workspace {
     /// Residual stream; after the forward pass, the input of the final norm.
     pub(super) x: Vec<f32>,
@@ -85,6 +85,20 @@ pub(super) struct Workspace {
     a: Activations,
     saved: AttentionSaved,
     d: Gradients,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self {
+            x: Vec::new(),
+            dx: Vec::new(),
+            checkpoints: Vec::new(),
+            kept: Vec::new(),
+            a: Activations::for_training(),
+            saved: AttentionSaved::default(),
+            d: Gradients::default(),
+        }
+    }
 }
 
 impl Workspace {
