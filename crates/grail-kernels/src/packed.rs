@@ -4,6 +4,7 @@
 //! neighbours. The last panel is padded with zeros, which no result can see.
 
 use crate::kernels::{Kernels, SharedMut};
+use crate::memory::{Buffer, Plain};
 
 /// Columns of a panel: four vectors of sixteen.
 pub(crate) const PANEL: usize = 64;
@@ -16,15 +17,10 @@ pub struct PackedMatrix {
     data: Data,
 }
 
-/// One cache line, so that no vector load crosses two.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Line<T, const N: usize>([T; N]);
-
 #[derive(Clone)]
 enum Data {
-    F32(Vec<Line<f32, 16>>),
-    Bf16(Vec<Line<u16, 32>>),
+    F32(Buffer<f32>),
+    Bf16(Buffer<u16>),
 }
 
 /// Where the kernels find the panels.
@@ -32,6 +28,12 @@ enum Data {
 pub(crate) enum Panels<'a> {
     F32(&'a [f32]),
     Bf16(&'a [u16]),
+}
+
+/// The panels, to be written.
+pub(crate) enum PanelsMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u16]),
 }
 
 impl PackedMatrix {
@@ -64,8 +66,8 @@ impl PackedMatrix {
     /// Memory held, in bytes, padding included.
     pub fn bytes(&self) -> usize {
         match &self.data {
-            Data::F32(lines) => size_of_val(lines.as_slice()),
-            Data::Bf16(lines) => size_of_val(lines.as_slice()),
+            Data::F32(panels) => size_of_val(&**panels),
+            Data::Bf16(panels) => size_of_val(&**panels),
         }
     }
 
@@ -101,10 +103,17 @@ impl PackedMatrix {
         Self { n, k, data }
     }
 
+    pub(crate) fn panels_mut(&mut self) -> PanelsMut<'_> {
+        match &mut self.data {
+            Data::F32(panels) => PanelsMut::F32(panels),
+            Data::Bf16(panels) => PanelsMut::Bf16(panels),
+        }
+    }
+
     pub(crate) fn panels(&self) -> Panels<'_> {
         match &self.data {
-            Data::F32(lines) => Panels::F32(flat(lines)),
-            Data::Bf16(lines) => Panels::Bf16(flat(lines)),
+            Data::F32(panels) => Panels::F32(panels),
+            Data::Bf16(panels) => Panels::Bf16(panels),
         }
     }
 }
@@ -112,7 +121,7 @@ impl PackedMatrix {
 impl Default for PackedMatrix {
     /// The empty matrix.
     fn default() -> Self {
-        Self { n: 0, k: 0, data: Data::F32(Vec::new()) }
+        Self { n: 0, k: 0, data: Data::F32(Buffer::default()) }
     }
 }
 
@@ -125,11 +134,11 @@ impl Kernels {
     pub fn pack_columns(&self, k: usize, n: usize, b: &[f32], packed: &mut PackedMatrix) {
         assert_eq!(b.len(), k * n, "pack_columns: {} values for [{k}, {n}]", b.len());
         let same = (packed.n, packed.k) == (n, k);
-        let mut lines = match std::mem::take(packed).data {
-            Data::F32(lines) if same => lines,
+        let mut panels = match std::mem::take(packed).data {
+            Data::F32(panels) if same => panels,
             _ => zeroed(n, k),
         };
-        let out = SharedMut::new(flat_mut(&mut lines));
+        let out = SharedMut::new(&mut panels);
         self.for_ranges(n.div_ceil(PANEL), k * PANEL, 1, &|panels| {
             for panel in panels {
                 let columns = panel * PANEL..n.min((panel + 1) * PANEL);
@@ -140,7 +149,7 @@ impl Kernels {
                 }
             }
         });
-        *packed = PackedMatrix { n, k, data: Data::F32(lines) };
+        *packed = PackedMatrix { n, k, data: Data::F32(panels) };
     }
 }
 
@@ -160,50 +169,25 @@ pub(crate) fn widen(bits: u16) -> f32 {
 }
 
 /// Zeroed panels for `[n, k]`.
-fn zeroed<T: Copy + Default, const N: usize>(n: usize, k: usize) -> Vec<Line<T, N>> {
-    // `N` divides `PANEL`, so a panel is a whole number of lines.
-    vec![Line([T::default(); N]); n.div_ceil(PANEL) * k * (PANEL / N)]
+fn zeroed<T: Plain>(n: usize, k: usize) -> Buffer<T> {
+    Buffer::zeroed(n.div_ceil(PANEL) * PANEL * k)
 }
 
-fn flat<T, const N: usize>(lines: &[Line<T, N>]) -> &[T] {
-    const { assert!(size_of::<Line<T, N>>() == N * size_of::<T>()) };
-    // SAFETY: a `Line` is an array and nothing else: no padding (repr(C) and the assertion above),
-    // so lines are `lines.len() * N` values in a row.
-    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * N) }
-}
-
-fn flat_mut<T, const N: usize>(lines: &mut [Line<T, N>]) -> &mut [T] {
-    const { assert!(size_of::<Line<T, N>>() == N * size_of::<T>()) };
-    // SAFETY: as in `flat`, and the borrow is exclusive.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * N) }
-}
-
-fn pack_rows<T: Copy + Default, const N: usize>(
-    n: usize,
-    k: usize,
-    weights: &[T],
-) -> Vec<Line<T, N>> {
+fn pack_rows<T: Plain>(n: usize, k: usize, weights: &[T]) -> Buffer<T> {
     assert_eq!(weights.len(), n * k, "pack: {} values for [{n}, {k}]", weights.len());
-    let mut lines = zeroed(n, k);
+    let mut panels = zeroed(n, k);
     if k > 0 {
-        for (panel, rows) in
-            flat_mut(&mut lines).chunks_exact_mut(k * PANEL).zip(weights.chunks(k * PANEL))
-        {
+        for (panel, rows) in panels.chunks_exact_mut(k * PANEL).zip(weights.chunks(k * PANEL)) {
             transpose_into(rows, k, panel, PANEL);
         }
     }
-    lines
+    panels
 }
 
-fn transpose<T: Copy + Default, const N: usize>(
-    n: usize,
-    k: usize,
-    packed: &[T],
-) -> Vec<Line<T, N>> {
-    let mut lines = zeroed(k, n);
-    let out = flat_mut(&mut lines);
+fn transpose<T: Plain>(n: usize, k: usize, packed: &[T]) -> Buffer<T> {
+    let mut out = zeroed(k, n);
     if k == 0 {
-        return lines;
+        return out;
     }
     // Panel p of the source is rows 64 p.. of the target's reduction, whose panels lie n * 64 apart.
     for row in 0..n {
@@ -215,7 +199,7 @@ fn transpose<T: Copy + Default, const N: usize>(
             }
         }
     }
-    lines
+    out
 }
 
 /// Writes `rows` (`[_, k]` row-major) as columns of `out`, whose rows are `stride` apart.

@@ -84,14 +84,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     trainer.accumulate(&sequences, &mut |_, logprobs| vec![-1.0; logprobs.len()], &stop)?;
     report("train (prompts too)", all, start.elapsed());
     let start = Instant::now();
-    trainer.step(&OptimizerConfig {
-        lr: 1e-6,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.0,
-        grad_clip: 1.0,
-    })?;
+    trainer.step(
+        &OptimizerConfig {
+            lr: 1e-6,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            grad_clip: 1.0,
+        },
+        &stop,
+    )?;
     println!("{:<20} {:>10.1} ms", "optimiser step", start.elapsed().as_secs_f64() * 1e3);
     if let Some(peak) = peak_memory() {
         println!("{:<20} {peak:>10}", "peak memory");

@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let start = Instant::now();
         trainer.accumulate(&sequences, &mut |_, logprobs| vec![-1.0; logprobs.len()], &stop)?;
         let accumulated = start.elapsed();
-        trainer.step(&ADAMW)?;
+        trainer.step(&ADAMW, &stop)?;
         let total = start.elapsed();
         report("forward and backward", all, accumulated);
         println!("{:<24} {:>10.1} ms", "AdamW", (total - accumulated).as_secs_f64() * 1e3);

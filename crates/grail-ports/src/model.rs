@@ -234,7 +234,11 @@ pub trait Trainer: Send {
     ) -> Result<(), ModelError>;
 
     /// Clips, applies AdamW and clears the gradients.
-    fn step(&mut self, config: &OptimizerConfig) -> Result<StepStats, ModelError>;
+    ///
+    /// # Errors
+    /// [`ModelError::Stopped`] when `stop` was raised before anything was written: weights, moments
+    /// and gradients are as they were. Once it writes, a step ends.
+    fn step(&mut self, config: &OptimizerConfig, stop: &StopFlag) -> Result<StepStats, ModelError>;
 
     /// Writes `config.json`, bf16 `model.safetensors` and the tokenizer files into the new folder
     /// `dir`, and returns the checkpoint digest.

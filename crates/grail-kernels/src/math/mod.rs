@@ -133,6 +133,7 @@ pub fn gelu_tanh(x: f32) -> f32 {
 }
 
 /// Rounds to bf16, to nearest even. NaN stays NaN (quiet, sign and leading payload kept).
+#[inline]
 pub fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {

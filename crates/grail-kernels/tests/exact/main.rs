@@ -6,6 +6,7 @@
 mod attention;
 mod gradients;
 mod heads;
+mod optimizer;
 mod products;
 mod reference;
 mod rows;

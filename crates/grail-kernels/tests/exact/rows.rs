@@ -2,7 +2,7 @@
 
 use crate::{ALL, assert_same, config, reference, size, values};
 use grail_kernels::math::{cos_sin, exp, gelu_tanh, pow_f64, tanh};
-use grail_kernels::{AdamW, Direction, RopeTable};
+use grail_kernels::{AdamW, Direction, RopeTable, TrainingState};
 use proptest::prelude::*;
 
 const EPS: f32 = 1e-5;
@@ -187,7 +187,10 @@ proptest! {
         for kernels in ALL.iter() {
             let mut got = [p.clone(), m.clone(), v.clone()];
             let [params, m, v] = &mut got;
-            kernels.adamw(params, &g, m, v, settings);
+            let mut grads = g.clone();
+            let state = TrainingState { params, grads: &mut grads, exp_avg: m, exp_avg_sq: v };
+            prop_assert!(kernels.adamw(state, 1.0, settings, &mut []));
+            prop_assert!(grads.iter().all(|g| *g == 0.0), "gradients are used up");
             for ((got, want), size) in got.iter().zip(&want).zip(&size) {
                 for ((got, want), size) in got.iter().zip(want).zip(size) {
                     // Eight roundings of half an ulp, and room for values near zero.

@@ -9,7 +9,7 @@ use super::activations::Activations;
 use super::layer::{Layer, Shape};
 use super::load_layer;
 use super::rope::rope_table;
-use super::weights::{LayerWeights, Values, WeightSource};
+use super::weights::{LayerWeights, Values, WeightSource, WithoutMatrices};
 use crate::engine::batch::Batch;
 use crate::engine::cache::KvCache;
 use crate::formats::config::ModelConfig;
@@ -70,16 +70,34 @@ impl Decoder {
         })
     }
 
-    /// Takes other weights of the same shapes.
-    pub(crate) fn reload(
+    /// Takes everything but the matrices anew from `source`: norms, biases, an untied embedding.
+    pub(crate) fn reload_vectors(
         &mut self,
         source: &dyn WeightSource,
         kernels: &Kernels,
     ) -> Result<(), ModelError> {
-        let Stem { head, embedding, norm } = load_stem(&self.config, source)?;
-        (self.head, self.embedding, self.norm) = (head, embedding, norm);
-        self.layers = load_layers(&self.config, source, kernels)?;
+        let source = &WithoutMatrices(source);
+        let stem = load_stem(&self.config, source)?;
+        (self.embedding, self.norm) = (stem.embedding, stem.norm);
+        let layers = load_layers(&self.config, source, kernels)?;
+        for (layer, mut new) in self.layers.iter_mut().zip(layers) {
+            for ((_, old), (_, new)) in layer.matrices_mut().into_iter().zip(new.matrices_mut()) {
+                std::mem::swap(old, new);
+            }
+            *layer = new;
+        }
         Ok(())
+    }
+
+    /// Returns the names in a checkpoint of every matrix, and the matrix: those of the layers, then
+    /// the head.
+    pub(crate) fn matrices_mut(&mut self) -> Vec<(String, &mut PackedMatrix)> {
+        let head = if self.config.tie_word_embeddings { EMBEDDING } else { HEAD };
+        let layers = self.layers.iter_mut().enumerate().flat_map(|(layer_idx, layer)| {
+            let named = layer.matrices_mut().into_iter();
+            named.map(move |(name, matrix)| (format!("model.layers.{layer_idx}.{name}"), matrix))
+        });
+        layers.chain([(head.to_owned(), &mut self.head)]).collect()
     }
 
     /// The sizes the attention kernels need.
@@ -167,6 +185,9 @@ impl Decoder {
     }
 }
 
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
 /// What is outside the layers.
 struct Stem {
     head: PackedMatrix,
@@ -176,11 +197,10 @@ struct Stem {
 
 fn load_stem(config: &ModelConfig, source: &dyn WeightSource) -> Result<Stem, ModelError> {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-    let embedding = source.values("model.embed_tokens.weight")?;
     let (head, embedding) = if config.tie_word_embeddings {
-        (embedding.pack(vocab, hidden), None)
+        (source.matrix(EMBEDDING, vocab, hidden)?, None)
     } else {
-        (source.values("lm_head.weight")?.pack(vocab, hidden), Some(embedding))
+        (source.matrix(HEAD, vocab, hidden)?, Some(source.values(EMBEDDING)?))
     };
     let norm = source.values("model.norm.weight")?.into_f32();
     Ok(Stem { head, embedding, norm })

@@ -91,6 +91,19 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
+    /// Returns every matrix with its name in a checkpoint, relative to `model.layers.N.`.
+    pub(crate) fn matrices_mut(&mut self) -> [(&'static str, &mut PackedMatrix); 7] {
+        [
+            ("self_attn.q_proj.weight", &mut self.q_proj.weight),
+            ("self_attn.k_proj.weight", &mut self.k_proj.weight),
+            ("self_attn.v_proj.weight", &mut self.v_proj.weight),
+            ("self_attn.o_proj.weight", &mut self.o_proj.weight),
+            ("mlp.gate_proj.weight", &mut self.gate_proj.weight),
+            ("mlp.up_proj.weight", &mut self.up_proj.weight),
+            ("mlp.down_proj.weight", &mut self.down_proj.weight),
+        ]
+    }
+
     /// Computes rotated queries and keys, and values, of the rows `x` (`[rows, hidden]`) at
     /// `positions` into `a`.
     pub(crate) fn attention_inputs(

@@ -43,6 +43,24 @@ impl Values {
 pub(crate) trait WeightSource: Sync {
     /// Returns the tensor called `name`.
     fn values(&self, name: &str) -> Result<Values, ModelError>;
+
+    /// Returns the matrix called `name`, `[n, k]`, packed for the kernels.
+    fn matrix(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix, ModelError> {
+        Ok(self.values(name)?.pack(n, k))
+    }
+}
+
+/// A source without its matrices: what is left to read where the matrices are written in place.
+pub(super) struct WithoutMatrices<'a>(pub(super) &'a dyn WeightSource);
+
+impl WeightSource for WithoutMatrices<'_> {
+    fn values(&self, name: &str) -> Result<Values, ModelError> {
+        self.0.values(name)
+    }
+
+    fn matrix(&self, _: &str, _: usize, _: usize) -> Result<PackedMatrix, ModelError> {
+        Ok(PackedMatrix::default())
+    }
 }
 
 impl WeightSource for TensorSource {
@@ -110,7 +128,7 @@ impl LayerWeights<'_> {
     }
 
     fn linear(&self, name: &str, n: usize, k: usize, bias: bool) -> Result<Linear, ModelError> {
-        let weight = self.source.values(&self.full_name(&format!("{name}.weight")))?.pack(n, k);
+        let weight = self.source.matrix(&self.full_name(&format!("{name}.weight")), n, k)?;
         let bias = if bias { Some(self.vector(&format!("{name}.bias"))?) } else { None };
         Ok(Linear { weight, bias })
     }

@@ -16,7 +16,7 @@ mod workspace;
 
 use std::path::Path;
 
-use grail_kernels::{AdamW, Kernels};
+use grail_kernels::{AdamW, Buffer, Kernels, TrainingState, WeightCopy};
 use grail_ports::model::{
     LossGradient, ModelError, OptimizerConfig, StepStats, StopFlag, Trainer, TrainingSequence,
 };
@@ -65,10 +65,10 @@ pub struct ModelTrainer {
     config: TrainerConfig,
     companions: CompanionFiles,
     layout: Layout,
-    masters: Vec<f32>,
-    grads: Vec<f32>,
-    exp_avg: Vec<f32>,
-    exp_avg_sq: Vec<f32>,
+    masters: Buffer<f32>,
+    grads: Buffer<f32>,
+    exp_avg: Buffer<f32>,
+    exp_avg_sq: Buffer<f32>,
     /// Steps applied so far.
     step: u64,
     /// Whether `grads` holds anything.
@@ -102,9 +102,10 @@ impl ModelTrainer {
         weights.check(&model).map_err(|error| unloadable(&error))?;
         let companions = CompanionFiles::read(dir).map_err(|error| unloadable(&error))?;
         let layout = Layout::new(&model);
-        let mut masters = Vec::with_capacity(layout.len());
+        let mut masters = Buffer::zeroed(layout.len());
         for tensor in layout.tensors() {
-            masters.extend(weights.values(&tensor.name)?.into_f32());
+            let values = weights.values(&tensor.name)?.into_f32();
+            masters[tensor.range.clone()].copy_from_slice(&values);
         }
         let precision = config.precision;
         let decoder = Decoder::load(
@@ -112,7 +113,7 @@ impl ModelTrainer {
             &Masters { layout: &layout, values: &masters, precision },
             &kernels,
         )?;
-        let zeros = || vec![0.0; layout.len()];
+        let zeros = || Buffer::zeroed(layout.len());
         Ok(Self {
             config,
             companions,
@@ -166,12 +167,17 @@ impl ModelTrainer {
         self.step
     }
 
+    /// Brings the weights of the forward and backward pass up to date with the masters.
     fn reload_weights(&mut self) -> Result<(), ModelError> {
+        let mut copies = copies(&self.layout, &mut self.decoder, &mut self.transposed);
+        self.kernels.store_weights(&self.masters, &mut copies);
+        self.reload_vectors()
+    }
+
+    fn reload_vectors(&mut self) -> Result<(), ModelError> {
         let Self { layout, masters, config, decoder, kernels, .. } = self;
         let masters = Masters { layout, values: masters, precision: config.precision };
-        decoder.reload(&masters, kernels)?;
-        self.transposed = Transposed::new(&self.decoder, &self.kernels);
-        Ok(())
+        decoder.reload_vectors(&masters, kernels)
     }
 
     fn clear_gradients(&mut self) {
@@ -225,14 +231,6 @@ impl ModelTrainer {
         loss_head.backward(&pass, &derivatives, workspace, grads)?;
         workspace.backward(&pass, grads)
     }
-
-    /// The global norm of the gradient. Parts are summed in f32 by rule 3, and joined in f64 in
-    /// order: a single f32 chain over all parameters would lose the small ones.
-    fn gradient_norm(&self) -> f32 {
-        const PART: usize = 1 << 16;
-        let parts = self.grads.chunks(PART);
-        parts.map(|part| f64::from(self.kernels.sum_squares(part))).sum::<f64>().sqrt() as f32
-    }
 }
 
 impl Trainer for ModelTrainer {
@@ -258,19 +256,23 @@ impl Trainer for ModelTrainer {
         Ok(())
     }
 
+    /// A stop is looked at before anything is written: it changes nothing, and the gradients stay.
+    ///
     /// An error of kind [`ModelError::NotFinite`] says that the update itself overflowed (a learning
     /// rate far too high); the trainer is then of no use before a state is loaded.
-    fn step(&mut self, config: &OptimizerConfig) -> Result<StepStats, ModelError> {
+    fn step(&mut self, config: &OptimizerConfig, stop: &StopFlag) -> Result<StepStats, ModelError> {
         check_optimizer(config)?;
-        let grad_norm = self.gradient_norm();
+        let grad_norm = self.kernels.norm(&self.grads);
         if !grad_norm.is_finite() {
             tracing::warn!(step = self.step, "the gradient is not finite, no step is taken");
             self.clear_gradients();
             return Ok(StepStats { grad_norm, applied: false });
         }
-        if grad_norm > config.grad_clip {
-            self.kernels.scale(&mut self.grads, config.grad_clip / grad_norm);
+        if stop.is_stopped() {
+            return Err(ModelError::Stopped);
         }
+        let clipped = grad_norm > config.grad_clip;
+        let grad_scale = if clipped { config.grad_clip / grad_norm } else { 1.0 };
         self.step += 1;
         let settings = AdamW {
             lr: config.lr,
@@ -280,13 +282,19 @@ impl Trainer for ModelTrainer {
             weight_decay: config.weight_decay,
             step: self.step,
         };
-        let Self { kernels, masters, grads, exp_avg, exp_avg_sq, .. } = self;
-        kernels.adamw(masters, grads, exp_avg, exp_avg_sq, settings);
-        self.clear_gradients();
-        if !self.masters.iter().all(|weight| weight.is_finite()) {
+        let state = TrainingState {
+            params: &mut self.masters,
+            grads: &mut self.grads,
+            exp_avg: &mut self.exp_avg,
+            exp_avg_sq: &mut self.exp_avg_sq,
+        };
+        let mut copies = copies(&self.layout, &mut self.decoder, &mut self.transposed);
+        let finite = self.kernels.adamw(state, grad_scale, settings, &mut copies);
+        self.accumulated = false;
+        if !finite {
             return Err(ModelError::NotFinite("the weights after an optimiser step".into()));
         }
-        self.reload_weights()?;
+        self.reload_vectors()?;
         tracing::debug!(step = self.step, grad_norm, "applied an optimiser step");
         Ok(StepStats { grad_norm, applied: true })
     }
@@ -302,6 +310,19 @@ impl Trainer for ModelTrainer {
     fn load_state(&mut self, dir: &Path) -> Result<(), ModelError> {
         state::load(self, dir)
     }
+}
+
+/// Pairs every matrix that the passes compute with with the masters it is rounded from.
+fn copies<'a>(
+    layout: &Layout,
+    decoder: &'a mut Decoder,
+    transposed: &'a mut Transposed,
+) -> Vec<WeightCopy<'a>> {
+    let of = |((name, packed), transposed): ((String, _), _)| {
+        let tensor = layout.tensor(&name).expect("every matrix of a decoder is in the layout");
+        WeightCopy { parts: vec![tensor.range.clone()], packed, transposed }
+    };
+    decoder.matrices_mut().into_iter().zip(transposed.matrices_mut()).map(of).collect()
 }
 
 fn check_optimizer(config: &OptimizerConfig) -> Result<(), ModelError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use grail_kernels::Buffer;
 use grail_ports::model::ModelError;
 use grail_protocol::checkpoint::checkpoint_digest;
 use grail_protocol::ids::Digest;
@@ -117,8 +118,8 @@ pub(super) fn load(trainer: &mut ModelTrainer, dir: &Path) -> Result<(), ModelEr
     let step = read_step(&dir.join(STATE_FILE)).map_err(|error| unloadable(&error))?;
     let path = dir.join(STATE_WEIGHTS_FILE);
     let source = TensorSource::open_file(&path).map_err(|error| unloadable(&error))?;
-    let read = |prefix: &str| -> Result<Vec<f32>, FormatError> {
-        let mut buffer = Vec::with_capacity(trainer.layout.len());
+    let read = |prefix: &str| -> Result<Buffer<f32>, FormatError> {
+        let mut buffer = Buffer::zeroed(trainer.layout.len());
         for tensor in trainer.layout.tensors() {
             let name = format!("{prefix}{}", tensor.name);
             let found = source.tensor(&name)?.shape;
@@ -130,7 +131,7 @@ pub(super) fn load(trainer: &mut ModelTrainer, dir: &Path) -> Result<(), ModelEr
                 );
                 return Err(FormatError::broken(&path, STATE_WEIGHTS_FILE, reason));
             }
-            buffer.extend(source.to_f32(&name)?);
+            buffer[tensor.range.clone()].copy_from_slice(&source.to_f32(&name)?);
         }
         Ok(buffer)
     };

@@ -49,6 +49,22 @@ impl Transposed {
         let layers = parallel_map(kernels, &decoder.layers, &layer);
         Self { layers, head: decoder.head.transposed() }
     }
+
+    /// Returns every matrix in the order of [`Decoder::matrices_mut`].
+    pub(super) fn matrices_mut(&mut self) -> impl Iterator<Item = &mut PackedMatrix> {
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            [
+                &mut layer.q_proj,
+                &mut layer.k_proj,
+                &mut layer.v_proj,
+                &mut layer.o_proj,
+                &mut layer.gate_proj,
+                &mut layer.up_proj,
+                &mut layer.down_proj,
+            ]
+        });
+        layers.chain([&mut self.head])
+    }
 }
 
 /// What every step of one micro-batch reads.

@@ -3,7 +3,7 @@
 //! PyTorch sums in another order, so bits differ. Measured: logits within 2e-6 of their largest
 //! magnitude, gradients within 5e-6 of the tensor's largest. The tolerances leave a factor of five.
 
-use grail_kernels::AdamW;
+use grail_kernels::{AdamW, TrainingState};
 use grail_model::formats::safetensors::TensorSource;
 use grail_model::{ModelTrainer, Precision, TrainerConfig};
 use grail_ports::model::{OptimizerConfig, StopFlag, Trainer, TrainingSequence};
@@ -120,14 +120,17 @@ fn the_norm_and_one_step_are_those_of_pytorch() {
     let adamw = &case.facts["adamw"];
     let betas = floats(&adamw["betas"]);
     let stats = trainer
-        .step(&OptimizerConfig {
-            lr: float(&adamw["lr"]),
-            beta1: betas[0],
-            beta2: betas[1],
-            eps: float(&adamw["eps"]),
-            weight_decay: float(&adamw["weight_decay"]),
-            grad_clip: f32::INFINITY,
-        })
+        .step(
+            &OptimizerConfig {
+                lr: float(&adamw["lr"]),
+                beta1: betas[0],
+                beta2: betas[1],
+                eps: float(&adamw["eps"]),
+                weight_decay: float(&adamw["weight_decay"]),
+                grad_clip: f32::INFINITY,
+            },
+            &StopFlag::default(),
+        )
         .unwrap();
     assert!(stats.applied);
     assert_close(&[stats.grad_norm], &[float(&case.facts["grad_norm"])], 1e-5, "norm");
@@ -163,8 +166,14 @@ fn three_adamw_steps_are_those_of_pytorch() {
             weight_decay: float(&settings["weight_decay"]),
             step,
         };
-        let grads = floats(&expected["grad"]);
-        kernels(1).adamw(&mut params, &grads, &mut m, &mut v, settings);
+        let mut grads = floats(&expected["grad"]);
+        let state = TrainingState {
+            params: &mut params,
+            grads: &mut grads,
+            exp_avg: &mut m,
+            exp_avg_sq: &mut v,
+        };
+        assert!(kernels(1).adamw(state, 1.0, settings, &mut []));
         assert_close(&params, &floats(&expected["parameter"]), 1e-6, "parameter");
         assert_close(&m, &floats(&expected["exp_avg"]), 1e-6, "exp_avg");
         assert_close(&v, &floats(&expected["exp_avg_sq"]), 1e-6, "exp_avg_sq");

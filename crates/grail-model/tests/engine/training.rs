@@ -55,7 +55,7 @@ fn accumulate(trainer: &mut ModelTrainer, sequences: &[TrainingSequence]) -> Vec
 fn train(trainer: &mut ModelTrainer, n_steps: usize) {
     for _ in 0..n_steps {
         accumulate(trainer, &sequences());
-        assert!(trainer.step(&ADAMW).unwrap().applied);
+        assert!(trainer.step(&ADAMW, &StopFlag::default()).unwrap().applied);
     }
 }
 
@@ -262,7 +262,7 @@ fn training_makes_what_it_rewards_more_likely() {
         };
         trainer.accumulate(&sequences, &mut loss, &StopFlag::default()).unwrap();
         means.push(sum / n as f32);
-        trainer.step(&OptimizerConfig { lr: 1e-2, ..ADAMW }).unwrap();
+        trainer.step(&OptimizerConfig { lr: 1e-2, ..ADAMW }, &StopFlag::default()).unwrap();
     }
     assert!(means[29] > means[0] + 2.0, "{means:?}");
 }
@@ -274,7 +274,7 @@ fn updates_smaller_than_a_bf16_step_are_kept() {
     let mut trainer = trainer(&model_in(&model), kernels(1), 1000);
     let before = trainer.master(name).unwrap().to_vec();
     accumulate(&mut trainer, &sequences());
-    trainer.step(&OptimizerConfig { lr: 1e-6, ..ADAMW }).unwrap();
+    trainer.step(&OptimizerConfig { lr: 1e-6, ..ADAMW }, &StopFlag::default()).unwrap();
     assert_ne!(trainer.master(name).unwrap(), before);
 }
 
@@ -287,7 +287,9 @@ fn a_large_gradient_is_clipped_to_the_norm() {
         };
         trainer.accumulate(&sequences(), &mut loss, &StopFlag::default()).unwrap();
         // A large eps makes the update proportional to the gradient.
-        let stats = trainer.step(&OptimizerConfig { grad_clip, eps: 100.0, ..ADAMW }).unwrap();
+        let stats = trainer
+            .step(&OptimizerConfig { grad_clip, eps: 100.0, ..ADAMW }, &StopFlag::default())
+            .unwrap();
         (stats.grad_norm, trainer.master("model.norm.weight").unwrap().to_vec())
     };
     let (norm, _) = masters(f32::INFINITY, 1.0);
@@ -306,7 +308,7 @@ fn a_gradient_that_is_not_finite_takes_no_step() {
     let before = export(&trainer);
     let mut loss = |_: usize, logprobs: &[f32]| vec![f32::NAN; logprobs.len()];
     trainer.accumulate(&sequences(), &mut loss, &StopFlag::default()).unwrap();
-    let stats = trainer.step(&ADAMW).unwrap();
+    let stats = trainer.step(&ADAMW, &StopFlag::default()).unwrap();
     assert!(!stats.applied && !stats.grad_norm.is_finite());
     assert_eq!((export(&trainer), trainer.step_count()), (before, 0));
     // What was accumulated is gone, and training goes on.
@@ -327,12 +329,29 @@ fn mad_optimiser_settings_are_refused_and_an_overflow_is_reported() {
         (OptimizerConfig { grad_clip: 0.0, ..ADAMW }, "grad_clip is 0"),
         (OptimizerConfig { grad_clip: f32::NAN, ..ADAMW }, "grad_clip is NaN"),
     ] {
-        let error = trainer.step(&config).unwrap_err().to_string();
+        let error = trainer.step(&config, &StopFlag::default()).unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
     }
     assert_eq!(trainer.step_count(), 0);
     let huge = OptimizerConfig { lr: f32::MAX, weight_decay: 0.0, ..ADAMW };
-    assert!(matches!(trainer.step(&huge), Err(ModelError::NotFinite(_))));
+    assert!(matches!(trainer.step(&huge, &StopFlag::default()), Err(ModelError::NotFinite(_))));
+}
+
+#[test]
+fn a_step_that_is_stopped_changes_nothing() {
+    let mut stopped = trainer(&golden("llama"), kernels(2), 1000);
+    let mut plain = trainer(&golden("llama"), kernels(2), 1000);
+    accumulate(&mut stopped, &sequences());
+    accumulate(&mut plain, &sequences());
+    let stop = StopFlag::default();
+    stop.stop();
+    assert_eq!(stopped.step(&ADAMW, &stop), Err(ModelError::Stopped));
+    assert_eq!(stopped.step_count(), 0);
+    // The gradients are still there, so the step can be taken later.
+    for trainer in [&mut stopped, &mut plain] {
+        assert!(trainer.step(&ADAMW, &StopFlag::default()).unwrap().applied);
+    }
+    assert_eq!(export(&stopped), export(&plain));
 }
 
 #[test]
@@ -341,7 +360,7 @@ fn sequences_without_advantage_add_nothing() {
     let mut loss = |_: usize, logprobs: &[f32]| vec![0.0; logprobs.len()];
     trainer.accumulate(&sequences(), &mut loss, &StopFlag::default()).unwrap();
     assert!(gradients(&trainer, &golden("llama")).iter().all(|bits| *bits == 0));
-    assert_eq!(trainer.step(&ADAMW).unwrap().grad_norm, 0.0);
+    assert_eq!(trainer.step(&ADAMW, &StopFlag::default()).unwrap().grad_norm, 0.0);
 }
 
 #[test]

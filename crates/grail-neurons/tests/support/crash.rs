@@ -206,8 +206,8 @@ impl Trainer for DoomedTrainer {
         self.inner.accumulate(sequences, loss, stop)
     }
 
-    fn step(&mut self, config: &OptimizerConfig) -> Result<StepStats, ModelError> {
-        self.plan.guard_blocking(|| self.inner.step(config))
+    fn step(&mut self, config: &OptimizerConfig, stop: &StopFlag) -> Result<StepStats, ModelError> {
+        self.plan.guard_blocking(|| self.inner.step(config, stop))
     }
 
     fn export(&self, dir: &Path) -> Result<Digest, ModelError> {

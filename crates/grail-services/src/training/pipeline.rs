@@ -116,7 +116,7 @@ pub fn train(
     for epoch in 0..config.epochs.max(1) {
         for batch in groups.chunks(per_step) {
             let before = accumulate(trainer, batch, config, stop, heartbeat)?;
-            let step = trainer.step(&config.optimizer)?;
+            let step = trainer.step(&config.optimizer, stop)?;
             if losses.is_empty() {
                 stats.first_log_ratio_max = before.log_ratio_max;
             }

@@ -144,7 +144,7 @@ pub fn fine_tune(
             .collect::<Result<Vec<_>, _>>()?;
         let lr = learning_rate(config, step);
         let (loss, tokens) = accumulate(trainer, config, &examples, stop)?;
-        let stats = trainer.step(&OptimizerConfig { lr, ..config.optimizer })?;
+        let stats = trainer.step(&OptimizerConfig { lr, ..config.optimizer }, stop)?;
         let grad_norm = stats.grad_norm;
         observer.stepped(&SftStep { step, steps: config.steps, loss, lr, grad_norm, tokens });
         if config.look_every > 0 && step.is_multiple_of(config.look_every) {

@@ -240,7 +240,7 @@ pub fn trainer(provider: &dyn ModelProvider, dir: &Path, scratch: &Path) {
         trainer.accumulate(&sequences, &mut loss, &StopFlag::default()).expect("it trains");
         seen.sort_unstable();
         assert_eq!(seen, (0..sequences.len()).collect::<Vec<_>>(), "each sequence once");
-        let stats = trainer.step(&ADAM).expect("it steps");
+        let stats = trainer.step(&ADAM, &StopFlag::default()).expect("it steps");
         assert!(stats.applied && stats.grad_norm > 0.0, "{stats:?}");
     };
     let start = || provider.trainer(dir).expect("training can start");
@@ -250,6 +250,7 @@ pub fn trainer(provider: &dyn ModelProvider, dir: &Path, scratch: &Path) {
     stop.stop();
     let mut never = |_: usize, values: &[f32]| vec![0.0; values.len()];
     assert_eq!(untouched.accumulate(&sequences, &mut never, &stop), Err(ModelError::Stopped));
+    assert_eq!(untouched.step(&ADAM, &stop), Err(ModelError::Stopped));
 
     // Two steps in one go, and two with a restart between, end in the same bytes.
     let mut one_go = start();

@@ -130,7 +130,7 @@ fn gradients_agree_with_finite_differences() {
     // A plain gradient step shows the gradient: SGD is AdamW's direction for one tiny step only,
     // so differences are compared through the loss along the step.
     let before = loss(&trainer.weights);
-    let stats = trainer.step(&adam(1e-3)).unwrap();
+    let stats = trainer.step(&adam(1e-3), &StopFlag::default()).unwrap();
     assert!(stats.applied && stats.grad_norm > 0.1);
     assert!(loss(&trainer.weights) < before, "a step against the gradient lowers the loss");
 
@@ -155,7 +155,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let sequence = TrainingSequence { tokens: vec![97, 98], prompt_len: 1 };
     let mut slopes = |_: usize, _: &[f32]| vec![f32::NAN];
     trainer.accumulate(&[sequence], &mut slopes, &StopFlag::default()).unwrap();
-    let stats = trainer.step(&adam(1.0)).unwrap();
+    let stats = trainer.step(&adam(1.0), &StopFlag::default()).unwrap();
     assert!(!stats.applied && !stats.grad_norm.is_finite());
     assert_eq!(trainer.weights, Weights::new(4));
 }
@@ -203,7 +203,7 @@ fn the_fake_model_learns_the_fake_environment() {
         rates.push(f64::from(successes) / 128.0);
         let mut loss = |index: usize, logprobs: &[f32]| vec![-advantages[index]; logprobs.len()];
         trainer.accumulate(&sequences, &mut loss, &StopFlag::default()).unwrap();
-        trainer.step(&adam(0.1)).unwrap();
+        trainer.step(&adam(0.1), &StopFlag::default()).unwrap();
     }
     assert!(rates[0] < 0.2, "it starts imperfect: {rates:?}");
     assert!(rates[11] > 0.8, "it learns: {rates:?}");

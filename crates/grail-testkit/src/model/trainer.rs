@@ -89,7 +89,10 @@ impl Trainer for FakeTrainer {
         Ok(())
     }
 
-    fn step(&mut self, config: &OptimizerConfig) -> Result<StepStats, ModelError> {
+    fn step(&mut self, config: &OptimizerConfig, stop: &StopFlag) -> Result<StepStats, ModelError> {
+        if stop.is_stopped() {
+            return Err(ModelError::Stopped);
+        }
         let mut gradient = std::mem::replace(&mut self.gradient, vec![0.0; N_HEAD]);
         let grad_norm = gradient.iter().map(|value| value * value).sum::<f32>().sqrt();
         if !grad_norm.is_finite() {
