@@ -9,6 +9,9 @@ use tempfile::TempDir;
 use crate::commands::localnet::layout;
 use crate::default_model;
 
+/// Names the embedded model where a path is expected. A folder of that name is `./default`.
+const EMBEDDED: &str = "default";
+
 /// A model that is ready to be used, perhaps still in a temporary folder.
 pub struct BaseModel {
     dir: PathBuf,
@@ -45,6 +48,13 @@ impl BaseModel {
             }
         }
         Ok(Self { dir, staged: Some(staged) })
+    }
+
+    /// Prepares the model that an argument names, in the system's folder for temporary files; it is
+    /// gone when this is dropped, unless it is a folder of the user's.
+    pub fn of_argument(model: &Path) -> Result<Self> {
+        let source = (model != Path::new(EMBEDDED)).then_some(model);
+        Self::prepare(source, &std::env::temp_dir())
     }
 
     /// Returns the model's folder.

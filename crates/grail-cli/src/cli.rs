@@ -1,5 +1,7 @@
 //! The command line: every command, option and help text, and nothing that acts on them.
 
+mod inference;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -7,11 +9,15 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::config::OutsideRole;
 use crate::human_duration::HumanDuration;
 
+pub use self::inference::{GenerateArgs, ServeArgs};
+
 const AFTER_HELP: &str = "\
 Try it:
   grail localnet                 a whole verified subnet on this machine, in minutes
   grail localnet --cheats copied-file --windows 4 --report run.json
   grail verify FILE --checkpoint DIR
+  grail generate --chat 'What is 12 + 7?'
+  grail serve --port 8000        an OpenAI-compatible server
 
 Options can also be set in a file (--config) and by GRAIL_* variables; flags win over variables,
 variables over the file. docs/configuration.md lists them all.";
@@ -60,6 +66,10 @@ pub enum Command {
     /// Make or show a wallet.
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Generate text: from a prompt, or as an answer to a message.
+    Generate(GenerateArgs),
+    /// Serve a model: OpenAI's API, and token ids in and out.
+    Serve(ServeArgs),
     /// Make a starting model: supervised training on an environment's own solutions.
     Sft(SftArgs),
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use grail_model::{Provider, ProviderConfig};
+use grail_model::{EngineConfig as EngineBounds, Provider, ProviderConfig};
 
 use crate::config::EngineConfig;
 
@@ -17,7 +17,12 @@ pub fn threads(config: EngineConfig) -> usize {
 
 /// Starts the kernels.
 pub fn provider(config: EngineConfig) -> Result<Arc<Provider>> {
-    let config = ProviderConfig { threads: threads(config), ..ProviderConfig::default() };
+    provider_with(config, EngineBounds::default())
+}
+
+/// Starts the kernels for work with bounds of its own.
+pub fn provider_with(config: EngineConfig, engine: EngineBounds) -> Result<Arc<Provider>> {
+    let config = ProviderConfig { threads: threads(config), engine, ..ProviderConfig::default() };
     let provider = Provider::new(config).context("while starting the engine")?;
     Ok(Arc::new(provider))
 }

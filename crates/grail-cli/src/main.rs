@@ -12,11 +12,13 @@ mod exit;
 mod files;
 mod globals;
 mod human_duration;
+mod inference;
 mod logs;
 mod memory;
 mod output;
 mod problems;
 mod report;
+mod serve;
 mod window_context;
 
 use std::process::ExitCode;
@@ -61,6 +63,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Model(command) => commands::model::run(command, &simple(&globals, None)?),
         Command::Wallet(command) => commands::wallet::run(command, &simple(&globals, None)?),
         Command::Sft(args) => commands::sft::run(args, &simple(&globals, args.threads)?),
+        Command::Generate(args) => commands::generate::run(args, &simple(&globals, args.threads)?),
+        Command::Serve(args) => commands::serve::run(args, &simple(&globals, args.threads)?),
     }
 }
 

@@ -30,7 +30,10 @@ fn help_names_every_command_and_its_options() {
         &["--help"],
         dir.path(),
         0,
-        &["localnet", "mine", "validate", "train", "verify", "model", "wallet", "sft", "--config"],
+        &[
+            "localnet", "mine", "validate", "train", "verify", "model", "wallet", "sft",
+            "generate", "serve", "--config",
+        ],
     );
     check(&[], dir.path(), 2, &["Usage: grail"]);
     check(&["--version"], dir.path(), 0, &["grail 0.1.0"]);

@@ -1,9 +1,11 @@
 //! One module a command: from its options to what it prints.
 
+pub mod generate;
 mod guest;
 pub mod localnet;
 pub mod model;
 pub mod role;
+pub mod serve;
 pub mod sft;
 pub mod verify;
 pub mod wallet;

@@ -98,17 +98,26 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
         Ok(new)
     }
 
-    /// Returns the text still held back, with U+FFFD for what is no character.
+    /// Returns whether the text of every token so far was given out.
+    pub fn is_whole(&self) -> bool {
+        self.n_shown == self.window.len()
+    }
+
+    /// Ends the text: returns what is still held back, with U+FFFD for what is no character.
     ///
     /// # Errors
     ///
     /// [`TokenizerError::Decode`].
-    pub fn finish(self) -> Result<String, TokenizerError> {
+    pub fn finish(&mut self) -> Result<String, TokenizerError> {
         let text = self.decode(&self.window)?;
-        match text.strip_prefix(self.shown.as_str()) {
-            Some(new) => Ok(new.to_owned()),
-            None => self.decode(&self.window[self.n_shown..]),
-        }
+        let rest = match text.strip_prefix(self.shown.as_str()) {
+            Some(new) => new.to_owned(),
+            None => self.decode(&self.window[self.n_shown..])?,
+        };
+        self.window.clear();
+        self.shown.clear();
+        self.n_shown = 0;
+        Ok(rest)
     }
 
     /// Forgets the tokens that were given out, and gives out what the others are by themselves.
