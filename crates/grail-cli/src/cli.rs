@@ -277,7 +277,11 @@ pub struct WalletShowArgs {
 /// Options of `grail sft`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Same options, same bytes: on any machine and with any number of threads.")]
+Same options, same bytes: on any machine and with any number of threads.
+
+While it runs, its state is kept in a folder beside --out, named as it with `.state` behind. Ctrl-C
+stops at the step just taken; after that, or after a crash, --resume goes on as if nothing had
+happened.")]
 pub struct SftArgs {
     /// Start from a new model of the embedded model's architecture, weights drawn from --seed.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
@@ -309,6 +313,13 @@ pub struct SftArgs {
     /// Compute threads; 0 takes every core. No result depends on it.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Steps between two states kept on the disk; 0 keeps none but on Ctrl-C. A state takes 12 bytes
+    /// a trained parameter.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub save_every: u32,
+    /// Go on with the interrupted run that had the same options.
+    #[arg(long)]
+    pub resume: bool,
     /// Folder to make; it must not exist.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

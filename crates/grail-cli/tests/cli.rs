@@ -161,6 +161,44 @@ fn the_configuration_is_checked_before_anything_starts() {
 }
 
 #[test]
+fn a_killed_fine_tuning_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |out: &'static str| {
+        let fixed = "sft --new-model --steps 20 --batch 2 --seed 3 --evaluate 0 --threads 1";
+        let rest = ["--save-every", "1", "--out", out];
+        fixed.split(' ').chain(rest).collect::<Vec<&str>>()
+    };
+    check(&options("whole"), dir.path(), 0, &["step     20", "wrote whole"]);
+
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("grail"))
+        .args(options("halves"))
+        .current_dir(dir.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    // The state of the first step is on the disk before the second step begins.
+    let second = lines.map_while(Result::ok).find(|line| line.starts_with("step      2"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(second.is_some());
+    let model = dir.path().join("halves/model.safetensors");
+    assert!(!model.exists(), "it was killed half way");
+
+    check(&options("halves"), dir.path(), 1, &["halves.state holds an interrupted run"]);
+    let other = [options("halves"), vec!["--resume", "--lr", "0.5"]].concat();
+    check(&other, dir.path(), 1, &["other settings"]);
+    let resumed = [options("halves"), vec!["--resume"]].concat();
+    check(&resumed, dir.path(), 0, &["going on after step", "wrote halves"]);
+    let whole = std::fs::read(dir.path().join("whole/model.safetensors")).unwrap();
+    assert!(std::fs::read(model).unwrap() == whole, "resuming changed the weights");
+    for out in ["whole.state", "halves.state"] {
+        assert!(!dir.path().join(out).exists(), "{out} is not needed any more");
+    }
+}
+
+#[test]
 fn fine_tuning_is_reproducible_and_its_model_can_be_shown_and_imported() {
     let dir = tempfile::tempdir().unwrap();
     let sft = |out: &str, threads: &str| {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use grail_ports::environment::Environment as _;
 use grail_ports::model::{
-    GenerateRequest, Model, ModelProvider as _, OptimizerConfig, Sampling, StopFlag, Trainer,
+    GenerateRequest, Model, ModelError, ModelProvider as _, OptimizerConfig, Sampling, StopFlag,
+    Trainer,
 };
 use grail_protocol::ids::{Digest, Hotkey, Netuid, Window};
 use grail_protocol::sampler::SamplerParams;
@@ -19,6 +20,7 @@ use grail_services::training::pipeline::{StepsConfig, TrainingStats, prepare, tr
 use grail_services::training::sft::{
     SftConfig, SftError, SftObserver, SftStep, example, fine_tune,
 };
+use grail_services::training::sft_state::SftState;
 use grail_testkit::{FakeEnvironment, FakeModel, FakeProvider};
 
 const SAMPLER: SamplerParams = SamplerParams { temperature: 1.0, max_new_tokens: 4 };
@@ -130,7 +132,7 @@ fn a_stop_ends_training_early() {
     stop.stop();
     let groups = prepare(&file, &steps());
     let stopped = train(&mut *trainer, &groups, &steps(), &stop, &Heartbeat::default());
-    assert_eq!(stopped, Err(grail_ports::model::ModelError::Stopped));
+    assert_eq!(stopped, Err(ModelError::Stopped));
 }
 
 fn measure(model: &dyn Model) -> EvaluationResult {
@@ -155,6 +157,72 @@ impl SftObserver for Notes {
         self.looks.push(step);
         Ok(())
     }
+}
+
+/// Keeps the state every few steps, and stops during a step.
+struct Interrupted<'a> {
+    state: &'a SftState,
+    stop: StopFlag,
+    stop_after: u32,
+}
+
+impl SftObserver for Interrupted<'_> {
+    fn stepped(&mut self, step: &SftStep) {
+        if step.step == self.stop_after {
+            self.stop.stop();
+        }
+    }
+
+    fn look(&mut self, step: u32, trainer: &dyn Trainer) -> Result<(), SftError> {
+        self.state.save(step, trainer)
+    }
+}
+
+#[test]
+fn an_interrupted_fine_tuning_goes_on_as_if_never_stopped() {
+    let dir = base();
+    let config = SftConfig {
+        steps: 30,
+        batch: 4,
+        optimizer: OptimizerConfig { lr: 0.1, ..SftConfig::default().optimizer },
+        look_every: 4,
+        ..SftConfig::default()
+    };
+    let unbroken = fine_tune_once(dir.path(), &config).2;
+    let folder = tempfile::tempdir().unwrap();
+    let state = SftState::new(folder.path().join("run"), Digest([1; 32]));
+    assert!(!state.exists().unwrap());
+
+    let provider = FakeProvider::default();
+    let model = provider.load(dir.path()).unwrap();
+    let environment = FakeEnvironment::default();
+    let example_of = |seed| example(&*model, &environment, seed, seed, None);
+    let go_on = |stop_after: u32| {
+        let mut trainer = provider.trainer(dir.path()).unwrap();
+        let steps_done = state.load(&mut *trainer).unwrap();
+        let config = SftConfig { steps_done, ..config };
+        let stop = StopFlag::default();
+        let mut observer = Interrupted { state: &state, stop: stop.clone(), stop_after };
+        let seed_of = |number| number | 1 << 63;
+        let ended = fine_tune(&mut *trainer, &config, &example_of, &seed_of, &mut observer, &stop);
+        (steps_done, ended, trainer)
+    };
+    // Killed after a state was kept, and later steps are lost; then stopped, and nothing is.
+    let stopped = Err(SftError::Model(ModelError::Stopped));
+    let (done, ended, _) = go_on(10);
+    assert_eq!((done, ended), (0, stopped.clone()));
+    let (done, ended, trainer) = go_on(21);
+    assert_eq!((done, ended), (8, stopped));
+    state.save(21, &*trainer).unwrap();
+    let (done, ended, trainer) = go_on(u32::MAX);
+    assert_eq!((done, ended), (21, Ok(())));
+    assert_eq!(trainer.export(&folder.path().join("checkpoint")).unwrap(), unbroken);
+
+    let other = SftState::new(folder.path().join("run"), Digest([2; 32]));
+    let mut trainer = provider.trainer(dir.path()).unwrap();
+    assert!(matches!(other.load(&mut *trainer), Err(SftError::OtherSettings(_))));
+    state.remove().unwrap();
+    assert_eq!(state.load(&mut *trainer).unwrap(), 0);
 }
 
 fn fine_tune_once(dir: &Path, config: &SftConfig) -> (Notes, Arc<dyn Model>, Digest) {

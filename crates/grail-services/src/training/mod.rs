@@ -9,6 +9,7 @@ pub mod publisher;
 pub mod rollouts;
 pub mod service;
 pub mod sft;
+pub mod sft_state;
 pub mod workshop;
 
 use grail_ports::chain::ChainError;

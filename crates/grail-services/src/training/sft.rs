@@ -9,6 +9,7 @@ use grail_protocol::ids::TokenId;
 
 use super::default_optimizer;
 use crate::math::cos_pi;
+use crate::state::StateError;
 
 /// Settings of a fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub struct SftConfig {
     pub optimizer: OptimizerConfig,
     /// Steps between two looks at the model; 0 never looks.
     pub look_every: u32,
+    /// Steps that the trainer has taken already; the others follow.
+    pub steps_done: u32,
 }
 
 impl Default for SftConfig {
@@ -42,6 +45,7 @@ impl Default for SftConfig {
             lr_end: 0.02,
             optimizer: OptimizerConfig { lr: 1e-3, ..default_optimizer() },
             look_every: 0,
+            steps_done: 0,
         }
     }
 }
@@ -72,6 +76,15 @@ pub enum SftError {
     /// The environment has no solutions to learn from.
     #[error("environment {0} knows no answer to its problems; choose another for fine-tuning")]
     NoSolution(String),
+    /// The folder of an interrupted run failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An interrupted run cannot go on as another one.
+    #[error(
+        "{0} holds a run with other settings or another starting model; give the same options, or \
+         remove it"
+    )]
+    OtherSettings(String),
 }
 
 /// Who is told how fine-tuning goes.
@@ -130,6 +143,9 @@ pub fn answer_seed(seed: u64, wrong_answers: f32) -> u64 {
 /// `seed_of` gives the seed of the problem with a number, 0-based; the numbers come from
 /// [`SftConfig::seed`], and the caller sees to it that held-out problems are not among the seeds.
 /// `example_of` turns a seed into a sequence, usually through [`example`].
+///
+/// # Errors
+/// After [`ModelError::Stopped`] the trainer is as it was after the last step that `observer` saw.
 pub fn fine_tune(
     trainer: &mut dyn Trainer,
     config: &SftConfig,
@@ -138,13 +154,15 @@ pub fn fine_tune(
     observer: &mut dyn SftObserver,
     stop: &StopFlag,
 ) -> Result<(), SftError> {
-    for step in 1..=config.steps {
+    for step in config.steps_done.saturating_add(1)..=config.steps {
         let examples = batch_of(config, step)
             .map(|number| example_of(seed_of(number)))
             .collect::<Result<Vec<_>, _>>()?;
         let lr = learning_rate(config, step);
         let (loss, tokens) = accumulate(trainer, config, &examples, stop)?;
-        let stats = trainer.step(&OptimizerConfig { lr, ..config.optimizer }, stop)?;
+        // Never stopped here: the gradients are there, and a step takes a moment.
+        let settings = OptimizerConfig { lr, ..config.optimizer };
+        let stats = trainer.step(&settings, &StopFlag::default())?;
         let grad_norm = stats.grad_norm;
         observer.stepped(&SftStep { step, steps: config.steps, loss, lr, grad_norm, tokens });
         if config.look_every > 0 && step.is_multiple_of(config.look_every) {
