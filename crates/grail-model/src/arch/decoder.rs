@@ -1,6 +1,6 @@
 //! All layers, the embedding before them and the head after them.
 
-use grail_kernels::{AttentionOptions, AttentionShape, Kernels, PackedMatrix, RopeTable};
+use grail_kernels::{AttentionShape, Kernels, PackedMatrix, RopeTable};
 use grail_ports::model::{ModelError, StopFlag};
 use grail_protocol::constants::{COMPLETION_TOKENS_MAX, PROMPT_TOKENS_MAX};
 use grail_protocol::ids::TokenId;
@@ -12,7 +12,7 @@ use super::rope::rope_table;
 use super::weights::{LayerWeights, Values, WeightSource, WithoutMatrices};
 use crate::engine::batch::Batch;
 use crate::engine::cache::KvCache;
-use crate::formats::config::ModelConfig;
+use crate::formats::config::{ModelConfig, RopeScaling};
 use crate::parallel::parallel_map;
 
 /// No sequence of the protocol is longer, so no table need be, whatever a configuration claims.
@@ -32,7 +32,9 @@ pub(crate) struct Decoder {
     embedding: Option<Values>,
     /// Most tokens of a sequence.
     pub(crate) positions_max: usize,
-    pub(crate) rope: RopeTable,
+    rope: RopeTable,
+    /// Angles of the layers with a window, where they have their own (Gemma 3).
+    local_rope: Option<RopeTable>,
 }
 
 /// Buffers of [`Decoder::forward`], kept between calls.
@@ -50,13 +52,8 @@ impl Decoder {
         source: &dyn WeightSource,
         kernels: &Kernels,
     ) -> Result<Self, ModelError> {
-        if config.sliding_window.is_some() {
-            let text = "layers with a sliding_window are not computed yet".to_owned();
-            return Err(ModelError::Unloadable(text));
-        }
         let positions_max = config.max_position_embeddings.min(POSITIONS_MAX);
-        let rope =
-            rope_table(config.head_dim, config.rope_theta, &config.rope_scaling, positions_max);
+        let table = |theta, scaling| rope_table(config.head_dim, theta, scaling, positions_max);
         let Stem { head, embedding, norm } = load_stem(config, source)?;
         Ok(Self {
             config: config.clone(),
@@ -66,7 +63,8 @@ impl Decoder {
             head,
             embedding,
             positions_max,
-            rope,
+            rope: table(config.rope_theta, &config.rope_scaling),
+            local_rope: config.rope_local_base_freq.map(|theta| table(theta, &RopeScaling::None)),
         })
     }
 
@@ -104,6 +102,14 @@ impl Decoder {
     pub(crate) fn attention_shape(&self) -> AttentionShape {
         let Shape { heads, kv_heads, head_dim, .. } = self.shape;
         AttentionShape { heads, kv_heads, head_dim }
+    }
+
+    /// The rotary angles of `layer`.
+    pub(crate) fn rope_of(&self, layer: &Layer) -> &RopeTable {
+        match &self.local_rope {
+            Some(local) if layer.local_rope => local,
+            _ => &self.rope,
+        }
     }
 
     /// Copies the embedding of each token into `x`, `[tokens, hidden]`. Ids are below `vocab_size`.
@@ -155,7 +161,7 @@ impl Decoder {
                 let x = &mut x[range.start * shape.hidden..range.end * shape.hidden];
                 a.resize(shape, range.len());
                 let positions = &batch.positions[range.clone()];
-                layer.attention_inputs(kernels, shape, x, positions, &self.rope, a);
+                layer.attention_inputs(kernels, shape, x, positions, self.rope_of(layer), a);
                 cache.store(layer_idx, batch.stores_of(range.clone()), range.start, &a.k, &a.v);
                 let (k_pool, v_pool) = cache.layer(layer_idx);
                 kernels.attention(
@@ -165,7 +171,7 @@ impl Decoder {
                     k_pool,
                     v_pool,
                     self.attention_shape(),
-                    AttentionOptions::default(),
+                    layer.attention,
                 );
                 layer.add_attention(kernels, x, a);
                 layer.add_mlp(kernels, shape, x, a);

@@ -1,7 +1,8 @@
 //! One decoder layer, in the steps that inference and training both take.
 
 use grail_kernels::{
-    Direction, GateFunction, Kernels, LinearOutput, PackedMatrix, Projection, RopeTable,
+    AttentionOptions, Direction, GateFunction, Kernels, LinearOutput, PackedMatrix, Projection,
+    RopeTable,
 };
 
 use super::activations::Activations;
@@ -78,6 +79,10 @@ pub(crate) struct HeadNorms {
 /// The weights of one layer, named as in a checkpoint.
 #[derive(Debug)]
 pub(crate) struct Layer {
+    /// How this layer's scores are made and what its rows see.
+    pub(crate) attention: AttentionOptions,
+    /// Whether its angles are those of layers with a window (Gemma 3).
+    pub(crate) local_rope: bool,
     pub(crate) input_layernorm: Vec<f32>,
     pub(crate) q_proj: Linear,
     pub(crate) k_proj: Linear,

@@ -1,6 +1,6 @@
 //! Gives the decoder its weights by name, whether they come from a file or from a trainer.
 
-use grail_kernels::PackedMatrix;
+use grail_kernels::{AttentionOptions, PackedMatrix};
 use grail_ports::model::ModelError;
 
 use super::layer::{HeadNorms, Layer, Linear};
@@ -109,6 +109,8 @@ impl LayerWeights<'_> {
         let (hidden, q, kv, ffn) =
             (config.hidden_size, config.q_size(), config.kv_size(), config.intermediate_size);
         Ok(Layer {
+            attention: self.attention_options(),
+            local_rope: config.rope_local_base_freq.is_some() && self.window().is_some(),
             input_layernorm: self.vector("input_layernorm.weight")?,
             q_proj: self.linear("self_attn.q_proj", q, hidden, biases.qkv)?,
             k_proj: self.linear("self_attn.k_proj", kv, hidden, biases.qkv)?,
@@ -120,6 +122,19 @@ impl LayerWeights<'_> {
             up_proj: self.linear("mlp.up_proj", ffn, hidden, biases.mlp)?,
             down_proj: self.linear("mlp.down_proj", hidden, ffn, biases.mlp)?,
         })
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.config.window(self.layer_idx)
+    }
+
+    fn attention_options(&self) -> AttentionOptions {
+        AttentionOptions {
+            scale: self.config.query_pre_attn_scalar.map(|_| self.config.attention_scale()),
+            // A window beyond 2^32 positions is none.
+            window: self.window().and_then(|window| u32::try_from(window).ok()),
+            soft_cap: self.config.attn_logit_softcapping.map(|cap| cap as f32),
+        }
     }
 
     /// Loads a vector, widened to f32.

@@ -126,7 +126,7 @@ impl LayerBackward<'_> {
         let (dout, out) = (&d.attended, &a.attended);
         let (dq, dk, dv) = (&mut d.q, &mut d.k, &mut d.v);
         kernels.attention_backward(dout, &a.q, &a.k, &a.v, out, saved, dq, dk, dv);
-        let (positions, rope) = (&batch.positions, &decoder.rope);
+        let (positions, rope) = (&batch.positions, decoder.rope_of(layer));
         kernels.rope(&mut d.q, heads, head_dim, positions, rope, Direction::Backward);
         kernels.rope(&mut d.k, kv_heads, head_dim, positions, rope, Direction::Backward);
         let (mut dq, mut dk) = (&d.q, &d.k);

@@ -5,7 +5,7 @@
 //! before it differentiates them. All sums that cross rows are chains in row order (rule 7 of the
 //! contract), so gradients are the same bits for any number of threads and any budget.
 
-use grail_kernels::{AttentionOptions, AttentionSaved, Kernels, PackedMatrix};
+use grail_kernels::{AttentionSaved, Kernels, PackedMatrix};
 use grail_ports::model::{ModelError, StopFlag};
 
 use super::kept::{Kept, layers_kept};
@@ -228,8 +228,9 @@ fn attend(
     saved: &mut AttentionSaved,
 ) {
     let Pass { kernels, decoder, batch, .. } = *pass;
-    layer.attention_inputs(kernels, &decoder.shape, x, &batch.positions, &decoder.rope, a);
+    let rope = decoder.rope_of(layer);
+    layer.attention_inputs(kernels, &decoder.shape, x, &batch.positions, rope, a);
     let (out, shape) = (&mut a.attended, decoder.attention_shape());
-    let options = AttentionOptions::default();
-    kernels.attention_train(&a.q, &a.k, &a.v, &batch.offsets, out, shape, options, saved);
+    let (sequences, options) = (&batch.offsets, layer.attention);
+    kernels.attention_train(&a.q, &a.k, &a.v, sequences, out, shape, options, saved);
 }

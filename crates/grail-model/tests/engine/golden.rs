@@ -38,14 +38,22 @@ fn float(value: &Value) -> f32 {
     value.as_f64().unwrap() as f32
 }
 
-/// Asserts that values differ by at most `tolerance` times the largest expected magnitude.
-fn assert_close(got: &[f32], want: &[f32], tolerance: f32, what: &str) {
-    assert_eq!(got.len(), want.len(), "{what}");
+/// Asserts that values differ by at most `tolerance` times the largest expected magnitude, and
+/// returns the largest difference as a share of it.
+fn assert_close(got: &[f32], want: &[f32], tolerance: f32, what: &str) -> f32 {
     let scale = want.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    assert_within(got, want, tolerance, scale, what)
+}
+
+fn assert_within(got: &[f32], want: &[f32], tolerance: f32, scale: f32, what: &str) -> f32 {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let mut largest = 0.0f32;
     for (idx, (got, want)) in got.iter().zip(want).enumerate() {
         let error = (got - want).abs();
         assert!(error <= tolerance * scale, "{what}[{idx}]: {got}, expected {want}");
+        largest = largest.max(error);
     }
+    largest / scale
 }
 
 fn f32_trainer(name: &str) -> ModelTrainer {
@@ -69,23 +77,22 @@ fn accumulate(trainer: &mut ModelTrainer, case: &Case) -> Vec<Vec<f32>> {
     logprobs
 }
 
+/// `cargo test -p grail-model --test engine golden -- --nocapture` shows the largest differences.
 #[test]
 fn logits_and_logprobs_are_those_of_pytorch() {
     for name in NAMES.into_iter().chain(VARIANTS) {
         let case = case(name);
         let engine = plain_engine(&golden(name));
         let logprobs = accumulate(&mut f32_trainer(name), &case);
+        let mut largest = 0.0f32;
         for (idx, (ids, _)) in case.sequences.iter().enumerate() {
             let want = case.expected.to_f32(&format!("logits.{idx}")).unwrap();
-            assert_close(
-                &engine.logits(ids).unwrap(),
-                &want,
-                1e-5,
-                &format!("{name} logits {idx}"),
-            );
+            let (got, what) = (engine.logits(ids).unwrap(), format!("{name} logits {idx}"));
+            largest = largest.max(assert_close(&got, &want, 1e-5, &what));
             let want = case.expected.to_f32(&format!("logprobs.{idx}")).unwrap();
             assert_close(&logprobs[idx], &want, 1e-5, &format!("{name} logprobs {idx}"));
         }
+        eprintln!("{name:<18} logits {largest:.1e}");
     }
 }
 
@@ -95,20 +102,25 @@ fn gradients_are_those_of_pytorch() {
         let case = case(name);
         let mut trainer = f32_trainer(name);
         let logprobs = accumulate(&mut trainer, &case);
-        let mut loss = 0.0;
-        for ((_, weights), logprobs) in case.sequences.iter().zip(&logprobs) {
-            loss -= weights.iter().zip(logprobs).map(|(w, l)| w * l).sum::<f32>();
-        }
-        assert_close(&[loss], &[float(&case.facts["loss"])], 1e-5, name);
-        let mut checked = 0;
+        let weights = case.sequences.iter().flat_map(|(_, weights)| weights);
+        let terms: Vec<f32> = weights
+            .zip(logprobs.iter().flatten())
+            .map(|(weight, logprob)| weight * logprob)
+            .collect();
+        // Terms have both signs, so the sum may be far smaller than they are.
+        let scale = terms.iter().map(|term| term.abs()).sum();
+        let loss = -terms.iter().sum::<f32>();
+        assert_within(&[loss], &[float(&case.facts["loss"])], 1e-5, scale, name);
+        let (mut checked, mut largest) = (0, 0.0f32);
         for full_name in case.expected.names() {
             let Some(parameter) = full_name.strip_prefix("grad.") else { continue };
             let want = case.expected.to_f32(full_name).unwrap();
-            let got = trainer.gradient(parameter).unwrap();
-            assert_close(got, &want, 2.5e-5, &format!("{name} {parameter}"));
+            let (got, what) = (trainer.gradient(parameter).unwrap(), format!("{name} {parameter}"));
+            largest = largest.max(assert_close(got, &want, 2.5e-5, &what));
             checked += 1;
         }
         assert_eq!(checked, TensorSource::open(&golden(name)).unwrap().names().count());
+        eprintln!("{name:<18} gradients {largest:.1e}");
     }
 }
 

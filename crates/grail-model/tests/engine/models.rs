@@ -13,7 +13,8 @@ use tempfile::TempDir;
 pub const NAMES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// Smaller models with one or two features each: scaled RoPE, biases, windows, soft-caps.
-pub const VARIANTS: [&str; 3] = ["llama-linear", "llama-llama3", "qwen2-yarn"];
+pub const VARIANTS: [&str; 5] =
+    ["llama-linear", "llama-llama3", "qwen2-yarn", "qwen2-window", "qwen3-yarn-window"];
 
 /// End a completion in the tests: enough of them that completions of a group differ in length.
 pub const EOS: [TokenId; 5] = [2, 17, 29, 43, 88];
