@@ -120,6 +120,52 @@ impl Kernels {
         });
     }
 
+    /// Computes `out = function(gate) * up`: [`Kernels::silu_mul`] or [`Kernels::gelu_tanh_mul`].
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gate_mul(&self, function: GateFunction, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        match function {
+            GateFunction::Silu => self.silu_mul(gate, up, out),
+            GateFunction::GeluTanh => self.gelu_tanh_mul(gate, up, out),
+        }
+    }
+
+    /// Computes the gradients of [`Kernels::gate_mul`].
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gate_mul_backward(
+        &self,
+        function: GateFunction,
+        gate: &[f32],
+        up: &[f32],
+        dout: &[f32],
+        dgate: &mut [f32],
+        dup: &mut [f32],
+    ) {
+        match function {
+            GateFunction::Silu => self.silu_mul_backward(gate, up, dout, dgate, dup),
+            GateFunction::GeluTanh => self.gelu_tanh_mul_backward(gate, up, dout, dgate, dup),
+        }
+    }
+
+    /// Turns `dx`, the gradient of the output of [`Kernels::soft_cap`], into that of its input:
+    /// with `t = capped / cap`, `dx = dx * fma(-t, t, 1)`. `capped` is that output.
+    ///
+    /// # Panics
+    /// If the lengths differ, or `cap` is not positive and finite.
+    pub fn soft_cap_backward(&self, capped: &[f32], dx: &mut [f32], cap: f32) {
+        assert!(cap > 0.0 && cap.is_finite(), "soft_cap: {cap} is not positive and finite");
+        assert_eq!(capped.len(), dx.len(), "soft_cap_backward: lengths differ");
+        let dx = SharedMut::new(dx);
+        self.for_ranges(capped.len(), 2, LANES, &|range| {
+            // SAFETY: ranges are disjoint.
+            let dx = unsafe { dx.range(range.clone()) };
+            self.run(SoftCapBackward { capped: &capped[range], dx, cap });
+        });
+    }
+
     /// Computes `x = cap * tanh(x / cap)`, each operation rounded: the soft-cap of logits.
     ///
     /// # Panics
@@ -260,6 +306,25 @@ impl Operation for SoftCap<'_> {
         for x in self.x.chunks_mut(LANES) {
             let t = tanh_lanes(simd, simd.div(simd.load_part(x, 0.0), cap));
             simd.store_part(simd.mul(cap, t), x);
+        }
+    }
+}
+
+struct SoftCapBackward<'a> {
+    capped: &'a [f32],
+    dx: &'a mut [f32],
+    cap: f32,
+}
+
+impl Operation for SoftCapBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (cap, one) = (simd.splat(self.cap), simd.splat(1.0));
+        for (dx, capped) in self.dx.chunks_mut(LANES).zip(self.capped.chunks(LANES)) {
+            let t = simd.div(simd.load_part(capped, 0.0), cap);
+            let slope = simd.fma(simd.neg(t), t, one);
+            simd.store_part(simd.mul(simd.load_part(dx, 0.0), slope), dx);
         }
     }
 }

@@ -18,7 +18,7 @@ const INIT_STD: f32 = 0.02;
 ///
 /// Matrices are normal with deviation 0.02; those that write to the residual stream are divided by
 /// the square root of the number of branches, so that the stream's variance does not grow with
-/// depth (Radford et al. 2019). Norm weights are 1, biases 0.
+/// depth (Radford et al. 2019). Norms multiply by 1, biases are 0.
 ///
 /// # Errors
 /// [`ModelError::Unwritable`].
@@ -30,20 +30,20 @@ pub fn initialise(config: &ModelConfig, seed: u64, dir: &Path) -> Result<(), Mod
     let write = || {
         std::fs::create_dir_all(dir).map_err(FormatError::io("create", dir))?;
         write_tensors(&dir.join(WEIGHTS_FILE), specs.collect(), |spec| {
-            Ok(fresh_values(spec, seed, branches))
+            Ok(fresh_values(spec, seed, branches, 1.0 - config.norm_offset()))
         })?;
         write_bytes(&dir.join(CONFIG_FILE), config.to_json().as_bytes())
     };
     write().map_err(|error| unwritable(dir, &error))
 }
 
-fn fresh_values(spec: &TensorSpec, seed: u64, branches: f32) -> Vec<f32> {
+fn fresh_values(spec: &TensorSpec, seed: u64, branches: f32, norm_weight: f32) -> Vec<f32> {
     let count = spec.shape.iter().product();
     if spec.name.ends_with("bias") {
         return vec![0.0; count];
     }
     if spec.shape.len() == 1 {
-        return vec![1.0; count];
+        return vec![norm_weight; count];
     }
     let residual = ["o_proj.weight", "down_proj.weight"];
     let std = if residual.iter().any(|name| spec.name.ends_with(name)) {

@@ -66,6 +66,21 @@ fn silu_mul() {
 }
 
 #[test]
+fn soft_cap() {
+    let (x, dout, cap) = (values(4, 50), values(6, 50), 1.5f32);
+    let x: Vec<f32> = x.iter().map(|x| x * 3.0).collect();
+    let mut capped = x.clone();
+    kernels().soft_cap(&mut capped, cap);
+    let mut dx = dout.clone();
+    kernels().soft_cap_backward(&capped, &mut dx, cap);
+    let cap = f64::from(cap);
+    check("dx", &x, &dx, |x| {
+        let y: Vec<f64> = x.iter().map(|x| cap * (x / cap).tanh()).collect();
+        weighted_sum(&y, &dout)
+    });
+}
+
+#[test]
 fn gelu_tanh_mul() {
     let (gate, up, dout) = (values(4, 50), values(5, 50), values(6, 50));
     let gate: Vec<f32> = gate.iter().map(|x| x * 5.0).collect();

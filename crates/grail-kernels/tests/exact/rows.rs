@@ -129,6 +129,11 @@ proptest! {
             out.copy_from_slice(&gate);
             kernels.soft_cap(&mut out, 3.7);
             assert_same("soft_cap", kernels, &out, &want_capped);
+            let mut dx = dout.clone();
+            kernels.soft_cap_backward(&out, &mut dx, 3.7);
+            let slope = |y: &f32| (-(y / 3.7)).mul_add(y / 3.7, 1.0);
+            let want: Vec<f32> = dout.iter().zip(&out).map(|(d, y)| d * slope(y)).collect();
+            assert_same("soft_cap_backward", kernels, &dx, &want);
         }
     }
 

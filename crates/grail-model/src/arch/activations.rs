@@ -4,6 +4,15 @@ use grail_kernels::GatedOutput;
 
 use super::layer::Shape;
 
+/// What a projection back to the stream gave, before its norm (Gemma 3); else empty.
+#[derive(Debug, Default)]
+pub(crate) struct Branch {
+    /// `[rows, hidden]`.
+    pub(crate) out: Vec<f32>,
+    /// `1 / rms` of it; `[rows]`.
+    pub(crate) inv_rms: Vec<f32>,
+}
+
 /// Buffers for up to a fixed number of rows, each `[rows, width]` row-major. A layer fills the
 /// first rows; a backward pass over the same rows finds everything it needs here.
 #[derive(Debug, Default)]
@@ -16,7 +25,7 @@ pub(crate) struct Activations {
     pub(crate) normed: Vec<f32>,
     /// `1 / rms(x)`; `[rows]`.
     pub(crate) inv_rms: Vec<f32>,
-    /// Queries before the head norm, for Qwen3; `[rows, heads * head_dim]`, else empty.
+    /// Queries before the head norm, where there is one; `[rows, heads * head_dim]`, else empty.
     pub(crate) q_raw: Vec<f32>,
     /// Keys before the head norm; `[rows, kv_heads * head_dim]`, else empty.
     pub(crate) k_raw: Vec<f32>,
@@ -32,6 +41,8 @@ pub(crate) struct Activations {
     pub(crate) v: Vec<f32>,
     /// Output of the attention, input of `o_proj`; `[rows, heads * head_dim]`.
     pub(crate) attended: Vec<f32>,
+    /// `o_proj` of it, where branches are normed.
+    pub(crate) attention_branch: Branch,
     /// `rms_norm` of the stream after the attention, input of gate and up; `[rows, hidden]`.
     pub(crate) mlp_normed: Vec<f32>,
     /// Its `1 / rms`; `[rows]`.
@@ -40,8 +51,12 @@ pub(crate) struct Activations {
     pub(crate) gate: Vec<f32>,
     /// `up_proj`, for a backward pass; `[rows, intermediate]`, else empty.
     pub(crate) up: Vec<f32>,
-    /// `silu(gate) * up`, input of `down_proj`; `[rows, intermediate]`.
+    /// `silu(gate) * up` (or with GELU), input of `down_proj`; `[rows, intermediate]`.
     pub(crate) gated: Vec<f32>,
+    /// `down_proj` of it, where branches are normed.
+    pub(crate) mlp_branch: Branch,
+    /// `rms_norm` of either branch on its way to the stream; `[rows, hidden]`, else empty.
+    pub(crate) branch_normed: Vec<f32>,
 }
 
 impl Activations {
@@ -63,8 +78,9 @@ impl Activations {
         if rows == self.rows {
             return;
         }
-        let Shape { hidden, heads, kv_heads, head_dim, ffn, head_norms, .. } = *shape;
+        let Shape { hidden, heads, kv_heads, head_dim, ffn, head_norms, branch_norms, .. } = *shape;
         let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+        let if_branch = |width: usize| if branch_norms { width } else { 0 };
         for (buffer, width) in [
             (&mut self.normed, hidden),
             (&mut self.inv_rms, 1),
@@ -81,6 +97,11 @@ impl Activations {
             (&mut self.gate, if self.for_training { ffn } else { 0 }),
             (&mut self.up, if self.for_training { ffn } else { 0 }),
             (&mut self.gated, ffn),
+            (&mut self.attention_branch.out, if_branch(hidden)),
+            (&mut self.attention_branch.inv_rms, if_branch(1)),
+            (&mut self.mlp_branch.out, if_branch(hidden)),
+            (&mut self.mlp_branch.inv_rms, if_branch(1)),
+            (&mut self.branch_normed, if_branch(hidden)),
         ] {
             buffer.resize(rows * width, 0.0);
         }

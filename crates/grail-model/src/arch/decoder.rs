@@ -9,7 +9,7 @@ use super::activations::Activations;
 use super::layer::{Layer, Shape};
 use super::load_layer;
 use super::rope::rope_table;
-use super::weights::{LayerWeights, Values, WeightSource, WithoutMatrices};
+use super::weights::{LayerWeights, Values, WeightSource, WithoutMatrices, norm_weight};
 use crate::engine::batch::Batch;
 use crate::engine::cache::KvCache;
 use crate::formats::config::{ModelConfig, RopeScaling};
@@ -112,9 +112,11 @@ impl Decoder {
         }
     }
 
-    /// Copies the embedding of each token into `x`, `[tokens, hidden]`. Ids are below `vocab_size`.
+    /// Copies the embedding of each token, scaled if the architecture says so, into `x`,
+    /// `[tokens, hidden]`. Ids are below `vocab_size`.
     pub(crate) fn embed(&self, tokens: &[TokenId], x: &mut [f32]) {
         let hidden = self.shape.hidden;
+        let scale = self.config.embedding_scale();
         for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(hidden)) {
             let token = token as usize;
             match &self.embedding {
@@ -127,6 +129,9 @@ impl Decoder {
                         *value = f32::from_bits(u32::from(*bits) << 16);
                     }
                 }
+            }
+            if let Some(scale) = scale {
+                row.iter_mut().for_each(|value| *value *= scale);
             }
         }
     }
@@ -173,7 +178,7 @@ impl Decoder {
                     self.attention_shape(),
                     layer.attention,
                 );
-                layer.add_attention(kernels, x, a);
+                layer.add_attention(kernels, shape, x, a);
                 layer.add_mlp(kernels, shape, x, a);
             }
         }
@@ -185,9 +190,17 @@ impl Decoder {
         kernels.rms_norm(x, &self.norm, self.shape.eps, input, None);
     }
 
+    /// The soft-cap of logits, if there is one.
+    pub(crate) fn logit_cap(&self) -> Option<f32> {
+        self.config.final_logit_softcapping.map(|cap| cap as f32)
+    }
+
     /// Computes logits, `[rows, vocab]`, from the input of the LM head.
     pub(crate) fn logits(&self, kernels: &Kernels, input: &[f32], logits: &mut [f32]) {
         kernels.linear(input, &self.head, None, logits);
+        if let Some(cap) = self.logit_cap() {
+            kernels.soft_cap(logits, cap);
+        }
     }
 }
 
@@ -208,7 +221,7 @@ fn load_stem(config: &ModelConfig, source: &dyn WeightSource) -> Result<Stem, Mo
     } else {
         (source.matrix(HEAD, vocab, hidden)?, Some(source.values(EMBEDDING)?))
     };
-    let norm = source.values("model.norm.weight")?.into_f32();
+    let norm = norm_weight(config, source, "model.norm.weight")?;
     Ok(Stem { head, embedding, norm })
 }
 

@@ -5,8 +5,8 @@ use grail_kernels::{
     RopeTable,
 };
 
-use super::activations::Activations;
-use crate::formats::config::ModelConfig;
+use super::activations::{Activations, Branch};
+use crate::formats::config::{Architecture, ModelConfig};
 
 /// The sizes a layer computes with.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,12 @@ pub(crate) struct Shape {
     pub(crate) ffn: usize,
     /// Added to the mean square in every norm.
     pub(crate) eps: f32,
-    /// Whether q and k heads are normed (Qwen3).
+    /// Whether q and k heads are normed (Qwen3, Gemma 3).
     pub(crate) head_norms: bool,
+    /// Whether each branch is normed before it is added to the stream (Gemma 3).
+    pub(crate) branch_norms: bool,
+    /// What the MLP does to its gate.
+    pub(crate) gate: GateFunction,
 }
 
 impl Shape {
@@ -39,6 +43,13 @@ impl Shape {
             // The contract computes in f32, so eps is rounded to it once, here.
             eps: config.rms_norm_eps as f32,
             head_norms: config.has_qk_norm(),
+            branch_norms: config.has_branch_norms(),
+            gate: match config.architecture {
+                Architecture::Gemma3 => GateFunction::GeluTanh,
+                Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => {
+                    GateFunction::Silu
+                }
+            },
         }
     }
 
@@ -76,7 +87,17 @@ pub(crate) struct HeadNorms {
     pub(crate) k: Vec<f32>,
 }
 
-/// The weights of one layer, named as in a checkpoint.
+/// RMSNorm weights of what a branch adds to the stream, `[hidden]` each.
+#[derive(Debug)]
+pub(crate) struct BranchNorms {
+    /// `post_attention_layernorm`.
+    pub(crate) attention: Vec<f32>,
+    /// `post_feedforward_layernorm`.
+    pub(crate) mlp: Vec<f32>,
+}
+
+/// The weights of one layer, projections named as in a checkpoint. Norm weights are what the norm
+/// multiplies by, whatever a checkpoint stores.
 #[derive(Debug)]
 pub(crate) struct Layer {
     /// How this layer's scores are made and what its rows see.
@@ -89,10 +110,13 @@ pub(crate) struct Layer {
     pub(crate) v_proj: Linear,
     pub(crate) head_norms: Option<HeadNorms>,
     pub(crate) o_proj: Linear,
-    pub(crate) post_attention_layernorm: Vec<f32>,
+    /// Before the MLP: `post_attention_layernorm`, or where branches are normed
+    /// `pre_feedforward_layernorm`.
+    pub(crate) mlp_layernorm: Vec<f32>,
     pub(crate) gate_proj: Linear,
     pub(crate) up_proj: Linear,
     pub(crate) down_proj: Linear,
+    pub(crate) branch_norms: Option<BranchNorms>,
 }
 
 impl Layer {
@@ -138,8 +162,21 @@ impl Layer {
     }
 
     /// Adds `o_proj` of `a.attended` to the residual stream `x`.
-    pub(crate) fn add_attention(&self, kernels: &Kernels, x: &mut [f32], a: &Activations) {
-        kernels.linear_add(&a.attended, self.o_proj.projection(), x);
+    pub(crate) fn add_attention(
+        &self,
+        kernels: &Kernels,
+        shape: &Shape,
+        x: &mut [f32],
+        a: &mut Activations,
+    ) {
+        let Some(norms) = &self.branch_norms else {
+            return kernels.linear_add(&a.attended, self.o_proj.projection(), x);
+        };
+        let Branch { out, inv_rms } = &mut a.attention_branch;
+        let Linear { weight, bias } = &self.o_proj;
+        kernels.linear(&a.attended, weight, bias.as_deref(), out);
+        kernels.rms_norm(out, &norms.attention, shape.eps, &mut a.branch_normed, Some(inv_rms));
+        kernels.add_assign(x, &a.branch_normed);
     }
 
     /// Computes the gated inner values of the MLP from the residual stream `x` into `a.gated`.
@@ -150,11 +187,20 @@ impl Layer {
         x: &[f32],
         a: &mut Activations,
     ) {
-        let norm = &self.post_attention_layernorm;
+        let norm = &self.mlp_layernorm;
         kernels.rms_norm(x, norm, shape.eps, &mut a.mlp_normed, Some(&mut a.mlp_inv_rms));
         let (gate, up) = (self.gate_proj.projection(), self.up_proj.projection());
         let (normed, output) = a.gated_output();
-        kernels.linear_gated(normed, gate, up, GateFunction::Silu, output);
+        kernels.linear_gated(normed, gate, up, shape.gate, output);
+    }
+
+    /// Where branches are normed, computes what the MLP adds to the stream from `a.gated`.
+    pub(crate) fn mlp_branch(&self, kernels: &Kernels, shape: &Shape, a: &mut Activations) {
+        let Some(norms) = &self.branch_norms else { return };
+        let Branch { out, inv_rms } = &mut a.mlp_branch;
+        let Linear { weight, bias } = &self.down_proj;
+        kernels.linear(&a.gated, weight, bias.as_deref(), out);
+        kernels.rms_norm(out, &norms.mlp, shape.eps, &mut a.branch_normed, Some(inv_rms));
     }
 
     /// Adds the MLP to the residual stream `x`.
@@ -166,6 +212,11 @@ impl Layer {
         a: &mut Activations,
     ) {
         self.mlp_inner(kernels, shape, x, a);
-        kernels.linear_add(&a.gated, self.down_proj.projection(), x);
+        if self.branch_norms.is_some() {
+            self.mlp_branch(kernels, shape, a);
+            kernels.add_assign(x, &a.branch_normed);
+        } else {
+            kernels.linear_add(&a.gated, self.down_proj.projection(), x);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The decoder of Llama, Qwen2 and Qwen3: one forward pass, three small sets of weights.
+//! The decoder of Llama, Qwen2, Qwen3 and Gemma 3: one forward pass, small differences in weights.
 //!
 //! ```text
 //! x = embed_tokens[ids]
@@ -8,12 +8,14 @@
 //! logits = head(rms_norm(x))
 //! ```
 //!
-//! An architecture's file says which biases and norms its layers have; everything else is shared
+//! An architecture's file says which biases and norms its layers have (that of Gemma 3 also what
+//! its formulae add); everything else is shared
 //! by inference ([`crate::engine`]) and training ([`crate::train`]), so that both compute the same
 //! bits.
 
 mod activations;
 mod decoder;
+mod gemma3;
 mod layer;
 mod llama;
 mod qwen2;
@@ -21,7 +23,7 @@ mod qwen3;
 mod rope;
 mod weights;
 
-pub(crate) use activations::Activations;
+pub(crate) use activations::{Activations, Branch};
 pub(crate) use decoder::{Decoder, Scratch};
 pub(crate) use layer::{Layer, Linear, Shape};
 pub(crate) use weights::{Values, WeightSource};
@@ -37,8 +39,6 @@ fn load_layer(weights: &LayerWeights<'_>) -> Result<Layer, ModelError> {
         Architecture::Llama => llama::layer(weights),
         Architecture::Qwen2 => qwen2::layer(weights),
         Architecture::Qwen3 => qwen3::layer(weights),
-        Architecture::Gemma3 => Err(ModelError::Unloadable(
-            "Gemma3ForCausalLM is read and imported, but its layers are not computed yet".into(),
-        )),
+        Architecture::Gemma3 => gemma3::layer(weights),
     }
 }

@@ -2,8 +2,8 @@
 
 use grail_ports::model::ModelError;
 
-use super::layer::{HeadNorms, Layer};
-use super::weights::{Biases, LayerWeights};
+use super::layer::Layer;
+use super::weights::{Biases, LayerWeights, Norms};
 
 /// Loads a dense Qwen3 layer (Qwen team 2025, arXiv:2505.09388).
 ///
@@ -11,9 +11,5 @@ use super::weights::{Biases, LayerWeights};
 pub(super) fn layer(weights: &LayerWeights<'_>) -> Result<Layer, ModelError> {
     let config = weights.config;
     let biases = Biases { qkv: config.attention_bias, o: config.attention_bias, mlp: false };
-    let norms = HeadNorms {
-        q: weights.vector("self_attn.q_norm.weight")?,
-        k: weights.vector("self_attn.k_norm.weight")?,
-    };
-    weights.layer(biases, Some(norms))
+    weights.layer(biases, Norms { heads: true, branches: false })
 }

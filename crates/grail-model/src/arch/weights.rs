@@ -3,7 +3,7 @@
 use grail_kernels::{AttentionOptions, PackedMatrix};
 use grail_ports::model::ModelError;
 
-use super::layer::{HeadNorms, Layer, Linear};
+use super::layer::{BranchNorms, HeadNorms, Layer, Linear};
 use crate::folder::unloadable;
 use crate::formats::Dtype;
 use crate::formats::config::ModelConfig;
@@ -91,6 +91,15 @@ pub(super) struct Biases {
     pub(super) mlp: bool,
 }
 
+/// Which norms a layer has beside the one before its attention.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Norms {
+    /// On each query and key head.
+    pub(super) heads: bool,
+    /// On what attention and MLP add to the stream.
+    pub(super) branches: bool,
+}
+
 /// The weights of one layer: names are relative to `model.layers.N.`.
 pub(super) struct LayerWeights<'a> {
     pub(super) config: &'a ModelConfig,
@@ -100,28 +109,45 @@ pub(super) struct LayerWeights<'a> {
 
 impl LayerWeights<'_> {
     /// Loads what all architectures have.
-    pub(super) fn layer(
-        &self,
-        biases: Biases,
-        head_norms: Option<HeadNorms>,
-    ) -> Result<Layer, ModelError> {
+    pub(super) fn layer(&self, biases: Biases, norms: Norms) -> Result<Layer, ModelError> {
         let config = self.config;
         let (hidden, q, kv, ffn) =
             (config.hidden_size, config.q_size(), config.kv_size(), config.intermediate_size);
         Ok(Layer {
             attention: self.attention_options(),
             local_rope: config.rope_local_base_freq.is_some() && self.window().is_some(),
-            input_layernorm: self.vector("input_layernorm.weight")?,
+            input_layernorm: self.norm("input_layernorm")?,
             q_proj: self.linear("self_attn.q_proj", q, hidden, biases.qkv)?,
             k_proj: self.linear("self_attn.k_proj", kv, hidden, biases.qkv)?,
             v_proj: self.linear("self_attn.v_proj", kv, hidden, biases.qkv)?,
-            head_norms,
+            head_norms: if norms.heads { Some(self.head_norms()?) } else { None },
             o_proj: self.linear("self_attn.o_proj", hidden, q, biases.o)?,
-            post_attention_layernorm: self.vector("post_attention_layernorm.weight")?,
+            mlp_layernorm: self.norm(if norms.branches {
+                "pre_feedforward_layernorm"
+            } else {
+                "post_attention_layernorm"
+            })?,
             gate_proj: self.linear("mlp.gate_proj", ffn, hidden, biases.mlp)?,
             up_proj: self.linear("mlp.up_proj", ffn, hidden, biases.mlp)?,
             down_proj: self.linear("mlp.down_proj", hidden, ffn, biases.mlp)?,
+            branch_norms: if norms.branches { Some(self.branch_norms()?) } else { None },
         })
+    }
+
+    fn head_norms(&self) -> Result<HeadNorms, ModelError> {
+        Ok(HeadNorms { q: self.norm("self_attn.q_norm")?, k: self.norm("self_attn.k_norm")? })
+    }
+
+    fn branch_norms(&self) -> Result<BranchNorms, ModelError> {
+        Ok(BranchNorms {
+            attention: self.norm("post_attention_layernorm")?,
+            mlp: self.norm("post_feedforward_layernorm")?,
+        })
+    }
+
+    /// Loads what the norm `name` multiplies by.
+    fn norm(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        norm_weight(self.config, self.source, &self.full_name(&format!("{name}.weight")))
     }
 
     fn window(&self) -> Option<usize> {
@@ -138,7 +164,7 @@ impl LayerWeights<'_> {
     }
 
     /// Loads a vector, widened to f32.
-    pub(super) fn vector(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+    fn vector(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         Ok(self.source.values(&self.full_name(name))?.into_f32())
     }
 
@@ -151,4 +177,19 @@ impl LayerWeights<'_> {
     fn full_name(&self, name: &str) -> String {
         format!("model.layers.{}.{name}", self.layer_idx)
     }
+}
+
+/// Loads what an RMSNorm multiplies by: the tensor `name` plus the architecture's offset, each sum
+/// rounded to f32.
+pub(super) fn norm_weight(
+    config: &ModelConfig,
+    source: &dyn WeightSource,
+    name: &str,
+) -> Result<Vec<f32>, ModelError> {
+    let mut values = source.values(name)?.into_f32();
+    // Adding a zero would turn a negative zero into a positive one.
+    if config.norm_offset() != 0.0 {
+        values.iter_mut().for_each(|value| *value += config.norm_offset());
+    }
+    Ok(values)
 }

@@ -81,6 +81,8 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
+    use grail_kernels::GateFunction;
+
     use super::*;
 
     #[test]
@@ -93,6 +95,8 @@ mod tests {
             ffn: 4,
             eps: 1e-5,
             head_norms: false,
+            branch_norms: false,
+            gate: GateFunction::Silu,
         };
         let mut cache = KvCache::new(&shape, 2, 2);
         let len = cache.layout.block_len();

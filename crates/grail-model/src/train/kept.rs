@@ -6,7 +6,7 @@
 
 use grail_kernels::AttentionSaved;
 
-use crate::arch::{Activations, Shape};
+use crate::arch::{Activations, Branch, Shape};
 
 /// Inner values of one layer for the rows of one micro-batch, `[rows, width]` each.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Kept {
     attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
+    attention_branch: Branch,
+    mlp_branch: Branch,
     saved: AttentionSaved,
 }
 
@@ -50,6 +52,10 @@ impl Kept {
             &mut a.attended,
             &mut a.gate,
             &mut a.up,
+            &mut a.attention_branch.out,
+            &mut a.attention_branch.inv_rms,
+            &mut a.mlp_branch.out,
+            &mut a.mlp_branch.inv_rms,
         ];
         let ours = [
             &mut self.q_raw,
@@ -62,6 +68,10 @@ impl Kept {
             &mut self.attended,
             &mut self.gate,
             &mut self.up,
+            &mut self.attention_branch.out,
+            &mut self.attention_branch.inv_rms,
+            &mut self.mlp_branch.out,
+            &mut self.mlp_branch.inv_rms,
         ];
         for ((ours, theirs), width) in ours.into_iter().zip(theirs).zip(widths) {
             // What `a` gets must have the size it works with, whatever this held before.
@@ -72,11 +82,16 @@ impl Kept {
 }
 
 /// Values of a row in each exchanged buffer, in the order of [`Kept::exchange`].
-fn widths(shape: &Shape) -> [usize; 10] {
-    let Shape { heads, kv_heads, head_dim, ffn, head_norms, .. } = *shape;
+fn widths(shape: &Shape) -> [usize; 14] {
+    let Shape { hidden, heads, kv_heads, head_dim, ffn, head_norms, branch_norms, .. } = *shape;
     let (q, kv) = (heads * head_dim, kv_heads * head_dim);
     let if_normed = |width: usize| if head_norms { width } else { 0 };
-    [if_normed(q), if_normed(kv), if_normed(heads), if_normed(kv_heads), q, kv, kv, q, ffn, ffn]
+    let (out, inv_rms) = if branch_norms { (hidden, 1) } else { (0, 0) };
+    let raw = [if_normed(q), if_normed(kv), if_normed(heads), if_normed(kv_heads)];
+    let inner = [q, kv, kv, q, ffn, ffn];
+    let branches = [out, inv_rms, out, inv_rms];
+    let mut all = raw.into_iter().chain(inner).chain(branches);
+    std::array::from_fn(|_| all.next().expect("there are 4 + 6 + 4 widths"))
 }
 
 /// Returns how many layers of `rows` rows keep their values within `bytes_max`.

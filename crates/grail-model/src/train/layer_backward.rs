@@ -4,20 +4,20 @@ use grail_kernels::{AttentionSaved, Direction, Init, Kernels, MatRef, PackedMatr
 
 use super::parameters::{LayerSlots, LinearSlots};
 use super::workspace::{Pass, TransposedLayer};
-use crate::arch::{Activations, Layer, Shape};
+use crate::arch::{Activations, Branch, Layer, Shape};
 
 /// Gradients of a layer's inner values.
 #[derive(Debug, Default)]
 pub(super) struct Gradients {
     /// Of the output of either norm.
     normed: Vec<f32>,
-    /// Of the input of either norm, through the norm alone.
+    /// Of the input of a norm, through the norm alone.
     branch: Vec<f32>,
     attended: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    /// Before the head norms (Qwen3).
+    /// Before the head norms, where there are any.
     q_raw: Vec<f32>,
     k_raw: Vec<f32>,
     gated: Vec<f32>,
@@ -88,11 +88,19 @@ impl LayerBackward<'_> {
         let (kernels, rows) = (pass.kernels, pass.batch.rows());
         let Shape { hidden, ffn, .. } = pass.decoder.shape;
         let PackedInputs { normed, gated, .. } = &mut d.packed;
+        let mut dy: &[f32] = dx;
+        if let (Some(norms), Some(slots)) = (&layer.branch_norms, &slots.branch_norms) {
+            let (Branch { out, inv_rms }, dweight) = (&a.mlp_branch, &mut grads[slots.mlp.clone()]);
+            kernels.rms_norm_backward(out, &norms.mlp, inv_rms, dy, &mut d.branch, dweight);
+            dy = &d.branch;
+        }
         kernels.pack_columns(rows, ffn, &a.gated, gated);
         let (weight, slot) = (&transposed.down_proj, &slots.down_proj);
-        let down = LinearBackward { x: gated, dy: dx, weight, slots: slot };
+        let down = LinearBackward { x: gated, dy, weight, slots: slot };
         down.run(kernels, &mut d.gated, Init::Zero, grads);
-        kernels.silu_mul_backward(&a.gate, &a.up, &d.gated, &mut d.gate, &mut d.up);
+        let function = pass.decoder.shape.gate;
+        let (dgate, dup) = (&mut d.gate, &mut d.up);
+        kernels.gate_mul_backward(function, &a.gate, &a.up, &d.gated, dgate, dup);
         kernels.pack_columns(rows, hidden, &a.mlp_normed, normed);
         for (dy, weight, slots, init) in [
             (&d.gate, &transposed.gate_proj, &slots.gate_proj, Init::Zero),
@@ -103,11 +111,11 @@ impl LayerBackward<'_> {
         }
         kernels.rms_norm_backward(
             x_mid,
-            &layer.post_attention_layernorm,
+            &layer.mlp_layernorm,
             &a.mlp_inv_rms,
             &d.normed,
             &mut d.branch,
-            &mut grads[slots.post_attention_layernorm.clone()],
+            &mut grads[slots.mlp_layernorm.clone()],
         );
         kernels.add_assign(dx, &d.branch);
     }
@@ -119,9 +127,16 @@ impl LayerBackward<'_> {
         let rows = batch.rows();
         let PackedInputs { normed, attended, .. } = &mut d.packed;
         let Shape { hidden, heads, kv_heads, head_dim, .. } = decoder.shape;
+        let mut dy: &[f32] = dx;
+        if let (Some(norms), Some(slots)) = (&layer.branch_norms, &slots.branch_norms) {
+            let Branch { out, inv_rms } = &a.attention_branch;
+            let dweight = &mut grads[slots.attention.clone()];
+            kernels.rms_norm_backward(out, &norms.attention, inv_rms, dy, &mut d.branch, dweight);
+            dy = &d.branch;
+        }
         kernels.pack_columns(rows, heads * head_dim, &a.attended, attended);
         let (weight, slot) = (&transposed.o_proj, &slots.o_proj);
-        let o = LinearBackward { x: attended, dy: dx, weight, slots: slot };
+        let o = LinearBackward { x: attended, dy, weight, slots: slot };
         o.run(kernels, &mut d.attended, Init::Zero, grads);
         let (dout, out) = (&d.attended, &a.attended);
         let (dq, dk, dv) = (&mut d.q, &mut d.k, &mut d.v);

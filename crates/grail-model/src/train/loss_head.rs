@@ -47,6 +47,8 @@ pub(super) struct LossHead {
     packed_input: PackedMatrix,
     /// Logits, then their gradient.
     logits: Vec<f32>,
+    /// The logits while their gradient is made, where they are capped; else empty.
+    capped: Vec<f32>,
     dinput: Vec<f32>,
     dx: Vec<f32>,
 }
@@ -124,8 +126,17 @@ impl LossHead {
         decoder.logits(kernels, &self.input, &mut self.logits);
         let tokens: Vec<TokenId> = chunk.iter().map(|(target, _)| target.token).collect();
         let derivatives: Vec<f32> = chunk.iter().map(|(_, derivative)| *derivative).collect();
+        let cap = decoder.logit_cap();
+        self.capped.clear();
+        if cap.is_some() {
+            self.capped.extend_from_slice(&self.logits);
+        }
         kernels
             .cross_entropy_backward(&mut self.logits, vocab, &tokens, &derivatives)
-            .map_err(not_finite)
+            .map_err(not_finite)?;
+        if let Some(cap) = cap {
+            kernels.soft_cap_backward(&self.capped, &mut self.logits, cap);
+        }
+        Ok(())
     }
 }

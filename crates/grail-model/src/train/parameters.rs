@@ -48,10 +48,19 @@ pub(super) struct LayerSlots {
     pub(super) o_proj: LinearSlots,
     /// Weights of the q and the k head norm.
     pub(super) head_norms: Option<(Range<usize>, Range<usize>)>,
-    pub(super) post_attention_layernorm: Range<usize>,
+    /// Of the norm before the MLP.
+    pub(super) mlp_layernorm: Range<usize>,
     pub(super) gate_proj: LinearSlots,
     pub(super) up_proj: LinearSlots,
     pub(super) down_proj: LinearSlots,
+    pub(super) branch_norms: Option<BranchNormSlots>,
+}
+
+/// Weights of the norms of what attention and MLP add to the stream.
+#[derive(Debug)]
+pub(super) struct BranchNormSlots {
+    pub(super) attention: Range<usize>,
+    pub(super) mlp: Range<usize>,
 }
 
 /// The tensors of one projection.
@@ -116,10 +125,15 @@ impl Slots {
                 o_proj: linear("self_attn.o_proj"),
                 head_norms: optional(&full("self_attn.q_norm.weight"))
                     .zip(optional(&full("self_attn.k_norm.weight"))),
-                post_attention_layernorm: range(&full("post_attention_layernorm.weight")),
+                mlp_layernorm: optional(&full("pre_feedforward_layernorm.weight"))
+                    .unwrap_or_else(|| range(&full("post_attention_layernorm.weight"))),
                 gate_proj: linear("mlp.gate_proj"),
                 up_proj: linear("mlp.up_proj"),
                 down_proj: linear("mlp.down_proj"),
+                branch_norms: optional(&full("post_feedforward_layernorm.weight")).map(|mlp| {
+                    let attention = range(&full("post_attention_layernorm.weight"));
+                    BranchNormSlots { attention, mlp }
+                }),
             }
         });
         Self {

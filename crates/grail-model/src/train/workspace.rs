@@ -139,7 +139,7 @@ impl Workspace {
             checkpoint.extend_from_slice(&self.x);
             let a = &mut self.a;
             attend(pass, layer, &self.x, a, &mut self.saved);
-            layer.add_attention(kernels, &mut self.x, a);
+            layer.add_attention(kernels, shape, &mut self.x, a);
             let kept = (layer_idx + n_kept).checked_sub(n_layers).map(|idx| &mut self.kept[idx]);
             if let Some(kept) = kept {
                 kept.x_mid.clear();
@@ -184,6 +184,9 @@ impl Workspace {
         }
         let hidden = decoder.shape.hidden;
         let embedding = &mut grads[slots.embedding.clone()];
+        if let Some(scale) = decoder.config.embedding_scale() {
+            pass.kernels.scale(&mut self.dx, scale);
+        }
         for (&token, dx) in batch.tokens.iter().zip(self.dx.chunks_exact(hidden)) {
             let row = &mut embedding[token as usize * hidden..][..hidden];
             for (gradient, dx) in row.iter_mut().zip(dx) {
@@ -205,16 +208,17 @@ impl Workspace {
             std::mem::swap(&mut self.x, &mut kept.x_mid);
             let norm = &layer.input_layernorm;
             kernels.rms_norm(x_in, norm, shape.eps, &mut a.normed, Some(&mut a.inv_rms));
-            let norm = &layer.post_attention_layernorm;
+            let norm = &layer.mlp_layernorm;
             let inv_rms = Some(a.mlp_inv_rms.as_mut_slice());
             kernels.rms_norm(&self.x, norm, shape.eps, &mut a.mlp_normed, inv_rms);
-            kernels.silu_mul(&a.gate, &a.up, &mut a.gated);
+            kernels.gate_mul(shape.gate, &a.gate, &a.up, &mut a.gated);
         } else {
             attend(pass, layer, x_in, a, &mut self.saved);
             self.x.clear();
             self.x.extend_from_slice(x_in);
-            layer.add_attention(kernels, &mut self.x, a);
+            layer.add_attention(kernels, shape, &mut self.x, a);
             layer.mlp_inner(kernels, shape, &self.x, a);
+            layer.mlp_branch(kernels, shape, a);
         }
     }
 }

@@ -147,6 +147,7 @@ fn the_digest_of_fixed_weights_and_tokens_is_fixed() {
             "5ff3267c3c98d5134706f16f157056527000b379b16c9ecc64c4a224fe45430c",
             "eff7e8b0095e9e12ff508db354e94ab12ee802205d37f2683420c6fab7ede2e2",
             "4c186f87af8b8cb2914d65a60dfa3335dd22c6ef82f637fa9769b6b722cf6dde",
+            "57682a27aaa5ab841eb6228eca5b0e07c20251586d754138ac08244914c25c9b",
         ]
     );
 }

@@ -1,7 +1,8 @@
 //! PyTorch's logits, gradients and AdamW steps, within a stated tolerance.
 //!
-//! PyTorch sums in another order, so bits differ. Measured: logits within 2e-6 of their largest
-//! magnitude, gradients within 5e-6 of the tensor's largest. The tolerances leave a factor of five.
+//! PyTorch sums in another order, so bits differ. Measured: logits within 2.1e-6 of their largest
+//! magnitude, gradients within 3e-6 of the tensor's largest, but for the key bias of `qwen2-yarn`
+//! (1.2e-5), whose terms nearly cancel. The tolerances leave a factor of two and more.
 
 use grail_kernels::{AdamW, TrainingState};
 use grail_model::formats::safetensors::TensorSource;

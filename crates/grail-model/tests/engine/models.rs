@@ -10,11 +10,17 @@ use grail_ports::model::{
 use grail_protocol::ids::TokenId;
 use tempfile::TempDir;
 
-pub const NAMES: [&str; 3] = ["llama", "qwen2", "qwen3"];
+pub const NAMES: [&str; 4] = ["llama", "qwen2", "qwen3", "gemma3"];
 
 /// Smaller models with one or two features each: scaled RoPE, biases, windows, soft-caps.
-pub const VARIANTS: [&str; 5] =
-    ["llama-linear", "llama-llama3", "qwen2-yarn", "qwen2-window", "qwen3-yarn-window"];
+pub const VARIANTS: [&str; 6] = [
+    "llama-linear",
+    "llama-llama3",
+    "qwen2-yarn",
+    "qwen2-window",
+    "qwen3-yarn-window",
+    "gemma3-capped",
+];
 
 /// End a completion in the tests: enough of them that completions of a group differ in length.
 pub const EOS: [TokenId; 5] = [2, 17, 29, 43, 88];
