@@ -184,7 +184,6 @@ fn a_server_refuses_what_it_cannot_do() {
         (&["--max-context", "100000"][..], "2 to 512"),
         (&["--api-key-file", empty.to_str().unwrap()], "no API key"),
         (&["--api-key-file", "absent"], "absent"),
-        (&["--max-running", "0"], "max_running_sequences is 0"),
         (&["--model", "absent"], "no model at absent"),
     ] {
         let output = grail().arg("serve").args(["--port", "0"]).args(args).output().unwrap();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use crate::human_duration::HumanDuration;
 
@@ -80,11 +80,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     pub port: u16,
     /// Most sequences generated at once; more use the processor better and are slower each.
-    #[arg(long, value_name = "N")]
-    pub max_running: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
+    pub max_running: Option<u32>,
     /// Most sequences that wait beside them; what comes beyond is answered with 429.
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub queue: usize,
+    #[arg(long, value_name = "N", default_value_t = 256,
+        value_parser = value_parser!(u32).range(0..=65536))]
+    pub queue: u32,
     /// Most tokens of prompt and completion together; default: what the model takes.
     #[arg(long, value_name = "N")]
     pub max_context: Option<usize>,

@@ -39,7 +39,7 @@ pub fn run(args: &ServeArgs, config: &Config) -> Result<Outcome> {
     }
     let mut bounds = EngineConfig::default();
     if let Some(running) = args.max_running {
-        bounds.max_running_sequences = running;
+        bounds.max_running_sequences = running as usize;
     }
     // Held until the end: an unpacked or imported model lies in a temporary folder.
     let base = BaseModel::of_argument(&args.model)?;
@@ -49,10 +49,10 @@ pub fn run(args: &ServeArgs, config: &Config) -> Result<Outcome> {
     let limits = Limits {
         context_max,
         running_max: bounds.max_running_sequences,
-        queue_max: args.queue,
+        queue_max: args.queue as usize,
         request_time: args.request_timeout.into(),
     };
-    let service = ServiceConfig { queue_max: args.queue };
+    let service = ServiceConfig { queue_max: limits.queue_max };
     let service = EngineService::start(model.engine().clone(), service)?;
     let name = args.model_name.clone().unwrap_or_else(|| model_name(&args.model));
     let app = Arc::new(App::new(name, model, Arc::new(service), limits, keys));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 /// Most bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// Most choices of one request: prompts times `n`.
@@ -51,6 +53,7 @@ impl Limits {
 
     /// Most requests that are read or answered at once: each holds at least one sequence.
     pub fn in_flight_max(&self) -> usize {
-        self.running_max.saturating_add(self.queue_max).saturating_add(IN_FLIGHT_SPARE)
+        let places = self.running_max.saturating_add(self.queue_max);
+        places.saturating_add(IN_FLIGHT_SPARE).min(Semaphore::MAX_PERMITS)
     }
 }

@@ -11,6 +11,7 @@ mod chat;
 mod completions;
 mod error;
 mod fields;
+mod host;
 mod job;
 mod keys;
 mod limits;
@@ -72,7 +73,9 @@ impl Server {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let serving = listener::serve(listener, router(app.clone()), stop.clone(), cut.clone());
+        let is_private = address.ip().is_loopback() && app.keys.is_open();
+        let router = router(app.clone(), is_private);
+        let serving = listener::serve(listener, router, stop.clone(), cut.clone());
         Ok(Self { app, address, stop, cut, task: tokio::spawn(serving) })
     }
 
@@ -99,12 +102,13 @@ impl Server {
     }
 }
 
-fn router(app: Arc<App>) -> Router {
+/// With `is_private` the server is for this machine alone, without keys.
+fn router(app: Arc<App>, is_private: bool) -> Router {
     Router::new()
         .route(HEALTH, get(status::health))
         .route("/metrics", get(status::metrics))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{name}", get(models::show))
+        .route("/v1/models/{*name}", get(models::show))
         .route("/v1/completions", post(completions::handle))
         .route("/v1/chat/completions", post(chat::handle))
         .route("/generate", post(native::handle))
@@ -117,15 +121,24 @@ fn router(app: Arc<App>) -> Router {
             ApiError::with(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn_with_state(app.clone(), admit))
+        .layer(from_fn_with_state((app.clone(), is_private), admit))
         .with_state(app)
 }
 
 /// Lets in who has a key, and counts the answers.
-async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn admit(
+    State((app, is_private)): State<(Arc<App>, bool)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.map_or("other", MatchedPath::as_str).to_owned();
-    let allowed = if route == HEALTH { Ok(()) } else { app.keys.check(request.headers()) };
+    let headers = request.headers();
+    let allowed = match route.as_str() {
+        HEALTH => Ok(()),
+        _ if is_private => host::check(headers),
+        _ => app.keys.check(headers),
+    };
     let response = match allowed {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),

@@ -1,5 +1,6 @@
 //! Chooses the next token of each row.
 
+use grail_kernels::math::exp_f64;
 use grail_kernels::{Kernels, RaceKey, RaceOutcome};
 use grail_ports::model::{ModelError, Sampling};
 use grail_protocol::ids::TokenId;
@@ -54,6 +55,9 @@ fn race(
     Ok(())
 }
 
+/// Below it a token's mass counts for nothing beside the most likely token's, which is 1.
+const EXPONENT_MIN: f64 = -700.0;
+
 /// Puts every logit outside the most likely `top_p` mass to minus infinity. Of equal logits the
 /// lower id counts as more likely. At least one is kept.
 fn keep_top_p(logits: &mut [f32], temperature: f32, top_p: f32) {
@@ -62,8 +66,9 @@ fn keep_top_p(logits: &mut [f32], temperature: f32, top_p: f32) {
         logits[right].total_cmp(&logits[left]).then_with(|| left.cmp(&right))
     });
     let max = logits[order[0]];
-    // f64 and the platform's `exp`: this mode is outside the protocol and its bits bind nobody.
-    let mass = |idx: usize| (f64::from(logits[idx] - max) / f64::from(temperature)).exp();
+    // The project's own `exp`: a seed then gives the same text on every machine in this mode too.
+    let exponent = |idx: usize| f64::from(logits[idx] - max) / f64::from(temperature);
+    let mass = |idx: usize| exp_f64(exponent(idx).max(EXPONENT_MIN));
     let total: f64 = order.iter().map(|&idx| mass(idx)).sum();
     let mut sum = 0.0;
     let kept = order.iter().take_while(|&&idx| {

@@ -254,7 +254,7 @@ async fn the_model_its_health_and_the_metrics_are_shown() {
     assert_eq!(status, 200);
     for line in [
         "grail_serve_requests_total{route=\"/v1/completions\",status=\"200\"} 1",
-        "grail_serve_requests_total{route=\"/v1/models/{name}\",status=\"404\"} 1",
+        "grail_serve_requests_total{route=\"/v1/models/{*name}\",status=\"404\"} 1",
         "grail_serve_generated_tokens_total 3",
         "grail_serve_first_token_seconds_count 1",
         "grail_serve_next_token_seconds_count 2",

@@ -149,6 +149,15 @@ async fn bodies_that_are_no_requests_are_refused() {
 }
 
 #[tokio::test]
+async fn a_page_that_calls_this_machine_its_own_is_refused() {
+    let up = up(FakeEngine::at_once(says("x")), LIMITS).await;
+    let body = json!({"prompt": "x"});
+    let refused =
+        up.request(TEXT, &body).header(header::HOST, "evil.example").send().await.unwrap();
+    assert_eq!(refused.status(), 403);
+}
+
+#[tokio::test]
 async fn a_locked_server_opens_to_a_key_alone() {
     const KEY: &str = "0123456789abcdef-secret";
     let dir = tempfile::tempdir().unwrap();
