@@ -72,6 +72,9 @@ pub enum Command {
     Serve(ServeArgs),
     /// Make a starting model: supervised training on an environment's own solutions.
     Sft(SftArgs),
+    /// Measure the engine on this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Options that choose the environment.
@@ -323,6 +326,41 @@ pub struct SftArgs {
     /// Folder to make; it must not exist.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Kernels, generation, verification and training, against what the machine can do.
+    Engine(BenchEngineArgs),
+}
+
+/// Options of `grail bench engine`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Close other programs first. docs/bench.md explains the rows and the JSON; benches/peers/ runs
+PyTorch, llama.cpp and candle on the same work.")]
+pub struct BenchEngineArgs {
+    /// Model folder or GGUF file; default: the embedded model, which is too small for figures that
+    /// say much of larger ones.
+    #[arg(long, value_name = "DIR|GGUF")]
+    pub model: Option<PathBuf>,
+    /// Compute threads; 0 takes every core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Instruction set: portable, avx2, avx512 or neon; default: the fastest of this machine.
+    #[arg(long, value_name = "ISA")]
+    pub isa: Option<String>,
+    /// Rows to measure, by id or the start of one up to a dot, such as gemm.o or decode.16
+    /// (default all).
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub only: Option<Vec<String>>,
+    /// Repeat less: faster and noisier.
+    #[arg(long)]
+    pub quick: bool,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The grail command: parses, resolves one configuration, builds everything once, hands it down.
 
 mod base_model;
+mod bench;
 mod cli;
 mod commands;
 mod config;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use grail_infrastructure::local::network::NetworkRole;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{BenchCommand, Cli, Command};
 use crate::config::{Config, ConfigError};
 use crate::exit::Outcome;
 use crate::globals::Globals;
@@ -62,6 +63,10 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         }
         Command::Model(command) => commands::model::run(command, &simple(&globals, None)?),
         Command::Wallet(command) => commands::wallet::run(command, &simple(&globals, None)?),
+        Command::Bench(command) => {
+            let BenchCommand::Engine(args) = command;
+            commands::bench::run(command, &simple(&globals, args.threads)?)
+        }
         Command::Sft(args) => commands::sft::run(args, &simple(&globals, args.threads)?),
         Command::Generate(args) => commands::generate::run(args, &simple(&globals, args.threads)?),
         Command::Serve(args) => commands::serve::run(args, &simple(&globals, args.threads)?),

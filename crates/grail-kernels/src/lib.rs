@@ -19,6 +19,7 @@ mod gemm;
 mod isa;
 mod kernels;
 mod logits;
+mod machine;
 pub mod mapped;
 pub mod math;
 mod memory;

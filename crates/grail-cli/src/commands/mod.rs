@@ -1,5 +1,6 @@
 //! One module a command: from its options to what it prints.
 
+pub mod bench;
 pub mod generate;
 mod guest;
 pub mod localnet;
