@@ -255,3 +255,34 @@ fn real_model_is_imported_and_shown() {
         &["LlamaForCausalLM", "134515008", "8192 tokens", "Q4_1"],
     );
 }
+
+#[test]
+fn the_benchmark_prints_rows_with_stable_ids_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = grail()
+        .args(["bench", "engine", "--threads", "1", "--quick", "--json"])
+        .args(["--only", "gemm.qkv.4,decode.1,ratio.generate_over_verify"])
+        .current_dir(dir.path())
+        .output()
+        .expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["schema_version"], 1);
+    assert_eq!(report["machine"]["threads"], 1);
+    assert_eq!(report["model"]["source"], "embedded");
+    let ids: Vec<&str> =
+        report["rows"].as_array().unwrap().iter().filter_map(|row| row["id"].as_str()).collect();
+    assert_eq!(ids, ["gemm.qkv.4.hot", "gemm.qkv.4.cold", "decode.1", "verify"]);
+    assert_eq!(report["ratios"][0]["id"], "ratio.generate_over_verify");
+    let decode = &report["rows"][2];
+    assert_eq!(decode["tokens"], 64);
+    let speed = decode["tokens_per_s"].as_f64().unwrap();
+    assert!((speed * decode["seconds"].as_f64().unwrap() - 64.0).abs() < 1e-6);
+    check(
+        &["bench", "engine", "--quick", "--only", "nothing"],
+        dir.path(),
+        1,
+        &["no row", "nothing", "docs/bench.md"],
+    );
+    check(&["bench", "engine", "--isa", "sse9"], dir.path(), 1, &["sse9", "portable"]);
+}
