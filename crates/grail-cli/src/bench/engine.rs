@@ -1,18 +1,25 @@
 //! Rows of generation and verification, and the ratios between them.
 
-use anyhow::{Context, Result};
-use grail_model::{Engine, EngineConfig};
+use std::cell::Cell;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use grail_model::formats::config::ModelConfig;
+use grail_model::{
+    Engine, EngineConfig, EngineService, FinishReason, SequenceEvent, SequenceRequest,
+    ServiceConfig,
+};
 use grail_ports::model::{GenerateRequest, RaceCheck, Sampling, ScoreRequest, StopFlag};
 
 use super::measure::median;
 use super::record::{Ratio, Work};
 use super::work::{
-    GROUP, LONG, NEW_TOKENS, PROMPT_TOKENS, attention_flop, forward_flop, group, keys,
+    GROUP, LONG, NEW_TOKENS, PROMPT_TOKENS, RACE, attention_flop, forward_flop, group, keys,
     matrix_parameters, scored, tokens,
 };
 use super::{Bench, Row};
 
-const RACE: Sampling = Sampling::Race { temperature: 1.0 };
 /// Rollouts decoded together.
 const BATCHES: [usize; 4] = [1, 4, 16, 64];
 /// New tokens of the shorter of two generations, whose difference is decoding alone.
@@ -27,6 +34,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let engine =
         Engine::load(bench.dir, Vec::new(), bench.kernels.clone(), EngineConfig::default())
             .with_context(|| format!("while loading {}", bench.dir.display()))?;
+    let engine = Arc::new(engine);
     for rollouts in BATCHES {
         decode(bench, &engine, rollouts)?;
     }
@@ -36,7 +44,12 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         score(bench, &engine)?;
     }
     verify(bench, &engine)?;
-    race_share(bench, &engine)
+    if bench.selection.wants("ratio.race_share") || bench.selection.wants("ratio.capture_cost") {
+        let service = EngineService::start(engine, ServiceConfig::default())?;
+        shares(bench, &service)?;
+        service.drain(Duration::ZERO);
+    }
+    Ok(())
 }
 
 /// Generates `requests` and drops what comes out.
@@ -45,16 +58,19 @@ fn generate(engine: &Engine, requests: &[GenerateRequest]) -> Result<()> {
     Ok(())
 }
 
-/// A group from prompt to end, and one decoding step of it.
+/// A group from prompt to end, and one decoding step of it. Every repetition has a prompt of its
+/// own: the engine keeps those that it has seen.
 fn decode(bench: &mut Bench<'_>, engine: &Engine, rollouts: usize) -> Result<()> {
     let (decode, step) = (format!("decode.{rollouts}"), format!("step.{rollouts}"));
     let model = bench.model;
-    let all = [group(model, rollouts, NEW_TOKENS, RACE)];
-    let few = [group(model, rollouts, FEW_TOKENS, RACE)];
+    let sequence = Cell::new(0);
+    let run = |max_new_tokens| {
+        sequence.set(sequence.get() + 1);
+        generate(engine, &[group(model, sequence.get(), rollouts, max_new_tokens)])
+    };
     if bench.selection.wants(&step) {
-        let [all, few] = bench
-            .effort
-            .of_tasks([&mut || generate(engine, &all), &mut || generate(engine, &few)])?;
+        let [all, few] =
+            bench.effort.of_tasks([&mut || run(NEW_TOKENS), &mut || run(FEW_TOKENS)])?;
         let steps = f64::from(NEW_TOKENS - FEW_TOKENS);
         let seconds: Vec<f64> =
             all.iter().zip(&few).map(|(all, few)| (all - few) / steps).collect();
@@ -74,7 +90,7 @@ fn decode(bench: &mut Bench<'_>, engine: &Engine, rollouts: usize) -> Result<()>
         bench.push(Row::new(&step, what, work, &seconds, &bench.machine))?;
     }
     if bench.selection.wants(&decode) {
-        let [seconds] = bench.effort.of_tasks([&mut || generate(engine, &all)])?;
+        let [seconds] = bench.effort.of_tasks([&mut || run(NEW_TOKENS)])?;
         let work = Work { tokens: rollouts as u64 * u64::from(NEW_TOKENS), ..Work::default() };
         let what = format!(
             "{rollouts} rollouts of one prompt of {PROMPT_TOKENS} tokens, {NEW_TOKENS} new tokens \
@@ -85,20 +101,24 @@ fn decode(bench: &mut Bench<'_>, engine: &Engine, rollouts: usize) -> Result<()>
     Ok(())
 }
 
-/// Long prompts of which each gives one token: the head sees one row of each.
+/// Long prompts, new ones each time, of which each gives one token: the head sees one row of each.
 fn prefill(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
     let (model, (sequences, len)) = (bench.model, LONG);
     if !bench.selection.wants("prefill") {
         return Ok(());
     }
+    let first = Cell::new(0);
     let request = |sequence| GenerateRequest {
         prompt: tokens(model, sequence, len),
         race_keys: keys(1).collect(),
         sampling: RACE,
         max_new_tokens: 1,
     };
-    let requests: Vec<GenerateRequest> = (0..sequences).map(request).collect();
-    let [seconds] = bench.effort.of_tasks([&mut || generate(engine, &requests)])?;
+    let [seconds] = bench.effort.of_tasks([&mut || {
+        let from = first.replace(first.get() + sequences);
+        let requests: Vec<GenerateRequest> = (from..from + sequences).map(request).collect();
+        generate(engine, &requests)
+    }])?;
     let flop = forward_flop(model, LONG, sequences);
     let work = Work { tokens: (sequences * len) as u64, flop, ..Work::default() };
     let what = format!("{sequences} prompts of {len} tokens, one new token each");
@@ -141,22 +161,30 @@ fn verify(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
     if !bench.selection.wants("verify") && !bench.selection.wants("ratio.generate_over_verify") {
         return Ok(());
     }
-    let request = group(bench.model, GROUP, NEW_TOKENS, RACE);
-    let requests = std::slice::from_ref(&request);
+    let model = bench.model;
+    let request = group(model, 0, GROUP, NEW_TOKENS);
     let mut rollouts: Vec<ScoreRequest> = Vec::with_capacity(GROUP);
-    engine.generate(requests, &StopFlag::default(), &mut |_, completions| {
-        for (completion, &key) in completions.into_iter().zip(&request.race_keys) {
-            rollouts.push(ScoreRequest {
-                tokens: [request.prompt.as_slice(), &completion.tokens].concat(),
-                prompt_len: request.prompt.len(),
-                race: Some(RaceCheck { key, temperature: 1.0 }),
-            });
-        }
-    })?;
-    let [generation, verification] =
-        bench.effort.of_tasks([&mut || generate(engine, requests), &mut || {
-            engine.score(&rollouts, &StopFlag::default()).map(drop).map_err(Into::into)
-        }])?;
+    engine.generate(
+        std::slice::from_ref(&request),
+        &StopFlag::default(),
+        &mut |_, completions| {
+            for (completion, &key) in completions.into_iter().zip(&request.race_keys) {
+                rollouts.push(ScoreRequest {
+                    tokens: [request.prompt.as_slice(), &completion.tokens].concat(),
+                    prompt_len: request.prompt.len(),
+                    race: Some(RaceCheck { key, temperature: 1.0 }),
+                });
+            }
+        },
+    )?;
+    let mut sequence = 0;
+    let mut fresh = || {
+        sequence += 1;
+        generate(engine, &[group(model, sequence, GROUP, NEW_TOKENS)])
+    };
+    let [generation, verification] = bench.effort.of_tasks([&mut fresh, &mut || {
+        engine.score(&rollouts, &StopFlag::default()).map(drop).map_err(Into::into)
+    }])?;
     let work = Work { tokens: GROUP as u64 * u64::from(NEW_TOKENS), ..Work::default() };
     let what = format!(
         "verification of {GROUP} rollouts of one prompt of {PROMPT_TOKENS} tokens, {NEW_TOKENS} \
@@ -171,20 +199,67 @@ fn verify(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// What the race costs: decoding with it, in turn with decoding that takes the largest logit.
-fn race_share(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
-    if !bench.selection.wants("ratio.race_share") {
-        return Ok(());
+/// A rollout that is streamed.
+#[derive(Clone, Copy)]
+struct Streamed {
+    sampling: Sampling,
+    capture_digest: bool,
+}
+
+/// What the race costs in decoding, and what the capture of hidden states and digests does: each with
+/// it, in turn with decoding without.
+fn shares(bench: &mut Bench<'_>, service: &EngineService) -> Result<()> {
+    let usual = Streamed { sampling: RACE, capture_digest: true };
+    let greedy = Streamed { sampling: Sampling::Greedy, ..usual };
+    let unseen = Streamed { capture_digest: false, ..usual };
+    let model = bench.model;
+    let run = |streamed| stream_group(service, model, streamed);
+    if bench.selection.wants("ratio.race_share") {
+        let [race, greedy] = bench.effort.of_tasks([&mut || run(usual), &mut || run(greedy)])?;
+        bench.ratios.push(Ratio {
+            id: "ratio.race_share",
+            what: format!("share of the race in decoding {GROUP} rollouts, against greedy choice"),
+            value: 1.0 - median(&greedy) / median(&race),
+        });
     }
-    let race = [group(bench.model, GROUP, NEW_TOKENS, RACE)];
-    let greedy = [group(bench.model, GROUP, NEW_TOKENS, Sampling::Greedy)];
-    let [race, greedy] = bench
-        .effort
-        .of_tasks([&mut || generate(engine, &race), &mut || generate(engine, &greedy)])?;
-    bench.ratios.push(Ratio {
-        id: "ratio.race_share",
-        what: format!("share of the race in decoding {GROUP} rollouts, against the largest logit"),
-        value: 1.0 - median(&greedy) / median(&race),
-    });
+    if bench.selection.wants("ratio.capture_cost") {
+        let [captured, unseen] =
+            bench.effort.of_tasks([&mut || run(usual), &mut || run(unseen)])?;
+        bench.ratios.push(Ratio {
+            id: "ratio.capture_cost",
+            what: format!("time that hidden states and digests add to decoding {GROUP} rollouts"),
+            value: median(&captured) / median(&unseen) - 1.0,
+        });
+    }
+    Ok(())
+}
+
+/// Streams a group's rollouts of one prompt, and waits for all.
+fn stream_group(service: &EngineService, model: &ModelConfig, streamed: Streamed) -> Result<()> {
+    let (ended, ends) = mpsc::channel();
+    let mut tickets = Vec::with_capacity(GROUP);
+    for race_key in keys(GROUP) {
+        let request = SequenceRequest {
+            prompt: tokens(model, 0, PROMPT_TOKENS),
+            sampling: streamed.sampling,
+            race_key,
+            max_new_tokens: NEW_TOKENS,
+            top_logprobs: 0,
+            capture_digest: streamed.capture_digest,
+            ignore_eos: true,
+        };
+        let ended = ended.clone();
+        let events = move |event| {
+            if let SequenceEvent::Finished { reason, .. } = event {
+                // The receiver is gone only after another rollout failed.
+                let _ = ended.send(reason);
+            }
+        };
+        tickets.push(service.submit(request, Box::new(events))?);
+    }
+    for _ in &tickets {
+        let reason = ends.recv().context("the engine stopped")?;
+        ensure!(reason == FinishReason::Length, "a rollout ended early: {reason:?}");
+    }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use anyhow::Result;
 use grail_kernels::math::f32_to_bf16;
 use grail_kernels::{
-    AttentionRow, AttentionSaved, AttentionShape, BLOCK, Init, Kernels, KvLayout, MatRef,
-    PackedMatrix, RaceKey, RaceOutcome,
+    AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, Init, Kernels, KvLayout,
+    MatRef, PackedMatrix, RaceKey, RaceOutcome,
 };
 
 use super::record::Work;
@@ -96,6 +96,7 @@ fn attention(bench: &mut Bench<'_>) -> Result<()> {
         kv_heads: model.num_key_value_heads,
         head_dim: model.head_dim,
     };
+    let options = AttentionOptions::default();
     let (width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let len = LONG.1;
     let blocks: Vec<u32> = (0..).take(len / BLOCK).collect();
@@ -109,7 +110,7 @@ fn attention(bench: &mut Bench<'_>) -> Result<()> {
     let work = Work { flop: 4.0 * (GROUP * len * width) as f64, ..Work::default() };
     let what = format!("{GROUP} queries at position {} of one layer", len - 1);
     measure(bench, "attention.decode", what, work, |kernels| {
-        kernels.attention(&q, black_box(&mut out), &rows, &k_pool, &v_pool, shape);
+        kernels.attention(&q, black_box(&mut out), &rows, &k_pool, &v_pool, shape, options);
     })?;
 
     let rows: Vec<AttentionRow<'_>> =
@@ -119,17 +120,26 @@ fn attention(bench: &mut Bench<'_>) -> Result<()> {
     let work = Work { flop: seen, ..Work::default() };
     let what = format!("{len} queries of one sequence, one layer, from the cache");
     measure(bench, "attention.prefill", what, work, |kernels| {
-        kernels.attention(&q, black_box(&mut out), &rows, &k_pool, &v_pool, shape);
+        kernels.attention(&q, black_box(&mut out), &rows, &k_pool, &v_pool, shape, options);
     })?;
 
     let (k, v) = (values(len * kv_width), values(len * kv_width));
     let mut saved = AttentionSaved::default();
     let what = format!("{len} queries of one sequence, one layer, kept for the gradient");
     measure(bench, "attention.train.forward", what, work, |kernels| {
-        kernels.attention_train(&q, &k, &v, &[0, len], black_box(&mut out), shape, &mut saved);
+        kernels.attention_train(
+            &q,
+            &k,
+            &v,
+            &[0, len],
+            black_box(&mut out),
+            shape,
+            options,
+            &mut saved,
+        );
     })?;
     if bench.selection.wants("attention.train.backward") {
-        bench.kernels.attention_train(&q, &k, &v, &[0, len], &mut out, shape, &mut saved);
+        bench.kernels.attention_train(&q, &k, &v, &[0, len], &mut out, shape, options, &mut saved);
         let dout = values(len * width);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         // Scores and their gradients, values, and the gradients of queries and keys: five products.

@@ -16,6 +16,8 @@ pub const GROUP: usize = 16;
 pub const LONG: (usize, usize) = (16, 512);
 /// Sequences and their length in a training step.
 pub const TRAIN: (usize, usize) = (8, 256);
+/// How tokens are chosen unless a row is about that.
+pub const RACE: Sampling = Sampling::Race { temperature: 1.0 };
 /// Bytes that cold weights and the bandwidth are measured on: far more than a last-level cache.
 pub const COLD_BYTES: usize = 256 << 20;
 
@@ -34,15 +36,19 @@ pub fn tokens(model: &ModelConfig, sequence: usize, len: usize) -> Vec<TokenId> 
     (0..len).map(|i| token(model, sequence, i)).collect()
 }
 
-/// A request for `rollouts` completions of one prompt.
+/// A request for `rollouts` completions of the prompt that is sequence `sequence`.
 pub fn group(
     model: &ModelConfig,
+    sequence: usize,
     rollouts: usize,
     max_new_tokens: u32,
-    sampling: Sampling,
 ) -> GenerateRequest {
-    let prompt = tokens(model, 0, PROMPT_TOKENS);
-    GenerateRequest { prompt, race_keys: keys(rollouts).collect(), sampling, max_new_tokens }
+    GenerateRequest {
+        prompt: tokens(model, sequence, PROMPT_TOKENS),
+        race_keys: keys(rollouts).collect(),
+        sampling: RACE,
+        max_new_tokens,
+    }
 }
 
 /// Race keys of `count` rollouts.
