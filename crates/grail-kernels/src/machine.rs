@@ -36,21 +36,25 @@ impl Kernels {
         (0..RUNS).map(|_| run(steps).1).fold(0.0, f64::max)
     }
 
-    /// Measures how fast all threads together read memory front to back, in GB/s (10^9 bytes).
+    /// Measures how fast all threads together read memory, in GB/s (10^9 bytes).
     ///
-    /// `bytes` is what they read in one run, each an equal part; it must be several times larger
-    /// than the last cache, and it is allocated for the time of the call.
+    /// `bytes` is what they read in one run, each thread a part of its own, front to back or in four
+    /// places in turn, with and without prefetching: whichever is fastest, since one plain stream
+    /// keeps too few reads under way. `bytes` must be several times larger than the last cache, and
+    /// it is allocated for the time of the call.
     pub fn measure_read_gb_per_s(&self, bytes: usize) -> f64 {
         let each = (bytes / self.threads() / size_of::<f32>()).next_multiple_of(READ_STRIDE);
         let buffers: Vec<Vec<f32>> = (0..self.threads()).map(|_| vec![1.0; each]).collect();
         let total = 1e-9 * (self.threads() * each * size_of::<f32>()) as f64;
-        let run = || {
-            total
-                / self.seconds_of_all(&|thread| {
-                    black_box(self.run(ReadAll { data: black_box(&buffers[thread]) }));
-                })
+        let run = |streams: usize, ahead: usize| {
+            let read = |thread: usize| {
+                black_box(self.run(ReadAll { data: black_box(&buffers[thread]), streams, ahead }));
+            };
+            total / self.seconds_of_all(&read)
         };
-        (0..RUNS).map(|_| run()).fold(0.0, f64::max)
+        let patterns = [(1, 0), (1, AHEAD), (STREAMS, 0), (STREAMS, AHEAD)];
+        let runs = patterns.into_iter().cycle().take(patterns.len() * RUNS);
+        runs.map(|(streams, ahead)| run(streams, ahead)).fold(0.0, f64::max)
     }
 
     /// Runs `work(thread)` on as many threads as the pool has, all starting together, and returns
@@ -136,21 +140,38 @@ fn chains<S: Simd, const COUNT: usize>(simd: S, steps: usize) -> f32 {
 
 /// Vectors loaded in one step of [`ReadAll`].
 const READ_VECTORS: usize = 8;
-const READ_STRIDE: usize = READ_VECTORS * LANES;
+/// Places that a thread reads from in turn, where it reads from several.
+const STREAMS: usize = 4;
+/// Values from one part of a thread's buffer to the next that every number of streams divides.
+const READ_STRIDE: usize = STREAMS * READ_VECTORS * LANES;
+/// How far ahead of its use a value is prefetched, in values: 2 KiB.
+const AHEAD: usize = 512;
 
 /// Adds all values, so that each must be loaded.
 struct ReadAll<'a> {
     data: &'a [f32],
+    /// Equal parts of the data that are read in turn; divides the length in steps.
+    streams: usize,
+    /// How many values ahead to prefetch; 0 does not.
+    ahead: usize,
 }
 
 impl Operation for ReadAll<'_> {
     type Output = f32;
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
+        let Self { data, streams, ahead } = self;
         let mut sums = [simd.splat(0.0); READ_VECTORS];
-        for step in self.data.chunks_exact(READ_STRIDE) {
-            for (sum, vector) in sums.iter_mut().zip(step.chunks_exact(LANES)) {
-                *sum = simd.add(*sum, simd.load_part(vector, 0.0));
+        let part = data.len() / streams;
+        for start in (0..part).step_by(READ_VECTORS * LANES) {
+            for stream in 0..streams {
+                let step = &data[stream * part + start..][..READ_VECTORS * LANES];
+                for (sum, vector) in sums.iter_mut().zip(step.chunks_exact(LANES)) {
+                    if ahead > 0 {
+                        prefetch(vector.as_ptr().wrapping_add(ahead));
+                    }
+                    *sum = simd.add(*sum, simd.load_part(vector, 0.0));
+                }
             }
         }
         let mut sum = simd.splat(0.0);
@@ -159,6 +180,20 @@ impl Operation for ReadAll<'_> {
         }
         simd.tree_sum(sum)
     }
+}
+
+/// Asks for the cache line at `place`, which may be anywhere; does nothing where there is no such
+/// instruction.
+#[inline(always)]
+fn prefetch(place: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint that never faults, of the x86-64 base.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }
 
 #[cfg(test)]
@@ -179,7 +214,10 @@ mod tests {
             let want = 0.999 * start + 0.001 * (LANES * count) as f32;
             assert!((one - want).abs() < 1e-3 * want, "{isa}: {one}, expected {want}");
             let data: Vec<f32> = (0..3 * READ_STRIDE).map(|i| (i % 7) as f32).collect();
-            assert_eq!(kernels.run(ReadAll { data: &data }), data.iter().sum::<f32>(), "{isa}");
+            for (streams, ahead) in [(1, 0), (1, AHEAD), (STREAMS, 0), (STREAMS, AHEAD)] {
+                let sum = kernels.run(ReadAll { data: &data, streams, ahead });
+                assert_eq!(sum, data.iter().sum::<f32>(), "{isa}, {streams} streams");
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use grail_model::{
 };
 use grail_ports::model::{GenerateRequest, RaceCheck, Sampling, ScoreRequest, StopFlag};
 
-use super::measure::median;
+use super::measure::median_ratio;
 use super::record::{Ratio, Work};
 use super::work::{
     GROUP, LONG, NEW_TOKENS, PROMPT_TOKENS, RACE, attention_flop, forward_flop, group, keys,
@@ -194,7 +194,7 @@ fn verify(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
     bench.ratios.push(Ratio {
         id: "ratio.generate_over_verify",
         what: format!("seconds to generate {GROUP} rollouts over seconds to verify them"),
-        value: median(&generation) / median(&verification),
+        value: median_ratio(&generation, &verification),
     });
     Ok(())
 }
@@ -219,7 +219,7 @@ fn shares(bench: &mut Bench<'_>, service: &EngineService) -> Result<()> {
         bench.ratios.push(Ratio {
             id: "ratio.race_share",
             what: format!("share of the race in decoding {GROUP} rollouts, against greedy choice"),
-            value: 1.0 - median(&greedy) / median(&race),
+            value: 1.0 - median_ratio(&greedy, &race),
         });
     }
     if bench.selection.wants("ratio.capture_cost") {
@@ -228,7 +228,7 @@ fn shares(bench: &mut Bench<'_>, service: &EngineService) -> Result<()> {
         bench.ratios.push(Ratio {
             id: "ratio.capture_cost",
             what: format!("time that hidden states and digests add to decoding {GROUP} rollouts"),
-            value: median(&captured) / median(&unseen) - 1.0,
+            value: median_ratio(&captured, &unseen) - 1.0,
         });
     }
     Ok(())

@@ -62,12 +62,35 @@ impl Effort {
 /// Returns the middle of `values`, the mean of the two middle ones if their number is even; NaN for
 /// none.
 pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
+    let sorted = sorted(values);
     match (sorted.get(sorted.len().wrapping_sub(1) / 2), sorted.get(sorted.len() / 2)) {
         (Some(low), Some(high)) => (low + high) / 2.0,
         _ => f64::NAN,
     }
+}
+
+/// Returns the values that a tenth of `values` lies below and above: of fewer than ten, the smallest
+/// and the largest; NaN for none.
+pub fn tenths(values: &[f64]) -> (f64, f64) {
+    let sorted = sorted(values);
+    let left_out = sorted.len() / 10;
+    match (sorted.get(left_out), sorted.iter().nth_back(left_out)) {
+        (Some(&low), Some(&high)) => (low, high),
+        _ => (f64::NAN, f64::NAN),
+    }
+}
+
+/// Returns the median of `left[i] / right[i]`: of repetitions that took turns, so that what slows the
+/// machine for a while cancels.
+pub fn median_ratio(left: &[f64], right: &[f64]) -> f64 {
+    let ratios: Vec<f64> = left.iter().zip(right).map(|(left, right)| left / right).collect();
+    median(&ratios)
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
 }
 
 #[cfg(test)]
@@ -81,6 +104,18 @@ mod tests {
             assert_eq!(median(&values), want, "{values:?}");
         }
         assert!(median(&[]).is_nan());
+        assert_eq!(median_ratio(&[2.0, 8.0, 9.0], &[1.0, 2.0, 3.0]), 3.0);
+    }
+
+    #[test]
+    fn a_tenth_at_each_end_is_left_out() {
+        let many: Vec<f64> = (0..20).rev().map(f64::from).collect();
+        for (values, want) in
+            [(vec![2.0, 1.0, 7.0], (1.0, 7.0)), (many, (2.0, 17.0)), (vec![4.0], (4.0, 4.0))]
+        {
+            assert_eq!(tenths(&values), want, "{values:?}");
+        }
+        assert!(tenths(&[]).0.is_nan());
     }
 
     #[test]

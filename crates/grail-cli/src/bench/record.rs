@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::measure::median;
+use super::measure::{median, tenths};
 use crate::memory;
 
 /// Version of the JSON; it changes when a field changes its meaning or goes away.
@@ -77,10 +77,10 @@ pub struct Row {
     pub repetitions: usize,
     /// Seconds of the median repetition,
     pub seconds: f64,
-    /// of the fastest,
-    pub seconds_min: f64,
-    /// and of the slowest.
-    pub seconds_max: f64,
+    /// seconds that a tenth of the repetitions stays below (of fewer than ten, the least),
+    pub seconds_p10: f64,
+    /// and that a tenth is above (of fewer than ten, the most).
+    pub seconds_p90: f64,
     /// Tokens of one repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
@@ -107,7 +107,7 @@ pub struct Row {
 impl Row {
     /// Makes the row of `work` repeated in `seconds` each, at least one.
     pub fn new(id: &str, what: String, work: Work, seconds: &[f64], machine: &Machine) -> Self {
-        let middle = median(seconds);
+        let (middle, (low, high)) = (median(seconds), tenths(seconds));
         let positive = |amount: f64| (amount > 0.0).then_some(1e-9 * amount / middle);
         let (gflops, gb_per_s) = (positive(work.flop), positive(work.bytes));
         let tokens = (work.tokens > 0).then_some(work.tokens);
@@ -116,8 +116,8 @@ impl Row {
             what,
             repetitions: seconds.len(),
             seconds: middle,
-            seconds_min: seconds.iter().copied().fold(f64::INFINITY, f64::min),
-            seconds_max: seconds.iter().copied().fold(0.0, f64::max),
+            seconds_p10: low,
+            seconds_p90: high,
             tokens,
             tokens_per_s: tokens.map(|tokens| tokens as f64 / middle),
             gflops,
@@ -136,7 +136,7 @@ pub struct Ratio {
     pub id: &'static str,
     /// What is compared.
     pub what: String,
-    /// The ratio of the medians.
+    /// The ratio: the median over the rounds.
     pub value: f64,
 }
 
@@ -148,7 +148,7 @@ pub fn row_line(row: Option<&Row>) -> String {
                 .map(str::to_owned),
         );
     };
-    let spread = 100.0 * (row.seconds_max - row.seconds_min) / row.seconds;
+    let spread = 100.0 * (row.seconds_p90 - row.seconds_p10) / row.seconds;
     let share = |share: Option<f64>| cell(share.map(|share| 100.0 * share), 1, " %");
     line([
         row.id.clone(),
@@ -193,7 +193,7 @@ mod tests {
     fn speeds_follow_from_the_median() {
         let work = Work { tokens: 100, flop: 4e9, bytes: 1e10 };
         let row = Row::new("a.1", "work".into(), work, &[4.0, 2.0, 1.0], &machine());
-        assert_eq!((row.seconds, row.seconds_min, row.seconds_max), (2.0, 1.0, 4.0));
+        assert_eq!((row.seconds, row.seconds_p10, row.seconds_p90), (2.0, 1.0, 4.0));
         assert_eq!(row.tokens_per_s, Some(50.0));
         assert_eq!((row.gflops, row.fma_share), (Some(2.0), Some(0.5)));
         assert_eq!((row.gb_per_s, row.read_share), (Some(5.0), Some(0.5)));
