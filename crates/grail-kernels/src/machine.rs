@@ -168,7 +168,7 @@ impl Operation for ReadAll<'_> {
                 let step = &data[stream * part + start..][..READ_VECTORS * LANES];
                 for (sum, vector) in sums.iter_mut().zip(step.chunks_exact(LANES)) {
                     if ahead > 0 {
-                        prefetch(vector.as_ptr().wrapping_add(ahead));
+                        simd.prefetch(vector.as_ptr().wrapping_add(ahead).cast());
                     }
                     *sum = simd.add(*sum, simd.load_part(vector, 0.0));
                 }
@@ -180,20 +180,6 @@ impl Operation for ReadAll<'_> {
         }
         simd.tree_sum(sum)
     }
-}
-
-/// Asks for the cache line at `place`, which may be anywhere; does nothing where there is no such
-/// instruction.
-#[inline(always)]
-fn prefetch(place: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint that never faults, of the x86-64 base.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(place.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
 }
 
 #[cfg(test)]

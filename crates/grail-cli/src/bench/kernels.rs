@@ -20,8 +20,7 @@ const PRODUCT_ROWS: [usize; 6] = [1, 4, 16, 64, 256, 512];
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     products(bench)?;
     attention(bench)?;
-    head(bench)?;
-    adamw(bench)
+    head(bench)
 }
 
 /// Values in [-1, 1), the same on every run.
@@ -169,29 +168,5 @@ fn head(bench: &mut Bench<'_>) -> Result<()> {
         let winners = black_box(&mut winners);
         let result = kernels.race(&logits, vocab, &keys, &steps, 1.0, None, winners);
         assert!(result.is_ok(), "the logits hold no NaN");
-    })
-}
-
-fn adamw(bench: &mut Bench<'_>) -> Result<()> {
-    /// Values of one update: their four buffers take 256 MiB.
-    const VALUES: usize = 16 << 20;
-    if !bench.selection.wants("adamw") {
-        return Ok(());
-    }
-    let (mut weights, grads) = (values(VALUES), values(VALUES));
-    let (mut first, mut second) = (vec![0.0; VALUES], vec![0.0; VALUES]);
-    let settings = grail_kernels::AdamW {
-        lr: 1e-6,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.0,
-        step: 1,
-    };
-    // What is read; three of the four buffers are written too.
-    let work = Work { bytes: (4 * 4 * VALUES) as f64, ..Work::default() };
-    let what = format!("an AdamW update of {VALUES} values");
-    measure(bench, "adamw", what, work, |kernels| {
-        kernels.adamw(black_box(&mut weights), &grads, &mut first, &mut second, settings);
     })
 }

@@ -37,7 +37,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         trainer.accumulate(&sequences, &mut loss, &StopFlag::default())?;
         halves.0.push(start.elapsed().as_secs_f64());
         let start = Instant::now();
-        trainer.step(&settings)?;
+        trainer.step(&settings, &StopFlag::default())?;
         halves.1.push(start.elapsed().as_secs_f64());
         Ok(())
     }])?;
@@ -62,8 +62,10 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         ),
         (
             "train.optimizer",
-            "clipping, AdamW and the new weights of the forward pass".to_owned(),
-            Work::default(),
+            "clipping, AdamW and the new weights of the forward pass; bytes are weights, gradients \
+             and moments read once"
+                .to_owned(),
+            Work { bytes: 16.0 * bench.model.n_parameters() as f64, ..Work::default() },
             &halves.1[1..],
         ),
     ] {
