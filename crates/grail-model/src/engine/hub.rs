@@ -182,3 +182,111 @@ impl Drop for Leader<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::Path;
+
+    use grail_kernels::{Kernels, RaceKey};
+    use grail_ports::model::{GenerateRequest, ModelError, Sampling};
+    use grail_protocol::ids::TokenId;
+
+    use super::super::EngineConfig;
+    use super::super::scheduler::{Ended, Listener, Spec};
+    use super::*;
+
+    /// A fault of the engine itself, as far as the scheduler can tell.
+    struct Bomb;
+
+    impl Listener for Bomb {
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+
+        fn is_streaming(&self) -> bool {
+            true
+        }
+
+        fn token(&mut self, _: TokenId, _: f32, _: Vec<(TokenId, f32)>) {
+            panic!("this panic is part of a test");
+        }
+
+        fn finished(&mut self, _: Ended) {}
+    }
+
+    fn bomb() -> Job {
+        let spec = Spec {
+            sampling: Sampling::Greedy,
+            race_key: RaceKey([0; 4]),
+            max_new_tokens: 9,
+            top_logprobs: 0,
+            capture_digest: false,
+            ignore_eos: true,
+        };
+        Job { prompt: Arc::from([5, 6, 7]), spec, listener: Box::new(Bomb) }
+    }
+
+    fn request() -> GenerateRequest {
+        GenerateRequest {
+            prompt: (4..40).collect(),
+            race_keys: (0..3).map(|key| [key; 4]).collect(),
+            sampling: Sampling::Race { temperature: 1.0 },
+            max_new_tokens: 20,
+        }
+    }
+
+    #[test]
+    fn after_a_panic_all_have_failed_and_the_engine_starts_afresh() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/golden/llama");
+        let kernels = Kernels::new(1).unwrap();
+        let engine = Engine::load(&dir, Vec::new(), kernels, EngineConfig::default()).unwrap();
+        let generate = |stop: &StopFlag| {
+            let mut found = None;
+            let result = engine.generate(&[request()], stop, &mut |_, group| found = Some(group));
+            (result, found)
+        };
+        let (result, expected) = generate(&StopFlag::default());
+        assert_eq!(result, Ok(()));
+
+        // Another thread's call waits in the same batch; whichever of the two leads, the step
+        // panics, and the other one hears of it.
+        engine.hub.enqueue(VecDeque::from([bomb()]));
+        let outcomes = std::thread::scope(|scope| {
+            let call = || catch_unwind(AssertUnwindSafe(|| generate(&StopFlag::default())));
+            let threads = [scope.spawn(call), scope.spawn(call)];
+            threads.map(|thread| thread.join().unwrap())
+        });
+        let n_panics = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        assert_eq!(n_panics, 1);
+        for (result, found) in outcomes.into_iter().flatten() {
+            // It failed with the panic, or came after it.
+            match result {
+                Err(error) => assert_eq!(error, ModelError::Crashed),
+                Ok(()) => assert_eq!(found, expected),
+            }
+        }
+        assert_eq!(generate(&StopFlag::default()), (Ok(()), expected));
+        let counters = engine.hub.counters();
+        let now = [&counters.running, &counters.waiting, &counters.kv_blocks_used];
+        assert_eq!(now.map(|count| count.load(Ordering::SeqCst)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_panic_while_groups_are_handed_over_costs_nobody_else() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/golden/llama");
+        let kernels = Kernels::new(1).unwrap();
+        let engine = Engine::load(&dir, Vec::new(), kernels, EngineConfig::default()).unwrap();
+        let requests = [request(), GenerateRequest { max_new_tokens: 60, ..request() }];
+        let stop = StopFlag::default();
+        let panicking = catch_unwind(AssertUnwindSafe(|| {
+            engine.generate(&requests, &stop, &mut |_, _| panic!("this panic is part of a test"))
+        }));
+        assert!(panicking.is_err());
+        let counters = engine.hub.counters();
+        let now = [&counters.running, &counters.waiting, &counters.kv_blocks_used];
+        assert_eq!(now.map(|count| count.load(Ordering::SeqCst)), [0, 0, 0]);
+        assert_eq!(counters.failed.load(Ordering::SeqCst), 0);
+        assert!(counters.kv_blocks_idle.load(Ordering::SeqCst) > 0, "the cache is still there");
+    }
+}

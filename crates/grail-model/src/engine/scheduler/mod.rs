@@ -243,3 +243,6 @@ impl Scheduler {
 pub(super) fn blocks_needed(prompt_len: usize, max_new_tokens: u32) -> usize {
     prompt_blocks(prompt_len) + own_blocks(prompt_len, max_new_tokens)
 }
+
+#[cfg(test)]
+mod tests;
