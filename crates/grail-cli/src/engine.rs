@@ -17,12 +17,18 @@ pub fn threads(config: EngineConfig) -> usize {
 
 /// Starts the kernels.
 pub fn provider(config: EngineConfig) -> Result<Arc<Provider>> {
-    provider_with(config, EngineBounds::default())
-}
-
-/// Starts the kernels for work with bounds of its own.
-pub fn provider_with(config: EngineConfig, engine: EngineBounds) -> Result<Arc<Provider>> {
-    let config = ProviderConfig { threads: threads(config), engine, ..ProviderConfig::default() };
+    let config = ProviderConfig {
+        threads: threads(config),
+        engine: EngineBounds {
+            max_running_sequences: config.max_running_sequences,
+            kv_bytes_max: config.kv_bytes_max,
+            prompt_cache_bytes_max: config.prompt_cache_bytes_max,
+            prefill_rows_max: config.prefill_rows_max,
+            prefill_rows_while_streaming_max: config.prefill_rows_while_streaming_max,
+            ..EngineBounds::default()
+        },
+        ..ProviderConfig::default()
+    };
     let provider = Provider::new(config).context("while starting the engine")?;
     Ok(Arc::new(provider))
 }

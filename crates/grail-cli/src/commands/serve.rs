@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use grail_model::{EngineConfig, EngineService, ServiceConfig};
+use grail_model::{EngineService, ServiceConfig};
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::model::Model;
 use tokio_util::sync::CancellationToken;
@@ -37,13 +37,13 @@ pub fn run(args: &ServeArgs, config: &Config) -> Result<Outcome> {
             args.host
         ));
     }
-    let mut bounds = EngineConfig::default();
+    let mut bounds = config.engine;
     if let Some(running) = args.max_running {
         bounds.max_running_sequences = running as usize;
     }
     // Held until the end: an unpacked or imported model lies in a temporary folder.
     let base = BaseModel::of_argument(&args.model)?;
-    let provider = engine::provider_with(config.engine, bounds)?;
+    let provider = engine::provider(bounds)?;
     let model = provider.load_model(base.dir())?;
     let context_max = context_max(args.max_context, model.engine().positions_max())?;
     let limits = Limits {

@@ -14,12 +14,18 @@ use grail_services::validation::config::ValidationConfig;
 use grail_services::validation::scoring::ScoringRules;
 use grail_services::validation::weights::WeightSchedule;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, EngineConfig};
 
 /// Shortest block time: below it, blocks come faster than the machine can follow.
 const BLOCK_TIME_MS_MIN: u64 = 20;
 /// Most compute threads.
 const THREADS_MAX: usize = 1024;
+/// Most sequences generated at once; more would not be faster.
+const RUNNING_MAX: usize = 4096;
+/// Least bytes of keys and values: below it no model can do a thing.
+const KV_BYTES_MIN: usize = 1 << 20;
+/// Most prompt tokens in a step.
+const PREFILL_ROWS_MAX: usize = 1 << 16;
 /// Most held-out problems of an evaluation.
 const EVALUATION_PROBLEMS_MAX: u32 = 100_000;
 /// Most miners and cheaters of one local network; they share this machine's cores.
@@ -49,6 +55,7 @@ impl Config {
             self.engine.threads <= THREADS_MAX,
             &format!("must be at most {THREADS_MAX}"),
         )?;
+        check_engine(&self.engine)?;
         check(
             "network.name",
             self.network.name == "local",
@@ -169,6 +176,30 @@ impl Config {
     }
 }
 
+fn check_engine(engine: &EngineConfig) -> Result<(), ConfigError> {
+    check(
+        "engine.max_running_sequences",
+        (1..=RUNNING_MAX).contains(&engine.max_running_sequences),
+        &format!("must be 1 to {RUNNING_MAX}"),
+    )?;
+    check(
+        "engine.kv_bytes_max",
+        engine.kv_bytes_max >= KV_BYTES_MIN,
+        &format!("must be at least {KV_BYTES_MIN}"),
+    )?;
+    for (key, rows) in [
+        ("engine.prefill_rows_max", engine.prefill_rows_max),
+        ("engine.prefill_rows_while_streaming_max", engine.prefill_rows_while_streaming_max),
+    ] {
+        check(
+            key,
+            (1..=PREFILL_ROWS_MAX).contains(&rows),
+            &format!("must be 1 to {PREFILL_ROWS_MAX}"),
+        )?;
+    }
+    Ok(())
+}
+
 fn check(key: &'static str, holds: bool, reason: &str) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::BadValue { key, reason: reason.to_owned() }) }
 }
@@ -200,6 +231,13 @@ mod tests {
             (refused(|c| c.localnet.miners = 65), "at most 64"),
             (refused(|c| c.localnet.block_time = HumanDuration::from_millis(0)), "20ms"),
             (refused(|c| c.engine.threads = 4096), "engine.threads"),
+            (refused(|c| c.engine.max_running_sequences = 0), "engine.max_running_sequences"),
+            (refused(|c| c.engine.kv_bytes_max = 0), "engine.kv_bytes_max"),
+            (refused(|c| c.engine.prefill_rows_max = 0), "engine.prefill_rows_max"),
+            (
+                refused(|c| c.engine.prefill_rows_while_streaming_max = 1 << 20),
+                "engine.prefill_rows_while_streaming_max",
+            ),
             (refused(|c| c.network.name = "finney".to_owned()), "use local"),
             (refused(|c| c.localnet.cheats = vec!["lying".to_owned()]), "`lying` is not a cheat"),
             (

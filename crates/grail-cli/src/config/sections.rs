@@ -17,12 +17,36 @@ pub struct LogConfig {
     pub json: bool,
 }
 
-/// How the model is computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How the model is computed. No result depends on any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineConfig {
     /// Compute threads; 0 takes every core.
     pub threads: usize,
+    /// Most sequences generated at once.
+    pub max_running_sequences: usize,
+    /// Most bytes of keys and values.
+    pub kv_bytes_max: usize,
+    /// Most bytes, of those, that are kept for prompts to come.
+    pub prompt_cache_bytes_max: usize,
+    /// Most prompt tokens in a step.
+    pub prefill_rows_max: usize,
+    /// Most prompt tokens in a step while somebody waits for each token of another sequence.
+    pub prefill_rows_while_streaming_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let engine = grail_model::EngineConfig::default();
+        Self {
+            threads: 0,
+            max_running_sequences: engine.max_running_sequences,
+            kv_bytes_max: engine.kv_bytes_max,
+            prompt_cache_bytes_max: engine.prompt_cache_bytes_max,
+            prefill_rows_max: engine.prefill_rows_max,
+            prefill_rows_while_streaming_max: engine.prefill_rows_while_streaming_max,
+        }
+    }
 }
 
 /// Which network, and who we are there.

@@ -8,7 +8,7 @@ use grail_model::{
     Engine, EngineConfig, EngineService, FinishReason, SequenceEvent, SequenceRequest,
     ServiceConfig, SubmitError, Ticket,
 };
-use grail_ports::model::{Completion, GenerateRequest, Sampling};
+use grail_ports::model::{Completion, GenerateRequest, ModelError, Sampling, StopFlag};
 use grail_protocol::ids::Digest;
 
 use crate::models::{
@@ -53,6 +53,28 @@ fn submit(
         }),
     )?;
     Ok((ticket, receiver))
+}
+
+/// Submits a request whose first event holds the scheduler until the barrier is passed.
+fn submit_and_hold(
+    service: &EngineService,
+    request: SequenceRequest,
+) -> (Ticket, Receiver<SequenceEvent>, Arc<Barrier>) {
+    let (sender, receiver) = channel();
+    let (held, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let barriers = [Arc::clone(&held), Arc::clone(&release)];
+    let mut is_first = true;
+    let ticket = service.submit(
+        request,
+        Box::new(move |event| {
+            let _receiver_may_be_gone = sender.send(event);
+            if std::mem::take(&mut is_first) {
+                barriers.iter().for_each(|barrier| drop(barrier.wait()));
+            }
+        }),
+    );
+    held.wait();
+    (ticket.unwrap(), receiver, release)
 }
 
 /// All that was said of a sequence.
@@ -195,26 +217,13 @@ fn a_full_queue_refuses_and_lives_on() {
     let (_, service) = start(config, 3);
     let base =
         SequenceRequest { ignore_eos: true, ..sequence(&request(tokens(10, 1), 0, 1, 100), 0) };
-    // The first holds the scheduler in its first event until the queue has been filled.
-    let (filled, held) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let gates = (Arc::clone(&filled), Arc::clone(&held));
-    let mut first = true;
-    let ticket = service.submit(
-        base.clone(),
-        Box::new(move |_| {
-            if std::mem::take(&mut first) {
-                gates.1.wait();
-                gates.0.wait();
-            }
-        }),
-    );
-    held.wait();
+    let (ticket, first, release) = submit_and_hold(&service, base.clone());
     let taken: Vec<_> = (0..4).map(|_| submit(&service, base.clone()).unwrap()).collect();
     for _ in 0..3 {
         assert_eq!(submit(&service, base.clone()).err(), Some(SubmitError::QueueFull { live: 5 }));
     }
-    filled.wait();
-    for (_ticket, events) in &taken {
+    release.wait();
+    for events in taken.iter().map(|(_, events)| events).chain([&first]) {
         assert_eq!(hear(events).completion.tokens.len(), 100);
     }
     drop(ticket);
@@ -228,16 +237,17 @@ fn a_dropped_ticket_frees_the_slot() {
     let (_, service) = start(config, 8);
     let base =
         SequenceRequest { ignore_eos: true, ..sequence(&request(tokens(10, 1), 0, 1, 110), 0) };
-    let (running, running_events) = submit(&service, base.clone()).unwrap();
+    let (running, running_events, release) = submit_and_hold(&service, base.clone());
     let (waiting, waiting_events) = submit(&service, base.clone()).unwrap();
     let (last, last_events) = submit(&service, base.clone()).unwrap();
-    running_events.recv_timeout(FOR_EVER).unwrap();
     drop(waiting);
     drop(running);
-    let cut = hear(&running_events);
-    assert!(cut.reason == FinishReason::Cancelled || cut.completion.tokens.len() == 109);
-    let never = hear(&waiting_events);
-    assert!(never.reason == FinishReason::Cancelled && never.completion.tokens.is_empty());
+    release.wait();
+    for (events, n_tokens) in [(&running_events, 1), (&waiting_events, 0)] {
+        let cut = hear(events);
+        assert_eq!(cut.reason, FinishReason::Cancelled);
+        assert_eq!(cut.completion.tokens.len(), n_tokens);
+    }
     assert_eq!(hear(&last_events).completion.tokens.len(), 110);
     drop(last);
     // A detached request runs to its end.
@@ -332,6 +342,79 @@ fn calls_and_requests_share_one_engine() {
             }
         }
     });
+    service.drain(FOR_EVER);
+    let stats = service.stats();
+    assert_eq!((stats.running, stats.waiting, stats.kv_blocks_used), (0, 0, 0));
+}
+
+/// Sets values of an f32 tensor in the bytes of a safetensors file: those for whose row and column
+/// `value` has one.
+fn patch(bytes: &mut [u8], name: &str, value: impl Fn(usize, usize) -> Option<f32>) {
+    let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();
+    let tensor = &header[name];
+    assert_eq!(tensor["dtype"], "F32");
+    let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+    let (rows, columns) = (number(&tensor["shape"][0]), number(&tensor["shape"][1]));
+    let start = 8 + header_len + number(&tensor["data_offsets"][0]);
+    for (idx, bytes) in bytes[start..].chunks_exact_mut(4).take(rows * columns).enumerate() {
+        if let Some(value) = value(idx / columns, idx % columns) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+/// A model with finite weights that overflows in the first MLP at the token `poison` and nowhere
+/// else: there the first value of the residual stream is positive, and the gate opens.
+fn poisoned(poison: usize) -> tempfile::TempDir {
+    let (from, dir) = (golden("qwen2"), tempfile::tempdir().unwrap());
+    std::fs::copy(from.join("config.json"), dir.path().join("config.json")).unwrap();
+    let mut bytes = std::fs::read(from.join("model.safetensors")).unwrap();
+    patch(&mut bytes, "model.embed_tokens.weight", |row, column| {
+        (column == 0).then_some(if row == poison { 10.0 } else { -10.0 })
+    });
+    for name in ["gate_proj", "up_proj"] {
+        patch(&mut bytes, &format!("model.layers.0.mlp.{name}.weight"), |row, column| {
+            (row == 0).then_some(if column == 0 { 1e19 } else { 0.0 })
+        });
+    }
+    std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+    dir
+}
+
+#[test]
+fn a_sequence_that_overflows_fails_alone() {
+    const POISON: u32 = 95;
+    let dir = poisoned(POISON as usize);
+    let good: Vec<GenerateRequest> = (0..4).map(|i| request(tokens(20, i), i, 2, 12)).collect();
+    let expected = generate(&plain_engine(dir.path()), &good);
+    let engine = Arc::new(engine(dir.path(), kernels(1), EngineConfig::default()));
+    let service = EngineService::start(Arc::clone(&engine), ServiceConfig::default()).unwrap();
+    let mut prompt = tokens(20, 1);
+    prompt[18] = POISON;
+    let bad = request(prompt, 9, 1, 12);
+    let mut streams = Vec::new();
+    for (request, completions) in good.iter().zip(&expected) {
+        let of_bad = submit(&service, sequence(&bad, 0)).unwrap();
+        streams.push((of_bad, None));
+        for (rollout, completion) in completions.iter().enumerate() {
+            let of_good = submit(&service, sequence(request, rollout)).unwrap();
+            streams.push((of_good, Some(completion)));
+        }
+    }
+    for ((_ticket, events), completion) in &streams {
+        let heard = hear(events);
+        match completion {
+            Some(completion) => assert_eq!(heard.completion, **completion),
+            None => {
+                assert!(matches!(heard.reason, FinishReason::Failed(ModelError::NotFinite(_))));
+                assert!(heard.completion.tokens.is_empty());
+            }
+        }
+    }
+    let groups = [good[0].clone(), bad];
+    let failed = engine.generate(&groups, &StopFlag::default(), &mut |_, _| {});
+    assert!(matches!(failed, Err(ModelError::NotFinite(_))), "{failed:?}");
     service.drain(FOR_EVER);
     let stats = service.stats();
     assert_eq!((stats.running, stats.waiting, stats.kv_blocks_used), (0, 0, 0));
