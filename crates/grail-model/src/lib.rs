@@ -21,4 +21,4 @@ pub use engine::{Engine, EngineConfig};
 pub use folder::folder_digest;
 pub use init::{initialise, perturb};
 pub use provider::{LocalModel, Provider, ProviderConfig};
-pub use train::{ModelTrainer, Precision, TrainerConfig};
+pub use train::{LoraConfig, LoraTargets, ModelTrainer, Precision, TrainerConfig};

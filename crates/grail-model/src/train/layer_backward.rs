@@ -1,8 +1,8 @@
 //! The backward pass of one layer, operator by operator, from its output to its input.
 
-use grail_kernels::{AttentionSaved, Direction, Init, Kernels, MatRef, PackedMatrix};
+use grail_kernels::{AttentionSaved, Direction, Init, MatRef, PackedMatrix};
 
-use super::parameters::{LayerSlots, LinearSlots};
+use super::parameters::{LayerSlots, LinearSlots, WeightSlot};
 use super::workspace::{Pass, TransposedLayer};
 use crate::arch::{Activations, Branch, Layer, Shape};
 
@@ -96,8 +96,8 @@ impl LayerBackward<'_> {
         }
         kernels.pack_columns(rows, ffn, &a.gated, gated);
         let (weight, slot) = (&transposed.down_proj, &slots.down_proj);
-        let down = LinearBackward { x: gated, dy, weight, slots: slot };
-        down.run(kernels, &mut d.gated, Init::Zero, grads);
+        let down = LinearBackward { input: &a.gated, x: gated, dy, weight, slots: slot };
+        down.run(pass, &mut d.gated, Init::Zero, grads);
         let function = pass.decoder.shape.gate;
         let (dgate, dup) = (&mut d.gate, &mut d.up);
         kernels.gate_mul_backward(function, &a.gate, &a.up, &d.gated, dgate, dup);
@@ -106,8 +106,8 @@ impl LayerBackward<'_> {
             (&d.gate, &transposed.gate_proj, &slots.gate_proj, Init::Zero),
             (&d.up, &transposed.up_proj, &slots.up_proj, Init::Carry),
         ] {
-            let linear = LinearBackward { x: normed, dy, weight, slots };
-            linear.run(kernels, &mut d.normed, init, grads);
+            let linear = LinearBackward { input: &a.mlp_normed, x: normed, dy, weight, slots };
+            linear.run(pass, &mut d.normed, init, grads);
         }
         kernels.rms_norm_backward(
             x_mid,
@@ -136,8 +136,8 @@ impl LayerBackward<'_> {
         }
         kernels.pack_columns(rows, heads * head_dim, &a.attended, attended);
         let (weight, slot) = (&transposed.o_proj, &slots.o_proj);
-        let o = LinearBackward { x: attended, dy, weight, slots: slot };
-        o.run(kernels, &mut d.attended, Init::Zero, grads);
+        let o = LinearBackward { input: &a.attended, x: attended, dy, weight, slots: slot };
+        o.run(pass, &mut d.attended, Init::Zero, grads);
         let (dout, out) = (&d.attended, &a.attended);
         let (dq, dk, dv) = (&mut d.q, &mut d.k, &mut d.v);
         kernels.attention_backward(dout, &a.q, &a.k, &a.v, out, saved, dq, dk, dv);
@@ -158,8 +158,8 @@ impl LayerBackward<'_> {
             (dk, &transposed.k_proj, &slots.k_proj, Init::Carry),
             (&d.v, &transposed.v_proj, &slots.v_proj, Init::Carry),
         ] {
-            let linear = LinearBackward { x: normed, dy, weight, slots };
-            linear.run(kernels, &mut d.normed, init, grads);
+            let linear = LinearBackward { input: &a.normed, x: normed, dy, weight, slots };
+            linear.run(pass, &mut d.normed, init, grads);
         }
         let (norm, dweight) = (&layer.input_layernorm, &mut grads[slots.input_layernorm.clone()]);
         kernels.rms_norm_backward(x_in, norm, &a.inv_rms, &d.normed, &mut d.branch, dweight);
@@ -169,7 +169,9 @@ impl LayerBackward<'_> {
 
 /// The backward pass of one projection `y = x W^T + b`.
 pub(super) struct LinearBackward<'a> {
-    /// Input, packed by [`Kernels::pack_columns`].
+    /// Input, `[rows, in]`.
+    pub(super) input: &'a [f32],
+    /// Input, packed by [`Kernels::pack_columns`](grail_kernels::Kernels::pack_columns).
     pub(super) x: &'a PackedMatrix,
     /// Gradient of the output, `[rows, out]`.
     pub(super) dy: &'a [f32],
@@ -181,11 +183,22 @@ pub(super) struct LinearBackward<'a> {
 impl LinearBackward<'_> {
     /// Adds `dy^T x` and the column sums of `dy` to the gradients of weight and bias, and computes
     /// `dx = dy W` (or continues its chains).
-    pub(super) fn run(self, kernels: &Kernels, dx: &mut [f32], init: Init, grads: &mut [f32]) {
+    pub(super) fn run(self, pass: &Pass<'_>, dx: &mut [f32], init: Init, grads: &mut [f32]) {
+        let Pass { kernels, pairs, lora, .. } = *pass;
         let dy = MatRef::row_major(self.dy, self.x.k(), self.weight.k());
         kernels.gemm(dy, self.weight, dx, init, None);
-        let dweight = &mut grads[self.slots.weight.clone()];
-        kernels.gemm(dy.transposed(), self.x, dweight, Init::Carry, None);
+        match &self.slots.weight {
+            WeightSlot::Full(range) => {
+                let dweight = &mut grads[range.clone()];
+                kernels.gemm(dy.transposed(), self.x, dweight, Init::Carry, None);
+            }
+            WeightSlot::Pair(idx) => {
+                let lora = lora.expect("a layout has pairs only where LoRA trains them");
+                let pair = (*idx, &pairs[*idx]);
+                lora.backward(kernels, pair, (self.input, self.x), dy, grads);
+            }
+            WeightSlot::Frozen => {}
+        }
         if let Some(bias) = &self.slots.bias {
             let dbias = &mut grads[bias.clone()];
             for dy in self.dy.chunks_exact(dbias.len()) {

@@ -9,7 +9,7 @@ use grail_protocol::ids::TokenId;
 
 use super::layer_backward::LinearBackward;
 use super::micro_batch::Target;
-use super::parameters::LinearSlots;
+use super::parameters::{LinearSlots, WeightSlot};
 use super::workspace::{Pass, Workspace};
 use crate::arch::Decoder;
 use crate::engine::{Head, head_rows_max, not_finite};
@@ -75,19 +75,21 @@ impl LossHead {
             .zip(derivatives.iter().copied())
             .filter(|(_, derivative)| *derivative != 0.0)
             .collect();
-        let head_slots = LinearSlots { weight: slots.head.clone(), bias: None };
+        let weight = slots.head.clone().map_or(WeightSlot::Frozen, WeightSlot::Full);
+        let head_slots = LinearSlots { weight, bias: None };
         for chunk in used.chunks(head_rows_max(decoder.config.vocab_size, LOGITS_BYTES_MAX)) {
             pass.check_stop()?;
             self.chunk_logits(kernels, decoder, chunk, &workspace.x)?;
             kernels.pack_columns(chunk.len(), hidden, &self.input, &mut self.packed_input);
             let head = LinearBackward {
+                input: &self.input,
                 x: &self.packed_input,
                 dy: &self.logits,
                 weight: &transposed.head,
                 slots: &head_slots,
             };
             self.dinput.resize(chunk.len() * hidden, 0.0);
-            head.run(kernels, &mut self.dinput, Init::Zero, grads);
+            head.run(pass, &mut self.dinput, Init::Zero, grads);
             self.dx.resize(chunk.len() * hidden, 0.0);
             kernels.rms_norm_backward(
                 &self.x,

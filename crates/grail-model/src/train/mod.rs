@@ -6,8 +6,10 @@
 //! rounded weights and applied to the masters (straight through), which keeps updates that are
 //! smaller than a bf16 step.
 
+mod adapter;
 mod kept;
 mod layer_backward;
+mod lora;
 mod loss_head;
 mod micro_batch;
 mod parameters;
@@ -22,9 +24,10 @@ use grail_ports::model::{
 };
 use grail_protocol::ids::Digest;
 
+use self::lora::Lora;
 use self::loss_head::LossHead;
 use self::micro_batch::MicroBatch;
-use self::parameters::{Layout, Masters};
+use self::parameters::{Layout, Weights};
 use self::workspace::{Pass, Transposed, Workspace};
 use crate::arch::{Decoder, WeightSource};
 use crate::engine::{Head, check_sequence};
@@ -32,6 +35,7 @@ use crate::folder::{CompanionFiles, unloadable};
 use crate::formats::config::ModelConfig;
 use crate::formats::safetensors::TensorSource;
 
+pub use self::lora::{LORA_RANK_MAX, LoraConfig, LoraTargets};
 pub use self::parameters::Precision;
 
 /// Bounds and choices of a trainer.
@@ -47,6 +51,8 @@ pub struct TrainerConfig {
     pub activations_bytes_max: usize,
     /// What the forward pass computes with.
     pub precision: Precision,
+    /// Train low-rank pairs beside a frozen model instead of the model; see [`LoraConfig`].
+    pub lora: Option<LoraConfig>,
 }
 
 impl Default for TrainerConfig {
@@ -55,6 +61,7 @@ impl Default for TrainerConfig {
             micro_batch_tokens: 512,
             activations_bytes_max: 512 << 20,
             precision: Precision::Bf16,
+            lora: None,
         }
     }
 }
@@ -76,6 +83,7 @@ pub struct ModelTrainer {
     /// The weights of the forward pass, made from the masters after each step.
     decoder: Decoder,
     transposed: Transposed,
+    lora: Option<Lora>,
     workspace: Workspace,
     head: Head,
     loss_head: LossHead,
@@ -101,25 +109,37 @@ impl ModelTrainer {
         let weights = TensorSource::open(dir).map_err(|error| unloadable(&error))?;
         weights.check(&model).map_err(|error| unloadable(&error))?;
         let companions = CompanionFiles::read(dir).map_err(|error| unloadable(&error))?;
-        let layout = Layout::new(&model);
-        let mut masters = Buffer::zeroed(layout.len());
-        for tensor in layout.tensors() {
-            let values = weights.values(&tensor.name)?.into_f32();
-            masters[tensor.range.clone()].copy_from_slice(&values);
+        if let Some(lora) = &config.lora {
+            lora.check()?;
         }
-        let precision = config.precision;
-        let decoder = Decoder::load(
-            &model,
-            &Masters { layout: &layout, values: &masters, precision },
-            &kernels,
-        )?;
-        let zeros = || Buffer::zeroed(layout.len());
-        Ok(Self {
+        let layout = Layout::new(&model, config.lora.as_ref());
+        let mut masters = Buffer::zeroed(layout.len());
+        let mut lora = None;
+        if let Some(config) = config.lora {
+            let tensors = model.tensors().into_iter();
+            let read = |(name, _): (String, _)| Ok((name.clone(), weights.values(&name)?));
+            lora = Some(Lora::new(config, tensors.map(read).collect::<Result<_, ModelError>>()?));
+            lora::initialise(&config, &layout, &mut masters);
+        } else {
+            for tensor in layout.tensors() {
+                let values = weights.values(&tensor.name)?.into_f32();
+                masters[tensor.range.clone()].copy_from_slice(&values);
+            }
+        }
+        let source = Weights {
+            kernels: &kernels,
+            layout: &layout,
+            masters: &masters,
+            lora: lora.as_ref(),
+            precision: config.precision,
+        };
+        let decoder = Decoder::load(&model, &source, &kernels)?;
+        let mut trainer = Self {
             config,
             companions,
-            grads: zeros(),
-            exp_avg: zeros(),
-            exp_avg_sq: zeros(),
+            grads: Buffer::zeroed(layout.gradient_len()),
+            exp_avg: Buffer::zeroed(layout.len()),
+            exp_avg_sq: Buffer::zeroed(layout.len()),
             step: 0,
             accumulated: false,
             transposed: Transposed::new(&decoder, &kernels),
@@ -130,7 +150,11 @@ impl ModelTrainer {
             layout,
             masters,
             decoder,
-        })
+            lora,
+        };
+        // The pairs are still to be packed.
+        trainer.refresh_pairs()?;
+        Ok(trainer)
     }
 
     /// Returns the gradient accumulated for the tensor called `name`, row-major, if there is one.
@@ -169,15 +193,36 @@ impl ModelTrainer {
 
     /// Brings the weights of the forward and backward pass up to date with the masters.
     fn reload_weights(&mut self) -> Result<(), ModelError> {
+        if self.lora.is_some() {
+            return self.refresh_pairs();
+        }
         let mut copies = copies(&self.layout, &mut self.decoder, &mut self.transposed);
         self.kernels.store_weights(&self.masters, &mut copies);
         self.reload_vectors()
     }
 
     fn reload_vectors(&mut self) -> Result<(), ModelError> {
-        let Self { layout, masters, config, decoder, kernels, .. } = self;
-        let masters = Masters { layout, values: masters, precision: config.precision };
-        decoder.reload_vectors(&masters, kernels)
+        let Self { kernels, layout, masters, lora, config, decoder, .. } = self;
+        let (lora, precision) = (lora.as_ref(), config.precision);
+        decoder.reload_vectors(&Weights { kernels, layout, masters, lora, precision }, kernels)
+    }
+
+    /// In a LoRA training, merges and packs the pairs anew.
+    fn refresh_pairs(&mut self) -> Result<(), ModelError> {
+        let Self { kernels, layout, masters, lora, decoder, transposed, .. } = self;
+        let Some(lora) = lora else { return Ok(()) };
+        let matrices = decoder.matrices_mut().into_iter().zip(transposed.matrices_mut());
+        let copies = matrices.map(|((name, packed), transposed)| {
+            (name, WeightCopy { parts: Vec::new(), packed, transposed })
+        });
+        lora.refresh(kernels, layout, masters, copies.collect())
+    }
+
+    /// Returns the weights that the passes compute with, by tensor, as an export writes them.
+    fn weights(&self) -> Weights<'_> {
+        let Self { kernels, layout, masters, lora, config, .. } = self;
+        let (lora, precision) = (lora.as_ref(), config.precision);
+        Weights { kernels, layout, masters, lora, precision }
     }
 
     fn clear_gradients(&mut self) {
@@ -202,13 +247,24 @@ impl ModelTrainer {
             head,
             loss_head,
             grads,
+            lora,
             ..
         } = self;
         let batch = MicroBatch::new(sequences);
-        let slots = &layout.slots;
+        let (slots, pairs, lora) = (&layout.slots, layout.pairs(), lora.as_ref());
         let activations_bytes_max = config.activations_bytes_max;
         let batch = &batch;
-        let pass = Pass { kernels, decoder, transposed, slots, batch, stop, activations_bytes_max };
+        let pass = Pass {
+            kernels,
+            decoder,
+            transposed,
+            slots,
+            pairs,
+            lora,
+            batch,
+            stop,
+            activations_bytes_max,
+        };
         workspace.forward(&pass)?;
         let logprobs = loss_head::logprobs(&pass, &workspace.x, head)?;
         let mut derivatives = Vec::with_capacity(logprobs.len());
@@ -262,7 +318,7 @@ impl Trainer for ModelTrainer {
     /// rate far too high); the trainer is then of no use before a state is loaded.
     fn step(&mut self, config: &OptimizerConfig, stop: &StopFlag) -> Result<StepStats, ModelError> {
         check_optimizer(config)?;
-        let grad_norm = self.kernels.norm(&self.grads);
+        let grad_norm = self.kernels.norm(&self.grads[..self.layout.len()]);
         if !grad_norm.is_finite() {
             tracing::warn!(step = self.step, "the gradient is not finite, no step is taken");
             self.clear_gradients();
@@ -284,17 +340,23 @@ impl Trainer for ModelTrainer {
         };
         let state = TrainingState {
             params: &mut self.masters,
-            grads: &mut self.grads,
+            grads: &mut self.grads[..self.layout.len()],
             exp_avg: &mut self.exp_avg,
             exp_avg_sq: &mut self.exp_avg_sq,
         };
-        let mut copies = copies(&self.layout, &mut self.decoder, &mut self.transposed);
+        let mut copies = match self.lora {
+            None => copies(&self.layout, &mut self.decoder, &mut self.transposed),
+            Some(_) => Vec::new(),
+        };
         let finite = self.kernels.adamw(state, grad_scale, settings, &mut copies);
         self.accumulated = false;
         if !finite {
             return Err(ModelError::NotFinite("the weights after an optimiser step".into()));
         }
-        self.reload_vectors()?;
+        match self.lora {
+            None => self.reload_vectors()?,
+            Some(_) => self.refresh_pairs()?,
+        }
         tracing::debug!(step = self.step, grad_norm, "applied an optimiser step");
         Ok(StepStats { grad_norm, applied: true })
     }

@@ -1,10 +1,13 @@
-//! Every parameter of a model in one flat buffer, so that optimiser and norms are plain passes.
+//! Every trained parameter in one flat buffer, so that optimiser and norms are plain passes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use grail_kernels::Kernels;
 use grail_kernels::math::f32_to_bf16;
 use grail_ports::model::ModelError;
 
+use super::lora::{Lora, LoraConfig, PairSlots, pair_tensors};
 use crate::arch::{Values, WeightSource};
 use crate::formats::config::ModelConfig;
 
@@ -13,6 +16,9 @@ use crate::formats::config::ModelConfig;
 pub(super) struct Layout {
     tensors: Vec<Tensor>,
     len: usize,
+    /// Where the passes may leave gradients of frozen vectors: behind those of the parameters.
+    discarded: Vec<Tensor>,
+    pairs: Vec<PairSlots>,
     /// Ranges the backward pass adds to.
     pub(super) slots: Slots,
 }
@@ -31,11 +37,12 @@ pub(super) struct Tensor {
 /// The tensors by role.
 #[derive(Debug)]
 pub(super) struct Slots {
-    pub(super) embedding: Range<usize>,
+    /// `None` where it is frozen.
+    pub(super) embedding: Option<Range<usize>>,
     pub(super) layers: Vec<LayerSlots>,
     pub(super) norm: Range<usize>,
-    /// The same as `embedding` where the head is tied.
-    pub(super) head: Range<usize>,
+    /// The same as `embedding` where the head is tied; `None` where it is frozen.
+    pub(super) head: Option<Range<usize>>,
 }
 
 /// The tensors of one layer.
@@ -66,25 +73,71 @@ pub(super) struct BranchNormSlots {
 /// The tensors of one projection.
 #[derive(Debug)]
 pub(super) struct LinearSlots {
-    pub(super) weight: Range<usize>,
+    pub(super) weight: WeightSlot,
     pub(super) bias: Option<Range<usize>>,
 }
 
+/// How the matrix of a projection is trained.
+#[derive(Clone, Debug)]
+pub(super) enum WeightSlot {
+    /// Itself.
+    Full(Range<usize>),
+    /// By the pair with this number in [`Layout::pairs`].
+    Pair(usize),
+    /// Not at all.
+    Frozen,
+}
+
 impl Layout {
-    /// Lays out the tensors of `config` in the order of the computation.
-    pub(super) fn new(config: &ModelConfig) -> Self {
+    /// Lays out what is trained, in the order of the computation: with `lora` the pairs, else every
+    /// tensor of `config`.
+    pub(super) fn new(config: &ModelConfig, lora: Option<&LoraConfig>) -> Self {
         let mut len = 0;
-        let tensors: Vec<Tensor> = config
-            .tensors()
-            .into_iter()
-            .map(|(name, shape)| {
-                let start = len;
-                len += shape.iter().product::<usize>();
-                Tensor { name, shape, range: start..len }
-            })
-            .collect();
-        let slots = Slots::new(config, &tensors);
-        Self { tensors, len, slots }
+        let mut take = |shape: &[usize]| {
+            let start = len;
+            len += shape.iter().product::<usize>();
+            start..len
+        };
+        let (mut tensors, mut pairs, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
+        for (weight, shape) in config.tensors() {
+            let Some(lora) = lora else {
+                let range = take(&shape);
+                tensors.push(Tensor { name: weight, shape, range });
+                continue;
+            };
+            match pair_tensors(lora, &weight, &shape) {
+                Some([a, b]) => {
+                    let ranges = [a, b].map(|(name, shape)| {
+                        let range = take(&shape);
+                        tensors.push(Tensor { name, shape, range: range.clone() });
+                        range
+                    });
+                    let ([a, b], n, k) = (ranges, shape[0], shape[1]);
+                    pairs.push(PairSlots { weight, n, k, a, b });
+                }
+                None if shape.len() == 1 => vectors.push((weight, shape)),
+                None => {}
+            }
+        }
+        let mut end = len;
+        let discarded = vectors.into_iter().map(|(name, shape)| {
+            let start = end;
+            end += shape.iter().product::<usize>();
+            Tensor { name, shape, range: start..end }
+        });
+        let discarded: Vec<Tensor> = discarded.collect();
+        let slots = Slots::new(config, &tensors, &discarded, &pairs);
+        Self { tensors, len, discarded, pairs, slots }
+    }
+
+    /// Returns the pairs of a LoRA training; none in a full one.
+    pub(super) fn pairs(&self) -> &[PairSlots] {
+        &self.pairs
+    }
+
+    /// Returns the number of values that gradients need room for, those to be discarded included.
+    pub(super) fn gradient_len(&self) -> usize {
+        self.discarded.last().map_or(self.len, |tensor| tensor.range.end)
     }
 
     /// Returns the number of parameters.
@@ -104,17 +157,29 @@ impl Layout {
 }
 
 impl Slots {
-    fn new(config: &ModelConfig, tensors: &[Tensor]) -> Self {
+    fn new(
+        config: &ModelConfig,
+        tensors: &[Tensor],
+        discarded: &[Tensor],
+        pairs: &[PairSlots],
+    ) -> Self {
         let optional = |name: &str| -> Option<Range<usize>> {
-            tensors.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.range.clone())
+            let mut all = tensors.iter().chain(discarded);
+            all.find(|tensor| tensor.name == name).map(|tensor| tensor.range.clone())
+        };
+        let weight = |name: &str| match pairs.iter().position(|pair| pair.weight == name) {
+            Some(idx) => WeightSlot::Pair(idx),
+            None => optional(name).map_or(WeightSlot::Frozen, WeightSlot::Full),
         };
         let range =
-            |name: &str| optional(name).expect("every architecture has this tensor in its list");
-        let embedding = range("model.embed_tokens.weight");
+            |name: &str| optional(name).expect("every architecture has this vector in its list");
+        let embedding = optional("model.embed_tokens.weight");
+        let head =
+            if config.tie_word_embeddings { embedding.clone() } else { optional("lm_head.weight") };
         let layers = (0..config.num_hidden_layers).map(|layer_idx| {
             let full = |name: &str| format!("model.layers.{layer_idx}.{name}");
             let linear = |name: &str| LinearSlots {
-                weight: range(&full(&format!("{name}.weight"))),
+                weight: weight(&full(&format!("{name}.weight"))),
                 bias: optional(&full(&format!("{name}.bias"))),
             };
             LayerSlots {
@@ -136,12 +201,7 @@ impl Slots {
                 }),
             }
         });
-        Self {
-            layers: layers.collect(),
-            norm: range("model.norm.weight"),
-            head: optional("lm_head.weight").unwrap_or_else(|| embedding.clone()),
-            embedding,
-        }
+        Self { layers: layers.collect(), norm: range("model.norm.weight"), head, embedding }
     }
 }
 
@@ -156,23 +216,36 @@ pub enum Precision {
     F32,
 }
 
-/// The masters as a source of weights.
-pub(super) struct Masters<'a> {
+/// The weights that the passes compute with and an export holds, by the names of a checkpoint.
+pub(super) struct Weights<'a> {
+    pub(super) kernels: &'a Kernels,
     pub(super) layout: &'a Layout,
-    pub(super) values: &'a [f32],
+    pub(super) masters: &'a [f32],
+    /// In a LoRA training, what the pairs stand beside.
+    pub(super) lora: Option<&'a Lora>,
     pub(super) precision: Precision,
 }
 
-impl WeightSource for Masters<'_> {
+impl WeightSource for Weights<'_> {
     fn values(&self, name: &str) -> Result<Values, ModelError> {
-        let tensor = self
-            .layout
-            .tensor(name)
-            .ok_or_else(|| ModelError::Unloadable(format!("the trainer has no tensor {name:?}")))?;
-        let values = &self.values[tensor.range.clone()];
+        let values = if let Some(lora) = self.lora {
+            match self.layout.pairs.iter().find(|pair| pair.weight == name) {
+                Some(pair) => Cow::Owned(lora.merged(self.kernels, pair, self.masters)?),
+                None if self.precision == Precision::Bf16 => match lora.base_values(name)? {
+                    Values::Bf16(bits) => return Ok(Values::Bf16(bits.clone())),
+                    Values::F32(values) => Cow::Borrowed(values.as_slice()),
+                },
+                None => Cow::Owned(lora.base_values(name)?.clone().into_f32()),
+            }
+        } else {
+            let missing = || format!("the trainer has no tensor {name:?}");
+            let tensor = self.layout.tensor(name);
+            let tensor = tensor.ok_or_else(|| ModelError::Unloadable(missing()))?;
+            Cow::Borrowed(&self.masters[tensor.range.clone()])
+        };
         Ok(match self.precision {
             Precision::Bf16 => Values::Bf16(values.iter().map(|&x| f32_to_bf16(x)).collect()),
-            Precision::F32 => Values::F32(values.to_vec()),
+            Precision::F32 => Values::F32(values.into_owned()),
         })
     }
 }

@@ -10,6 +10,7 @@ use grail_ports::model::{ModelError, StopFlag};
 
 use super::kept::{Kept, layers_kept};
 use super::layer_backward::{Gradients, LayerBackward};
+use super::lora::{Lora, PairSlots};
 use super::micro_batch::MicroBatch;
 use super::parameters::Slots;
 use crate::arch::{Activations, Decoder, Layer, Linear};
@@ -74,6 +75,9 @@ pub(super) struct Pass<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) transposed: &'a Transposed,
     pub(super) slots: &'a Slots,
+    /// The pairs of a LoRA training.
+    pub(super) pairs: &'a [PairSlots],
+    pub(super) lora: Option<&'a Lora>,
     pub(super) batch: &'a MicroBatch,
     pub(super) stop: &'a StopFlag,
     /// As [`TrainerConfig::activations_bytes_max`](super::TrainerConfig::activations_bytes_max).
@@ -183,7 +187,8 @@ impl Workspace {
             .run(&mut self.dx);
         }
         let hidden = decoder.shape.hidden;
-        let embedding = &mut grads[slots.embedding.clone()];
+        let Some(embedding) = &slots.embedding else { return Ok(()) };
+        let embedding = &mut grads[embedding.clone()];
         if let Some(scale) = decoder.config.embedding_scale() {
             pass.kernels.scale(&mut self.dx, scale);
         }

@@ -13,13 +13,13 @@ use serde_json::Value;
 
 use crate::models::{NAMES, VARIANTS, golden, kernels, plain_engine};
 
-struct Case {
-    sequences: Vec<(Vec<TokenId>, Vec<f32>)>,
+pub struct Case {
+    pub sequences: Vec<(Vec<TokenId>, Vec<f32>)>,
     facts: Value,
     expected: TensorSource,
 }
 
-fn case(name: &str) -> Case {
+pub fn case(name: &str) -> Case {
     let text = std::fs::read_to_string(golden(name).join("case.json")).unwrap();
     let facts: Value = serde_json::from_str(&text).unwrap();
     let sequences = facts["sequences"].as_array().unwrap().iter().map(|sequence| {
@@ -41,7 +41,7 @@ fn float(value: &Value) -> f32 {
 
 /// Asserts that values differ by at most `tolerance` times the largest expected magnitude, and
 /// returns the largest difference as a share of it.
-fn assert_close(got: &[f32], want: &[f32], tolerance: f32, what: &str) -> f32 {
+pub fn assert_close(got: &[f32], want: &[f32], tolerance: f32, what: &str) -> f32 {
     let scale = want.iter().fold(0.0f32, |max, x| max.max(x.abs()));
     assert_within(got, want, tolerance, scale, what)
 }

@@ -6,6 +6,7 @@
 mod bits;
 mod generation;
 mod golden;
+mod lora;
 mod models;
 mod provider;
 mod real;
