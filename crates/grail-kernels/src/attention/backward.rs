@@ -1,19 +1,26 @@
 //! The backward kernel: one sequence and one key-value head.
 //!
-//! Query rows are taken in tiles of sixteen, so that each visit to a key or value serves sixteen
-//! links of its gradient's chain. Tiles, rows and vectors taken together change no order: every
-//! chain still runs over heads, then rows (or positions), ascending.
+//! Positions are taken block by block of some hundreds, so that their keys, values and gradients
+//! stay in cache; for each block, the query rows that see it, head by head, in tiles. That changes
+//! no order: the chains of keys and values still run over heads, then rows, and the chains of
+//! queries over positions, all ascending.
 
-use super::row::Stats;
+use super::softmax::{Derivative, Stats};
+use super::tile::{self, Terms};
 use super::{AttentionOptions, AttentionShape, BLOCK};
 use crate::kernels::SharedMut;
-use crate::math::{exp_lanes, tanh_lanes};
 use crate::reduce::dot;
 use crate::simd::{LANES, Operation, Simd};
+use std::cell::RefCell;
 use std::ops::Range;
 
-/// Query rows whose probabilities are held at once.
-const TILE_ROWS: usize = 16;
+/// Query rows whose probabilities are held at once: each visit to a key gradient serves so many
+/// links of its chain.
+const TILE_ROWS: usize = 48;
+/// Values of one head in a block of positions: five such buffers are 320 KiB, a part of L2.
+const BLOCK_VALUES: usize = 16 * 1_024;
+/// Positions whose products are computed, or added up, by all tiles of lines before the next.
+const CHUNK: usize = 4 * BLOCK;
 
 /// Where the results go.
 #[derive(Clone, Copy)]
@@ -40,11 +47,30 @@ pub(super) struct Backward<'a> {
     pub(super) gradients: Gradients<'a>,
 }
 
-/// The probabilities and score gradients of a tile: entry (row in tile, position) at
-/// `row * stride + position`. Entries beyond a row's own position mean nothing.
-struct Tile {
-    p: Vec<f32>,
-    ds: Vec<f32>,
+thread_local! {
+    /// Buffers of a thread, kept between tasks.
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+/// What a task computes with. Rows of a head are padded to whole vectors.
+#[derive(Default)]
+struct Room {
+    /// Length of a padded row.
+    width: usize,
+    /// The positions of the block in hand.
+    positions: Range<usize>,
+    /// Keys and values of the block, sixteen positions to a vector.
+    columns: [Vec<f32>; 2],
+    /// Keys of the block, row by row.
+    keys: Vec<f32>,
+    /// Gradients of the keys and of the values of the block.
+    sums: [Vec<f32>; 2],
+    /// Queries, and gradients of the output, of a tile of rows.
+    rows: [Vec<f32>; 2],
+    /// Gradients of the queries of the tile.
+    dq: Vec<f32>,
+    /// Score gradients and probabilities of the tile, as many to a row as `stride` says.
+    scores: [Vec<f32>; 2],
     stride: usize,
 }
 
@@ -52,33 +78,30 @@ impl Operation for Backward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let head_dim = self.shape.head_dim;
-        let len = self.span.len();
-        let stride = len.next_multiple_of(BLOCK);
-        let keys = Columns::of(len, head_dim, |row| &self.k[self.kv_offset(row)..][..head_dim]);
-        let values = Columns::of(len, head_dim, |row| &self.v[self.kv_offset(row)..][..head_dim]);
-        for row in 0..len {
-            // SAFETY: this task owns this head's columns of dk and dv in its sequence.
-            unsafe {
-                self.gradients.dk.slice(self.kv_offset(row), head_dim).fill(0.0);
-                self.gradients.dv.slice(self.kv_offset(row), head_dim).fill(0.0);
-            }
-        }
-        let zeros = vec![0.0; TILE_ROWS * stride];
-        let mut tile = Tile { p: zeros.clone(), ds: zeros, stride };
-        let group = self.shape.group();
+        // Taken, not borrowed: a panic or a nested call then only costs an allocation.
+        let mut room = ROOM.take();
+        let (group, len) = (self.shape.group(), self.span.len());
+        let each = (BLOCK_VALUES / self.shape.head_dim).max(1).next_multiple_of(CHUNK);
         for head in self.kv_head * group..(self.kv_head + 1) * group {
-            for start in (0..len).step_by(TILE_ROWS) {
-                let rows = start..len.min(start + TILE_ROWS);
-                self.fill_tile(simd, head, rows.clone(), &keys, &values, &mut tile);
-                self.query_gradients(simd, head, rows.clone(), &tile);
-                self.key_value_gradients(simd, head, rows, &tile);
+            for row in 0..len {
+                self.dq(head, row).fill(0.0);
             }
         }
+        for start in (0..len).step_by(each) {
+            self.pack(start..len.min(start + each), &mut room);
+            let last = self.seen_until(room.positions.end - 1);
+            for head in self.kv_head * group..(self.kv_head + 1) * group {
+                for row in (start..last).step_by(TILE_ROWS) {
+                    self.tile(simd, head, row..last.min(row + TILE_ROWS), &mut room);
+                }
+            }
+            self.unpack(&room);
+        }
+        ROOM.set(room);
     }
 }
 
-impl Backward<'_> {
+impl<'a> Backward<'a> {
     /// Start of a query row's head in q, out, dout and dq.
     #[inline(always)]
     fn q_offset(&self, head: usize, row: usize) -> usize {
@@ -87,310 +110,336 @@ impl Backward<'_> {
 
     /// Start of a position's head in k, v, dk and dv.
     #[inline(always)]
-    fn kv_offset(&self, row: usize) -> usize {
-        ((self.span.start + row) * self.shape.kv_heads + self.kv_head) * self.shape.head_dim
+    fn kv_offset(&self, position: usize) -> usize {
+        ((self.span.start + position) * self.shape.kv_heads + self.kv_head) * self.shape.head_dim
     }
 
-    /// Computes the probabilities and score gradients of the query rows `rows`.
-    #[inline(always)]
-    fn fill_tile<S: Simd>(
-        &self,
-        simd: S,
-        head: usize,
-        rows: Range<usize>,
-        keys: &Columns,
-        values: &Columns,
-        tile: &mut Tile,
-    ) {
-        let mut row = rows.start;
-        while row < rows.end {
-            let index = row - rows.start;
-            row += if rows.end - row >= 2 {
-                self.fill_rows::<S, 2>(simd, head, row, keys, values, tile, index)
-            } else {
-                self.fill_rows::<S, 1>(simd, head, row, keys, values, tile, index)
-            };
-        }
+    /// A row of the gradient of the queries.
+    fn dq(&self, head: usize, row: usize) -> &'a mut [f32] {
+        // SAFETY: this task owns the rows of its heads, and holds one at a time.
+        unsafe { self.gradients.dq.slice(self.q_offset(head, row), self.shape.head_dim) }
     }
 
-    /// As `fill_tile` for `ROWS` rows, from `row`, which is `index` in the tile; returns `ROWS`.
-    #[expect(clippy::too_many_arguments, reason = "the tile and a place in it")]
-    #[inline(always)]
-    fn fill_rows<S: Simd, const ROWS: usize>(
-        &self,
-        simd: S,
-        head: usize,
-        row: usize,
-        keys: &Columns,
-        values: &Columns,
-        tile: &mut Tile,
-        index: usize,
-    ) -> usize {
+    /// The positions that a row sees.
+    fn seen(&self, row: usize) -> Range<usize> {
+        self.options.seen(row + 1)
+    }
+
+    /// One past the last row that sees a position.
+    fn seen_until(&self, position: usize) -> usize {
+        self.options.seen_until(position, self.span.len())
+    }
+
+    /// Brings the keys and values of a block of positions into `room`, with gradients of zero.
+    fn pack(&self, positions: Range<usize>, room: &mut Room) {
         let head_dim = self.shape.head_dim;
-        let start = |offset: usize| self.q_offset(head, row + offset);
-        let q: [&[f32]; ROWS] = std::array::from_fn(|row| &self.q[start(row)..][..head_dim]);
-        let dout: [&[f32]; ROWS] = std::array::from_fn(|row| &self.dout[start(row)..][..head_dim]);
-        let mut softmax = [Softmax::default(); ROWS];
-        for (offset, softmax) in softmax.iter_mut().enumerate() {
-            *softmax = Softmax {
-                stats: self.stats[(self.span.start + row + offset) * self.shape.heads + head],
-                delta: dot(simd, dout[offset], &self.out[start(offset)..][..head_dim]),
-                scale: self.options.scale.unwrap_or(self.shape.scale()),
-                soft_cap: self.options.soft_cap,
-            };
+        let (len, width) = (positions.len(), head_dim.next_multiple_of(LANES));
+        for (columns, x) in room.columns.iter_mut().zip([self.k, self.v]) {
+            columns.resize(len.next_multiple_of(BLOCK) * head_dim, 0.0);
+            for (index, position) in positions.clone().enumerate() {
+                let block = &mut columns[index / BLOCK * BLOCK * head_dim..][..BLOCK * head_dim];
+                let row = &x[self.kv_offset(position)..][..head_dim];
+                for (place, &value) in block.iter_mut().skip(index % BLOCK).step_by(BLOCK).zip(row)
+                {
+                    *place = value;
+                }
+            }
         }
-        let mut block = self.options.first_seen(row + 1) / BLOCK;
-        while block < (row + ROWS).div_ceil(BLOCK) {
-            let at = index * tile.stride + block * BLOCK;
-            let out = (&mut tile.p[at..], &mut tile.ds[at..], tile.stride);
-            block += if S::WIDE && (row + ROWS).div_ceil(BLOCK) - block >= 4 {
-                let scores = keys.products::<S, ROWS, 4>(simd, q, block);
-                let dps = values.products::<S, ROWS, 4>(simd, dout, block);
-                finish(simd, &softmax, &scores, &dps, out)
-            } else {
-                let scores = keys.products::<S, ROWS, 1>(simd, q, block);
-                let dps = values.products::<S, ROWS, 1>(simd, dout, block);
-                finish(simd, &softmax, &scores, &dps, out)
-            };
+        pad(
+            &mut room.keys,
+            width,
+            positions.clone().map(|position| &self.k[self.kv_offset(position)..][..head_dim]),
+        );
+        for sums in &mut room.sums {
+            sums.clear();
+            sums.resize(len * width, 0.0);
         }
-        ROWS
+        (room.width, room.positions) = (width, positions);
     }
 
-    /// `dq` of a tile: chains over positions.
-    #[inline(always)]
-    fn query_gradients<S: Simd>(&self, simd: S, head: usize, rows: Range<usize>, tile: &Tile) {
-        let mut row = rows.start;
-        while row < rows.end {
-            let ds = &tile.ds[(row - rows.start) * tile.stride..];
-            row += if S::WIDE && rows.end - row >= 4 {
-                self.query_rows::<S, 4>(simd, head, row, ds, tile.stride)
-            } else if rows.end - row >= 2 {
-                self.query_rows::<S, 2>(simd, head, row, ds, tile.stride)
-            } else {
-                self.query_rows::<S, 1>(simd, head, row, ds, tile.stride)
-            };
+    /// Writes the gradients of the block's keys and values.
+    fn unpack(&self, room: &Room) {
+        let head_dim = self.shape.head_dim;
+        let Gradients { dk, dv, .. } = self.gradients;
+        for (out, sums) in [dk, dv].into_iter().zip(&room.sums) {
+            for (position, sums) in room.positions.clone().zip(sums.chunks_exact(room.width)) {
+                // SAFETY: this task owns this head's columns of dk and dv in its sequence.
+                let out = unsafe { out.slice(self.kv_offset(position), head_dim) };
+                out.copy_from_slice(&sums[..head_dim]);
+            }
         }
     }
 
+    /// Adds what the query rows `rows` of a head and the block in hand have to do with each other.
     #[inline(always)]
-    fn query_rows<S: Simd, const ROWS: usize>(
-        &self,
-        simd: S,
-        head: usize,
-        row: usize,
-        ds: &[f32],
-        stride: usize,
-    ) -> usize {
-        let mut start = 0;
-        while start < self.shape.head_dim {
-            start += match vectors::<S>(self.shape.head_dim - start) {
-                4 => self.query_part::<S, ROWS, 4>(simd, head, row, ds, stride, start),
-                2 => self.query_part::<S, ROWS, 2>(simd, head, row, ds, stride, start),
-                _ => self.query_part::<S, ROWS, 1>(simd, head, row, ds, stride, start),
-            };
+    fn tile<S: Simd>(&self, simd: S, head: usize, rows: Range<usize>, room: &mut Room) {
+        let head_dim = self.shape.head_dim;
+        for (tile, x) in room.rows.iter_mut().zip([self.q, self.dout]) {
+            pad(
+                tile,
+                room.width,
+                rows.clone().map(|row| &x[self.q_offset(head, row)..][..head_dim]),
+            );
         }
-        ROWS
+        pad(&mut room.dq, room.width, rows.clone().map(|row| &*self.dq(head, row)));
+        // One block more: rows a power of two apart would share a few sets of the cache.
+        room.stride = room.positions.len().next_multiple_of(BLOCK) + BLOCK;
+        for scores in &mut room.scores {
+            if scores.len() < rows.len() * room.stride {
+                scores.resize(rows.len() * room.stride, 0.0);
+            }
+        }
+        self.products(simd, &rows, room);
+        self.derive(simd, head, &rows, room);
+        self.query_gradients(simd, &rows, room);
+        self.key_value_gradients(simd, &rows, room);
+        for (row, dq) in rows.zip(room.dq.chunks_exact(room.width)) {
+            self.dq(head, row).copy_from_slice(&dq[..head_dim]);
+        }
     }
 
-    /// The elements of `dq` from `start` of a head, for `ROWS` rows; returns how many.
+    /// The positions of the block in hand that some of `rows` see, counted from its first.
+    fn seen_of_block(&self, rows: Range<usize>, block: &Range<usize>) -> Range<usize> {
+        let (first, last) = (self.seen(rows.start), self.seen(rows.end - 1));
+        let start = first.start.max(block.start);
+        start - block.start..last.end.min(block.end).max(start) - block.start
+    }
+
+    /// Writes the products of queries and keys, and of output gradients and values.
     #[inline(always)]
-    fn query_part<S: Simd, const ROWS: usize, const VECTORS: usize>(
-        &self,
-        simd: S,
-        head: usize,
-        row: usize,
-        ds: &[f32],
-        stride: usize,
-        start: usize,
-    ) -> usize {
-        let width = (self.shape.head_dim - start).min(VECTORS * LANES);
-        let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
-        for position in self.options.first_seen(row + 1)..row + ROWS {
-            let k = load::<S, VECTORS>(simd, &self.k[self.kv_offset(position) + start..][..width]);
-            for (offset, sums) in sums.iter_mut().enumerate() {
-                // The last positions belong to the later rows only, the first to the earlier.
-                let seen = self.options.first_seen(row + offset + 1)..=row + offset;
-                if seen.contains(&position) {
-                    let ds = simd.splat(ds[offset * stride + position]);
-                    for (sum, &k) in sums.iter_mut().zip(&k) {
-                        *sum = simd.fma(ds, k, *sum);
+    fn products<S: Simd>(&self, simd: S, rows: &Range<usize>, room: &mut Room) {
+        let Room { scores, rows: x, columns, positions, .. } = room;
+        let [ds, p] = scores;
+        let [keys, values] = &*columns;
+        let [q, dout] = &*x;
+        let all = self.seen_of_block(rows.clone(), positions);
+        for (x, columns, out) in [(q, keys, p), (dout, values, ds)] {
+            for chunk in (all.start / CHUNK..all.end.div_ceil(CHUNK)).map(|chunk| chunk * CHUNK) {
+                for tile in tile::tiles(0..rows.len()) {
+                    let lines = rows.start + tile.start..rows.start + tile.end;
+                    let seen = self.seen_of_block(lines, positions);
+                    let blocks =
+                        seen.start.max(chunk) / BLOCK..seen.end.min(chunk + CHUNK).div_ceil(BLOCK);
+                    let out = &mut out[tile.start * room.stride..];
+                    let job = Products {
+                        x: &x[tile.start * room.width..],
+                        width: room.width,
+                        columns,
+                        head_dim: self.shape.head_dim,
+                        blocks,
+                    };
+                    match tile.len() {
+                        1 => job.run::<S, 1>(simd, out, room.stride),
+                        2 => job.run::<S, 2>(simd, out, room.stride),
+                        3 => job.run::<S, 3>(simd, out, room.stride),
+                        4 => job.run::<S, 4>(simd, out, room.stride),
+                        5 => job.run::<S, 5>(simd, out, room.stride),
+                        _ => job.run::<S, 6>(simd, out, room.stride),
                     }
                 }
             }
         }
-        for (offset, sums) in sums.iter().enumerate() {
-            let at = self.q_offset(head, row + offset) + start;
-            // SAFETY: this task owns this head's row of dq.
-            store(simd, sums, unsafe { self.gradients.dq.slice(at, width) });
-        }
-        width
     }
 
-    /// Continues `dk` and `dv` of every position by the rows of a tile.
+    /// Turns the products into probabilities and score gradients.
     #[inline(always)]
-    fn key_value_gradients<S: Simd>(&self, simd: S, head: usize, rows: Range<usize>, tile: &Tile) {
-        for position in self.options.first_seen(rows.start + 1)..rows.end {
-            let mut start = 0;
-            while start < self.shape.head_dim {
-                let rows = rows.clone();
-                start += match vectors::<S>(self.shape.head_dim - start) {
-                    4 => self.key_value_part::<S, 4>(simd, head, rows, tile, position, start),
-                    2 => self.key_value_part::<S, 2>(simd, head, rows, tile, position, start),
-                    _ => self.key_value_part::<S, 1>(simd, head, rows, tile, position, start),
-                };
-            }
+    fn derive<S: Simd>(&self, simd: S, head: usize, rows: &Range<usize>, room: &mut Room) {
+        let head_dim = self.shape.head_dim;
+        let [ds, p] = &mut room.scores;
+        let strips = p.chunks_exact_mut(room.stride).zip(ds.chunks_exact_mut(room.stride));
+        for (row, (p, ds)) in rows.clone().zip(strips) {
+            let at = self.q_offset(head, row);
+            let derivative = Derivative {
+                stats: self.stats[(self.span.start + row) * self.shape.heads + head],
+                delta: dot(simd, &self.dout[at..][..head_dim], &self.out[at..][..head_dim]),
+                scale: self.options.scale.unwrap_or(self.shape.scale()),
+                soft_cap: self.options.soft_cap,
+            };
+            let seen = self.seen_of_block(row..row + 1, &room.positions);
+            let blocks = seen.start / BLOCK * BLOCK..seen.end.next_multiple_of(BLOCK);
+            derivative.apply(simd, &mut p[blocks.clone()], &mut ds[blocks]);
         }
     }
 
-    /// The elements of `dk` and `dv` from `start` of a position; returns how many.
+    /// Continues `dq` of the tile: chains over positions.
     #[inline(always)]
-    fn key_value_part<S: Simd, const VECTORS: usize>(
-        &self,
-        simd: S,
-        head: usize,
-        rows: Range<usize>,
-        tile: &Tile,
-        position: usize,
-        start: usize,
-    ) -> usize {
-        let width = (self.shape.head_dim - start).min(VECTORS * LANES);
-        let at = self.kv_offset(position) + start;
-        // SAFETY: this task owns this head's columns of dk and dv in its sequence.
-        let (dk, dv) =
-            unsafe { (self.gradients.dk.slice(at, width), self.gradients.dv.slice(at, width)) };
-        let mut k_sums = load::<S, VECTORS>(simd, dk);
-        let mut v_sums = load::<S, VECTORS>(simd, dv);
-        for row in position.max(rows.start)..self.options.seen_until(position, rows.end) {
-            let entry = (row - rows.start) * tile.stride + position;
-            let (ds, p) = (simd.splat(tile.ds[entry]), simd.splat(tile.p[entry]));
-            let from = self.q_offset(head, row) + start;
-            let q = load::<S, VECTORS>(simd, &self.q[from..][..width]);
-            let dout = load::<S, VECTORS>(simd, &self.dout[from..][..width]);
-            for vector in 0..VECTORS {
-                k_sums[vector] = simd.fma(ds, q[vector], k_sums[vector]);
-                v_sums[vector] = simd.fma(p, dout[vector], v_sums[vector]);
-            }
-        }
-        store(simd, &k_sums, dk);
-        store(simd, &v_sums, dv);
-        width
-    }
-}
-
-/// How many vectors to take at once of the `rest` of a head. Only a single one may be partial.
-#[inline(always)]
-fn vectors<S: Simd>(rest: usize) -> usize {
-    if S::WIDE && rest >= 4 * LANES {
-        4
-    } else if rest >= 2 * LANES {
-        2
-    } else {
-        1
-    }
-}
-
-#[inline(always)]
-fn load<S: Simd, const VECTORS: usize>(simd: S, x: &[f32]) -> [S::F; VECTORS] {
-    let mut out = [simd.splat(0.0); VECTORS];
-    for (out, x) in out.iter_mut().zip(x.chunks(LANES)) {
-        *out = simd.load_part(x, 0.0);
-    }
-    out
-}
-
-#[inline(always)]
-fn store<S: Simd, const VECTORS: usize>(simd: S, a: &[S::F; VECTORS], x: &mut [f32]) {
-    for (&a, x) in a.iter().zip(x.chunks_mut(LANES)) {
-        simd.store_part(a, x);
-    }
-}
-
-/// What turns the products of one query row into its gradients.
-#[derive(Clone, Copy, Default)]
-struct Softmax {
-    stats: Stats,
-    delta: f32,
-    scale: f32,
-    soft_cap: Option<f32>,
-}
-
-/// Writes the probabilities and score gradients of some rows and blocks to `(p, ds, stride)`;
-/// returns the number of blocks.
-#[inline(always)]
-fn finish<S: Simd, const ROWS: usize, const BLOCKS: usize>(
-    simd: S,
-    softmax: &[Softmax; ROWS],
-    scores: &[[S::F; BLOCKS]; ROWS],
-    dps: &[[S::F; BLOCKS]; ROWS],
-    (p, ds, stride): (&mut [f32], &mut [f32], usize),
-) -> usize {
-    for row in 0..ROWS {
-        let Softmax { stats, delta, scale, soft_cap } = softmax[row];
-        let scale = simd.splat(scale);
-        for block in 0..BLOCKS {
-            let mut score = simd.mul(scores[row][block], scale);
-            let mut slope = None;
-            if let Some(cap) = soft_cap {
-                let t = tanh_lanes(simd, simd.div(score, simd.splat(cap)));
-                score = simd.mul(simd.splat(cap), t);
-                slope = Some(simd.fma(simd.neg(t), t, simd.splat(1.0)));
-            }
-            let shifted = simd.sub(score, simd.splat(stats.max));
-            let weight = simd.div(exp_lanes(simd, shifted), simd.splat(stats.sum));
-            let mut gradient = simd.mul(weight, simd.sub(dps[row][block], simd.splat(delta)));
-            if let Some(slope) = slope {
-                gradient = simd.mul(gradient, slope);
-            }
-            let at = row * stride + block * BLOCK;
-            simd.store_part(weight, &mut p[at..at + BLOCK]);
-            simd.store_part(simd.mul(gradient, scale), &mut ds[at..at + BLOCK]);
-        }
-    }
-    BLOCKS
-}
-
-/// Rows of one head, stored so that sixteen positions are one vector (as keys in a block).
-struct Columns {
-    head_dim: usize,
-    data: Vec<f32>,
-}
-
-impl Columns {
-    fn of<'r>(len: usize, head_dim: usize, row: impl Fn(usize) -> &'r [f32]) -> Self {
-        let mut data = vec![0.0; len.next_multiple_of(BLOCK) * head_dim];
-        for position in 0..len {
-            let block = &mut data[position / BLOCK * BLOCK * head_dim..][..BLOCK * head_dim];
-            for (d, &value) in row(position).iter().enumerate() {
-                block[d * BLOCK + position % BLOCK] = value;
-            }
-        }
-        Self { head_dim, data }
-    }
-
-    /// The chains over head_dim of each row of `x` with the positions of blocks from `first`.
-    #[inline(always)]
-    fn products<S: Simd, const ROWS: usize, const BLOCKS: usize>(
-        &self,
-        simd: S,
-        x: [&[f32]; ROWS],
-        first: usize,
-    ) -> [[S::F; BLOCKS]; ROWS] {
-        let len = self.head_dim * BLOCK;
-        let blocks = &self.data[first * len..][..BLOCKS * len];
-        let mut sums = [[simd.splat(0.0); BLOCKS]; ROWS];
-        for d in 0..self.head_dim {
-            let mut columns = [simd.splat(0.0); BLOCKS];
-            for (block, column) in columns.iter_mut().enumerate() {
-                // SAFETY: `d` is below head_dim, so this is inside block `block` of `blocks`.
-                *column = unsafe { simd.load_ptr(blocks.as_ptr().add(block * len + d * BLOCK)) };
-            }
-            for (sums, x) in sums.iter_mut().zip(x) {
-                let x = simd.splat(x[d]);
-                for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = simd.fma(x, column, *sum);
+    fn query_gradients<S: Simd>(&self, simd: S, rows: &Range<usize>, room: &mut Room) {
+        let seen = |line: usize| {
+            let row = rows.start + line;
+            self.seen_of_block(row..row + 1, &room.positions)
+        };
+        let [ds, _] = &room.scores;
+        for chunk in (0..room.positions.len()).step_by(CHUNK) {
+            let chunk = chunk..room.positions.len().min(chunk + CHUNK);
+            for tile in tile::tiles(0..rows.len()) {
+                for (lines, span) in tile::pieces(chunk.clone(), tile, seen) {
+                    let job = Sums {
+                        weights: &ds[lines.start * room.stride + span.start..],
+                        line_stride: room.stride,
+                        weight_stride: 1,
+                        values: &room.keys[span.start * room.width..],
+                        count: span.len(),
+                        width: room.width,
+                    };
+                    job.run(simd, lines.len(), &mut room.dq[lines.start * room.width..]);
                 }
             }
         }
-        sums
+    }
+
+    /// Continues `dk` and `dv` of the block in hand: chains over the rows of the tile.
+    #[inline(always)]
+    fn key_value_gradients<S: Simd>(&self, simd: S, rows: &Range<usize>, room: &mut Room) {
+        let block = &room.positions;
+        let seen = |index: usize| {
+            let position = block.start + index;
+            let end = self.seen_until(position).clamp(rows.start, rows.end);
+            position.clamp(rows.start, end) - rows.start..end - rows.start
+        };
+        for tile in tile::tiles(self.seen_of_block(rows.clone(), block)) {
+            for (lines, span) in tile::pieces(0..rows.len(), tile, seen) {
+                for ((sums, scores), values) in
+                    room.sums.iter_mut().zip(&room.scores).zip(&room.rows)
+                {
+                    let job = Sums {
+                        weights: &scores[span.start * room.stride + lines.start..],
+                        line_stride: 1,
+                        weight_stride: room.stride,
+                        values: &values[span.start * room.width..],
+                        count: span.len(),
+                        width: room.width,
+                    };
+                    job.run(simd, lines.len(), &mut sums[lines.start * room.width..]);
+                }
+            }
+        }
+    }
+}
+
+/// Copies rows into `out`, each filled up with zeros to `width`.
+fn pad<'r>(out: &mut Vec<f32>, width: usize, rows: impl Iterator<Item = &'r [f32]>) {
+    out.clear();
+    for row in rows {
+        out.extend_from_slice(row);
+        out.resize(out.len() + width - row.len(), 0.0);
+    }
+}
+
+/// Products of some lines with blocks of columns.
+struct Products<'a> {
+    /// Lines, `width` apart.
+    x: &'a [f32],
+    width: usize,
+    columns: &'a [f32],
+    head_dim: usize,
+    blocks: Range<usize>,
+}
+
+impl Products<'_> {
+    /// Writes the product of line `l` and position `j` to `out[l * stride + j]`.
+    #[inline(always)]
+    fn run<S: Simd, const LINES: usize>(&self, simd: S, out: &mut [f32], stride: usize) {
+        let mut block = self.blocks.start;
+        while block < self.blocks.end {
+            block += match tile::blocks::<S>(self.blocks.end - block) {
+                4 => self.blocks::<S, LINES, 4>(simd, block, out, stride),
+                2 => self.blocks::<S, LINES, 2>(simd, block, out, stride),
+                _ => self.blocks::<S, LINES, 1>(simd, block, out, stride),
+            };
+        }
+    }
+
+    /// As `run` for `BLOCKS` blocks from `first`; returns `BLOCKS`.
+    #[inline(always)]
+    fn blocks<S: Simd, const LINES: usize, const BLOCKS: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        out: &mut [f32],
+        stride: usize,
+    ) -> usize {
+        let len = self.head_dim * BLOCK;
+        let x: [*const f32; LINES] =
+            std::array::from_fn(|line| self.x[line * self.width..][..self.head_dim].as_ptr());
+        let columns: [*const f32; BLOCKS] =
+            std::array::from_fn(|block| self.columns[(first + block) * len..][..len].as_ptr());
+        // SAFETY: the slices just taken hold head_dim and head_dim * 16 values.
+        let products = unsafe { tile::products(simd, x, columns, self.head_dim) };
+        for (line, products) in products.into_iter().enumerate() {
+            let out = &mut out[line * stride + first * BLOCK..][..BLOCKS * BLOCK];
+            for (product, out) in products.into_iter().zip(out.chunks_exact_mut(BLOCK)) {
+                simd.store_part(product, out);
+            }
+        }
+        BLOCKS
+    }
+}
+
+/// Weighted sums of rows of `width` values, whole vectors: line `l` adds `values[i]` times
+/// `weights[l * line_stride + i * weight_stride]` for each `i` below `count`.
+struct Sums<'a> {
+    weights: &'a [f32],
+    line_stride: usize,
+    weight_stride: usize,
+    values: &'a [f32],
+    count: usize,
+    width: usize,
+}
+
+impl Sums<'_> {
+    /// Continues the chains of `lines` lines, `out`.
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, lines: usize, out: &mut [f32]) {
+        match lines {
+            1 => self.lines::<S, 1>(simd, out),
+            2 => self.lines::<S, 2>(simd, out),
+            3 => self.lines::<S, 3>(simd, out),
+            4 => self.lines::<S, 4>(simd, out),
+            5 => self.lines::<S, 5>(simd, out),
+            _ => self.lines::<S, 6>(simd, out),
+        }
+    }
+
+    #[inline(always)]
+    fn lines<S: Simd, const LINES: usize>(&self, simd: S, out: &mut [f32]) {
+        let mut start = 0;
+        while start < self.width {
+            start += match tile::vectors::<S>(self.width - start) {
+                4 => self.part::<S, LINES, 4>(simd, out, start),
+                2 => self.part::<S, LINES, 2>(simd, out, start),
+                _ => self.part::<S, LINES, 1>(simd, out, start),
+            };
+        }
+    }
+
+    /// The values from `start` of each line; returns how many.
+    #[inline(always)]
+    fn part<S: Simd, const LINES: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        out: &mut [f32],
+        start: usize,
+    ) -> usize {
+        let part = VECTORS * LANES;
+        let last = self.count - 1;
+        let mut sums = [[simd.splat(0.0); VECTORS]; LINES];
+        for (line, sums) in sums.iter_mut().enumerate() {
+            *sums = tile::load(simd, &out[line * self.width + start..][..part]);
+        }
+        let terms = Terms::<LINES> {
+            weights: std::array::from_fn(|line| {
+                self.weights[line * self.line_stride..][..=last * self.weight_stride].as_ptr()
+            }),
+            weight_stride: self.weight_stride,
+            values: self.values[start..][..last * self.width + part].as_ptr(),
+            stride: self.width,
+            count: self.count,
+        };
+        // SAFETY: the slices just taken hold the weights and the rows.
+        unsafe { tile::accumulate(simd, terms, part, &mut sums) };
+        for (line, sums) in sums.iter().enumerate() {
+            tile::store(simd, sums, &mut out[line * self.width + start..][..part]);
+        }
+        part
     }
 }

@@ -1,7 +1,7 @@
 //! Causal attention: rule 4, over a paged cache and over whole sequences.
 //!
-//! Decoding, prefill, scoring and training all run the one kernel in [`row`], so they give the same
-//! bits. For a query at position `context_len - 1` of its sequence and one head, over the positions
+//! Decoding, prefill, scoring and training all run the one kernel in [`forward`], so they give the
+//! same bits. For a query at position `context_len - 1` of its sequence and one head, over the positions
 //! `j` that it sees (see [`AttentionOptions::window`]):
 //! ```text
 //! s[j] = (chain over head_dim of fma(q[d], k[j][d], acc)) * scale
@@ -16,17 +16,21 @@
 
 mod backward;
 mod cache;
+mod forward;
 mod options;
-mod row;
+mod plan;
+mod softmax;
+mod tile;
 mod train;
 
 pub use cache::{BLOCK, KvLayout};
 pub use options::{AttentionOptions, AttentionShape};
 pub use train::AttentionSaved;
 
-use crate::kernels::{Kernels, SharedMut};
-use crate::simd::LANES;
-use row::{HeadGroup, Stats};
+use crate::kernels::{Kernels, MIN_PARALLEL_VALUES, SharedMut};
+use forward::{Call, Task};
+use plan::Plan;
+use softmax::Stats;
 
 /// One query row and the context it sees.
 #[derive(Clone, Copy, Debug)]
@@ -78,43 +82,21 @@ impl Kernels {
     ) {
         options.assert_valid();
         check(q, out, rows, k_pool, v_pool, shape);
-        let width = shape.heads * shape.head_dim;
-        let (group, kv_heads) = (shape.group(), shape.kv_heads);
-        let out = SharedMut::new(out);
-        let stats = stats.map(SharedMut::new);
-        let seen = |row: &AttentionRow<'_>| {
-            let len = row.context_len as usize;
-            len - options.first_seen(len)
+        let (out, stats) = (SharedMut::new(out), stats.map(SharedMut::new));
+        let call = Call { q, out, rows, k_pool, v_pool, shape, options, stats };
+        let seen: usize = rows.iter().map(|row| options.seen(row.context_len as usize).len()).sum();
+        // Eight multiply-adds cost about as much as one value of a plain pass.
+        let alone = seen * shape.heads * shape.head_dim / 8 < MIN_PARALLEL_VALUES;
+        let plan = Plan::new(rows, shape, options, if alone { 1 } else { self.threads() });
+        let run = |task: usize| {
+            let (kv_head, lines) = plan.task(task);
+            self.run(Task { call, plan: &plan, kv_head, lines });
         };
-        let longest = rows.iter().map(seen).max().unwrap_or(0);
-        // A position costs two multiply-adds a value, about as much as one value of a plain pass.
-        let cost = (longest * group * shape.head_dim / 8).max(1);
-        // Row by row within a head, so that neighbouring tasks find the same keys in cache.
-        self.for_ranges(rows.len() * kv_heads, cost, 1, &|range| {
-            for task in range {
-                let (kv_head, row) = (task / rows.len(), task % rows.len());
-                let first = row * width + kv_head * group * shape.head_dim;
-                let len = group * shape.head_dim;
-                // SAFETY: each (row, kv head) belongs to one task.
-                let out = unsafe { out.slice(first, len) };
-                // SAFETY: as above.
-                let stats = stats.map(|stats| unsafe {
-                    stats.slice(row * shape.heads + kv_head * group, group)
-                });
-                let q = &q[first..][..len];
-                self.run(HeadGroup {
-                    q,
-                    out,
-                    row: rows[row],
-                    k_pool,
-                    v_pool,
-                    shape,
-                    options,
-                    kv_head,
-                    stats,
-                });
-            }
-        });
+        if alone {
+            (0..plan.tasks()).for_each(run);
+        } else {
+            self.parallel(plan.tasks(), &run);
+        }
     }
 }
 
@@ -135,7 +117,7 @@ fn check(
     assert_eq!(k_pool.len(), v_pool.len(), "attention: the pools differ in length");
     let pool_blocks = k_pool.len() / shape.layout().block_len();
     for row in rows {
-        let used = (row.context_len as usize).div_ceil(LANES);
+        let used = (row.context_len as usize).div_ceil(BLOCK);
         assert!(
             used > 0 && used <= row.blocks.len(),
             "attention: a context of {} positions in {} blocks",

@@ -1,6 +1,7 @@
 //! What a model chooses about its attention: head counts, and how scores are made.
 
 use super::KvLayout;
+use std::ops::Range;
 
 /// Head counts and size. Query head `h` uses key-value head `h / (heads / kv_heads)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,9 +49,9 @@ pub struct AttentionOptions {
 }
 
 impl AttentionOptions {
-    /// The first position that the last of `context_len` positions sees.
-    pub(super) fn first_seen(&self, context_len: usize) -> usize {
-        self.window.map_or(0, |window| context_len.saturating_sub(window as usize))
+    /// The positions that the last of `context_len` sees.
+    pub(super) fn seen(&self, context_len: usize) -> Range<usize> {
+        self.window.map_or(0, |window| context_len.saturating_sub(window as usize))..context_len
     }
 
     /// One past the last query position below `len` that sees `position`.

@@ -1,7 +1,7 @@
 //! Attention over whole sequences for training: the same bits forward, and the gradients.
 
 use super::backward::{Backward, Gradients};
-use super::row::Stats;
+use super::softmax::Stats;
 use super::{AttentionOptions, AttentionRow, AttentionShape, BLOCK};
 use crate::kernels::{Kernels, SharedMut};
 use std::ops::Range;

@@ -9,8 +9,8 @@ mod single;
 
 pub use double::{cos_sin, exp_f64, ln_f64, pow_f64, powi_f64};
 pub(crate) use single::{
-    exp as exp_lanes, gelu_tanh as gelu_tanh_lanes, gelu_tanh_slope, ln as ln_lanes,
-    ln_1p_neg as ln_1p_neg_lanes, tanh as tanh_lanes,
+    exp as exp_lanes, exp_not_positive as exp_not_positive_lanes, gelu_tanh as gelu_tanh_lanes,
+    gelu_tanh_slope, ln as ln_lanes, ln_1p_neg as ln_1p_neg_lanes, tanh as tanh_lanes,
 };
 
 use crate::simd::scalar::{self, Scalar};

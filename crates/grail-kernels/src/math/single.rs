@@ -59,6 +59,21 @@ fn horner<A: Arith>(a: A, coefficients: &[u32], x: A::F) -> A::F {
 /// See [`crate::math::exp`].
 #[inline(always)]
 pub(crate) fn exp<A: Arith>(a: A, x: A::F) -> A::F {
+    let y = exp_in_range(a, x);
+    let y = a.select(a.gt(a.splat(EXP_HIGH), x), y, a.splat(f32::INFINITY));
+    let y = a.select(a.gt(a.splat(EXP_LOW), x), a.splat(0.0), y);
+    a.select(a.is_nan(x), x, y)
+}
+
+/// `exp` of arguments that are not above zero: the same bits for less. NaN gives anything.
+#[inline(always)]
+pub(crate) fn exp_not_positive<A: Arith>(a: A, x: A::F) -> A::F {
+    a.select(a.gt(a.splat(EXP_LOW), x), a.splat(0.0), exp_in_range(a, x))
+}
+
+/// `exp` where the result is a normal number; elsewhere it gives anything.
+#[inline(always)]
+fn exp_in_range<A: Arith>(a: A, x: A::F) -> A::F {
     let shifted = a.fma(x, constant(a, INVERSE_LN2), constant(a, ROUNDER));
     let n = a.sub(shifted, constant(a, ROUNDER));
     let high = a.fma(n, constant(a, LN2_HIGH ^ SIGN), x);
@@ -69,10 +84,7 @@ pub(crate) fn exp<A: Arith>(a: A, x: A::F) -> A::F {
     let y = a.add(high, a.fma(a.mul(r, r), q, low));
     let y = a.add(y, a.splat(1.0));
     let n = a.sub_bits(a.to_bits(shifted), a.splat_bits(ROUNDER));
-    let y = a.of_bits(a.add_bits(a.to_bits(y), a.shl(n, 23)));
-    let y = a.select(a.gt(a.splat(EXP_HIGH), x), y, a.splat(f32::INFINITY));
-    let y = a.select(a.gt(a.splat(EXP_LOW), x), a.splat(0.0), y);
-    a.select(a.is_nan(x), x, y)
+    a.of_bits(a.add_bits(a.to_bits(y), a.shl(n, 23)))
 }
 
 /// See [`crate::math::ln`].
@@ -148,6 +160,7 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Function {
         Exp,
+        ExpNotPositive,
         Ln,
         Ln1pNeg,
         Tanh,
@@ -163,6 +176,7 @@ mod tests {
             let x = simd.load(&self.1);
             let y = match self.0 {
                 Function::Exp => super::exp(simd, x),
+                Function::ExpNotPositive => super::exp_not_positive(simd, x),
                 Function::Ln => super::ln(simd, x),
                 Function::Ln1pNeg => super::ln_1p_neg(simd, x),
                 Function::Tanh => super::tanh(simd, x),
@@ -176,7 +190,7 @@ mod tests {
 
     fn check(function: Function, inputs: impl Iterator<Item = f32>) {
         let scalar = match function {
-            Function::Exp => math::exp,
+            Function::Exp | Function::ExpNotPositive => math::exp,
             Function::Ln => math::ln,
             Function::Ln1pNeg => math::ln_1p_neg,
             Function::Tanh => math::tanh,
@@ -201,6 +215,8 @@ mod tests {
     fn lanes_and_scalars_agree() {
         let everywhere = || (0..=u32::MAX).step_by(40_009).map(f32::from_bits);
         check(Function::Exp, everywhere());
+        let not_positive = (1 << 31..=0xff80_0000).step_by(20_011).map(f32::from_bits);
+        check(Function::ExpNotPositive, not_positive.chain([0.0; LANES]));
         check(Function::Ln, (1 << 23..0x7f80_0000).step_by(20_011).map(f32::from_bits));
         check(Function::Ln1pNeg, (0..0x3f80_0000).step_by(10_007).map(f32::from_bits));
         check(Function::Tanh, everywhere());
