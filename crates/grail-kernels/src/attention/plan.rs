@@ -148,7 +148,7 @@ fn add_chunks(lines: &[Line], part: Range<usize>, blocks: Range<usize>, steps: &
 /// From the first to the last block that one of the lines sees.
 fn union(lines: &[Line]) -> Range<usize> {
     let blocks = lines.iter().map(Line::blocks);
-    blocks.fold(usize::MAX..0, |a, b| a.start.min(b.start)..a.end.max(b.end))
+    blocks.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
 }
 
 /// One query row of one head.
