@@ -37,6 +37,9 @@ pub fn run(args: &ServeArgs, config: &Config) -> Result<Outcome> {
             args.host
         ));
     }
+    if Duration::from(args.request_timeout).is_zero() {
+        bail!("--request-timeout is 0; no request could be answered");
+    }
     let mut bounds = config.engine;
     if let Some(running) = args.max_running {
         bounds.max_running_sequences = running as usize;

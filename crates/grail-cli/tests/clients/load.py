@@ -1,4 +1,4 @@
-"""Sends a running `grail serve` twice what it can hold. README.md says how."""
+"""Sends a running `grail serve` twice what it can hold, or measures it. README.md says how."""
 
 import argparse
 import collections
@@ -13,7 +13,8 @@ import urllib.parse
 def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("base")
-    parser.add_argument("--capacity", type=int, required=True, help="--max-running plus --queue")
+    parser.add_argument("--capacity", type=int, help="--max-running plus --queue")
+    parser.add_argument("--measure", type=int, help="measure so many requests at a time instead")
     parser.add_argument("--pid", type=int, help="the server's, to watch its memory (Linux)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=64)
@@ -92,8 +93,32 @@ class Load:
         assert counts["429"] > 0, "the queue was never full: raise --max-tokens"
 
 
+    def measure(self, stream):
+        """Prints the tokens a second of so many requests that begin at once."""
+        def one(idx):
+            body = {"prompt": "Once upon a time, in a land far away, there", "seed": idx,
+                    "max_tokens": self.args.max_tokens, "stream": stream}
+            status, _, text = self.ask("POST", "/v1/completions", body)
+            assert status == 200, text
+        before, started = self.gauge("generated_tokens_total"), time.monotonic()
+        threads = [threading.Thread(target=one, args=(idx,)) for idx in range(self.args.measure)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.monotonic() - started
+        tokens = self.gauge("generated_tokens_total") - before
+        print(f"{self.args.measure} {'streams' if stream else 'answers'} at once: {tokens:.0f} tokens "
+              f"in {took:.2f} s, {tokens / took:.1f} tokens/s")
+
+
 def main():
     load = Load(arguments())
+    if load.args.measure:
+        for _ in range(load.args.rounds):
+            load.measure(stream=False)
+            load.measure(stream=True)
+        return
     for _ in range(load.args.rounds):
         load.round()
     assert load.ask("POST", "/v1/completions", {"prompt": "x", "max_tokens": 4})[0] == 200

@@ -83,8 +83,8 @@ def chat(model):
           "of several choices the first is the same")
     with client.chat.completions.stream(model=model, messages=MESSAGES, max_tokens=8, seed=3) as events:
         deltas = [event.delta for event in events if event.type == "content.delta"]
-    check("".join(deltas) == events.get_final_completion().choices[0].message.content,
-          "the client's own stream reader is content")
+        snapshot = events.current_completion_snapshot
+    check("".join(deltas) == snapshot.choices[0].message.content, "the client's own stream reader is content")
 
 
 def logprobs(model):

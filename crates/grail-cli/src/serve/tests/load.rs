@@ -5,10 +5,13 @@ use std::time::Duration;
 use futures::future::join_all;
 use grail_model::ServiceStats;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::super::Limits;
 use super::harness::{LIMITS, Up, ids, retry_after, says, up};
 use crate::inference::fake::FakeEngine;
+use crate::inference::sequence::EVENTS_MAX;
 
 const TEXT: &str = "/v1/completions";
 
@@ -107,6 +110,35 @@ async fn a_reader_that_falls_behind_is_told_so() {
     let error: Value = serde_json::from_str(events.last().unwrap()).unwrap();
     assert_eq!(error["error"]["code"], "slow_reader");
     assert!(!events.contains(&"[DONE]".to_owned()));
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_loses_its_slot_and_holds_up_nobody() {
+    const TOKENS_MAX: usize = 1_000_000;
+    let engine = FakeEngine::in_steps(4, 4, |_| vec![ids("a")[0]; TOKENS_MAX]);
+    let up = up(engine.clone(), Limits { context_max: 2 * TOKENS_MAX, ..LIMITS }).await;
+    let body = json!({"prompt": "x", "stream": true, "max_tokens": TOKENS_MAX}).to_string();
+    let head = format!(
+        "POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut client = TcpStream::connect(up.server.address()).await.unwrap();
+    client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    engine.until(|stats| stats.running == 1).await;
+    // The system's buffers fill, then the server's own, then the sequence is given up.
+    let mut steps = 0;
+    while engine.stats_now().cancelled == 0 {
+        engine.step();
+        steps += 1;
+        assert!(steps < TOKENS_MAX, "the buffers have no end");
+        if steps % 256 == 0 {
+            assert_eq!(up.get("/health").await.0, 200);
+        }
+    }
+    assert!(steps > EVENTS_MAX, "{steps} steps");
+    engine.until(idle).await;
+    drop(client);
 }
 
 #[tokio::test]
