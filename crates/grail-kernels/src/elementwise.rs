@@ -293,9 +293,9 @@ impl Operation for GeluTanhMulBackward<'_> {
     }
 }
 
-struct SoftCap<'a> {
-    x: &'a mut [f32],
-    cap: f32,
+pub(crate) struct SoftCap<'a> {
+    pub(crate) x: &'a mut [f32],
+    pub(crate) cap: f32,
 }
 
 impl Operation for SoftCap<'_> {

@@ -16,9 +16,9 @@ mod attention;
 mod elementwise;
 mod error;
 mod gemm;
+mod head;
 mod isa;
 mod kernels;
-mod logits;
 mod machine;
 pub mod mapped;
 pub mod math;
@@ -27,7 +27,6 @@ mod norm;
 mod optimizer;
 mod packed;
 mod pool;
-mod race;
 mod reduce;
 mod rope;
 mod simd;
@@ -38,10 +37,13 @@ pub use attention::{
 pub use elementwise::GateFunction;
 pub use error::KernelError;
 pub use gemm::{GatedOutput, Init, LinearOutput, MatRef, Projection};
+pub use head::{
+    HeadOptions, HeadQuery, HeadRow, HeadToken, Pick, RaceKey, RaceOutcome, SOFTMAX_BLOCK,
+    SoftmaxStats, race_exponential, race_score,
+};
 pub use isa::Isa;
 pub use kernels::Kernels;
 pub use memory::{Buffer, Plain};
 pub use optimizer::{AdamW, TrainingState, WeightCopy};
 pub use packed::PackedMatrix;
-pub use race::{RaceKey, RaceOutcome, race_exponential, race_score};
 pub use rope::{Direction, RopeTable};

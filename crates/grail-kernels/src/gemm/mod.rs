@@ -20,6 +20,7 @@ use crate::kernels::{Kernels, SharedMut};
 use crate::packed::PackedMatrix;
 use grid::Grid;
 use region::{Finish, Part, Product, Region, Weights};
+use std::ops::Range;
 
 /// Multiply-adds below which a product stays on the calling thread: 3 to 4 us of work with AVX-512,
 /// a few times what it costs to wake a spinning worker and wait for it.
@@ -114,6 +115,32 @@ impl Kernels {
         self.product("gemm", a, &[Part { weights: Weights::new("gemm", b, bias), finish }]);
     }
 
+    /// [`Kernels::gemm`] with a rectangle of `b` without bias: the given columns (`0..n`, from a
+    /// multiple of 64) and steps of the reduction (`0..k`). `a` is `[m, steps]`, `c` is
+    /// `[m, columns]`.
+    ///
+    /// # Panics
+    /// If a shape does not fit.
+    pub fn gemm_part(
+        &self,
+        a: MatRef<'_>,
+        b: &PackedMatrix,
+        columns: Range<usize>,
+        steps: Range<usize>,
+        c: &mut [f32],
+        init: Init,
+    ) {
+        let (m, n) = (a.rows, columns.len());
+        assert_eq!(c.len(), m * n, "gemm_part: c has {} values for [{m}, {n}]", c.len());
+        let c = SharedMut::new(c);
+        let finish = match init {
+            Init::Zero => Finish::Write { c },
+            Init::Carry => Finish::Continue { c },
+        };
+        let weights = Weights::part("gemm_part", b, columns, steps);
+        self.product("gemm_part", a, &[Part { weights, finish }]);
+    }
+
     /// Computes `y = x w^T + bias`: `x` is `[m, k]`, `y` is `[m, n]`, both row-major.
     ///
     /// # Panics
@@ -136,7 +163,7 @@ impl Kernels {
         let panels = parts.iter().map(Part::panels).sum();
         let threads = if alone { 1 } else { self.threads() };
         let grid = Grid::new(m, panels, k, threads, a.col_stride == 1);
-        let product = Product { a, parts };
+        let product = Product { a, parts, then: None };
         let run = |task| {
             let (rows, panels) = grid.task(task);
             Region { kernels: self, product: &product, rows, panels }.run();
@@ -146,6 +173,33 @@ impl Kernels {
         } else {
             self.parallel(grid.tasks(), &run);
         }
+    }
+}
+
+/// Some columns of `x b^T`, computed by one thread as a part of a larger task.
+pub(crate) struct ColumnsProduct<'a> {
+    /// `[rows, k]` row-major.
+    pub(crate) x: &'a [f32],
+    pub(crate) b: &'a PackedMatrix,
+    /// From a multiple of 64.
+    pub(crate) columns: Range<usize>,
+}
+
+impl ColumnsProduct<'_> {
+    /// Writes `[rows, columns]`.
+    pub(crate) fn run(self, kernels: &Kernels, out: &mut [f32]) {
+        let Self { x, b, columns } = self;
+        let (rows, k) = (out.len() / columns.len().max(1), b.k());
+        assert!(x.len() == rows * k && out.len() == rows * columns.len(), "columns of {b:?}");
+        // Another task may be about to take them, but most likely it is this thread's next.
+        let then =
+            (columns.end < b.n()).then(|| Weights::part("columns", b, columns.end..b.n(), 0..k));
+        let finish = Finish::Write { c: SharedMut::new(out) };
+        let weights = Weights::part("columns", b, columns, 0..k);
+        let parts = [Part { weights, finish }];
+        let product = Product { a: MatRef::row_major(x, rows, k), parts: &parts, then };
+        let panels = 0..parts[0].panels();
+        Region { kernels, product: &product, rows: 0..rows, panels }.run();
     }
 }
 

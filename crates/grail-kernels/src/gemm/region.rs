@@ -14,12 +14,16 @@ const K_BLOCK: usize = 1024;
 /// The same where rows are copied first, all of a block's at once.
 const COPIED_K_BLOCK: usize = 512;
 
-/// A matrix as a product uses it.
+/// A matrix, or a rectangle of it, as a product uses it.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
     panels: Panels<'a>,
     n: usize,
     k: usize,
+    /// Of the matrix: where the rectangle begins, and the steps of a whole panel.
+    first_panel: usize,
+    first_step: usize,
+    panel_steps: usize,
     bias: Option<&'a [f32]>,
 }
 
@@ -28,12 +32,37 @@ impl<'a> Weights<'a> {
         let (n, k) = (matrix.n(), matrix.k());
         let fits = bias.is_none_or(|bias| bias.len() == n);
         assert!(fits, "{what}: the bias must have n = {n} values");
-        Self { panels: matrix.panels(), n, k, bias }
+        let panels = matrix.panels();
+        Self { panels, n, k, first_panel: 0, first_step: 0, panel_steps: k, bias }
+    }
+
+    /// The rectangle of `columns`, whose start is a multiple of 64, and `steps`.
+    pub(super) fn part(
+        what: &str,
+        matrix: &'a PackedMatrix,
+        columns: Range<usize>,
+        steps: Range<usize>,
+    ) -> Self {
+        let inside = columns.start <= columns.end && columns.end <= matrix.n();
+        assert!(
+            inside && columns.start.is_multiple_of(PANEL),
+            "{what}: columns {columns:?} of {matrix:?}"
+        );
+        let inside = steps.start <= steps.end && steps.end <= matrix.k();
+        assert!(inside, "{what}: steps {steps:?} of {matrix:?}");
+        Self {
+            n: columns.len(),
+            k: steps.len(),
+            first_panel: columns.start / PANEL,
+            first_step: steps.start,
+            ..Self::new(what, matrix, None)
+        }
     }
 
     /// The steps `steps` of the reduction of a panel.
     fn rows(&self, panel: usize, steps: Range<usize>) -> WeightRows<'a> {
-        let values = (panel * self.k + steps.start) * PANEL..(panel * self.k + steps.end) * PANEL;
+        let first = (self.first_panel + panel) * self.panel_steps + self.first_step;
+        let values = (first + steps.start) * PANEL..(first + steps.end) * PANEL;
         match self.panels {
             Panels::F32(all) => WeightRows::F32(&all[values]),
             Panels::Bf16(all) => WeightRows::Bf16(&all[values]),
@@ -91,6 +120,8 @@ impl Part<'_> {
 pub(super) struct Product<'a> {
     pub(super) a: MatRef<'a>,
     pub(super) parts: &'a [Part<'a>],
+    /// Weights that are needed after the last panel.
+    pub(super) then: Option<Weights<'a>>,
 }
 
 impl<'a> Product<'a> {
@@ -147,6 +178,7 @@ impl Region<'_> {
             let Some((part, panel)) = self.product.locate(number) else { return };
             let next = self.product.locate(number + 1);
             let next = next.map(|(part, panel)| (&part.weights, panel));
+            let next = next.or_else(|| self.product.then.as_ref().map(|then| (then, 0)));
             let weights = &part.weights;
             let place = self.place(weights.n, panel);
             let (bias, gate_bias, to) = match &part.finish {

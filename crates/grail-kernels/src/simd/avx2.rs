@@ -177,6 +177,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_movemask_ps(_mm256_or_ps(a.0, a.1)) != 0 }
     }
     #[inline(always)]
+    fn all(self, a: M) -> bool {
+        unsafe { _mm256_movemask_ps(_mm256_and_ps(a.0, a.1)) == 0xff }
+    }
+    #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> F {
         unsafe { F(_mm256_loadu_ps(x), _mm256_loadu_ps(x.add(8))) }
     }

@@ -153,6 +153,10 @@ impl Simd for Avx512 {
         a != 0
     }
     #[inline(always)]
+    fn all(self, a: Self::M) -> bool {
+        a == u16::MAX
+    }
+    #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> Self::F {
         unsafe { _mm512_loadu_ps(x) }
     }

@@ -78,6 +78,7 @@ pub(crate) trait Simd: Arith + Send + Sync {
     fn first(self, n: usize) -> Self::M;
     fn or(self, a: Self::M, b: Self::M) -> Self::M;
     fn any(self, a: Self::M) -> bool;
+    fn all(self, a: Self::M) -> bool;
 
     /// # Safety
     /// Sixteen f32 must be readable at `x`.

@@ -184,6 +184,11 @@ impl Simd for Neon {
         unsafe { vmaxvq_u32(vorrq_u32(vorrq_u32(a0, a1), vorrq_u32(a2, a3))) != 0 }
     }
     #[inline(always)]
+    fn all(self, a: I) -> bool {
+        let [a0, a1, a2, a3] = a;
+        unsafe { vminvq_u32(vandq_u32(vandq_u32(a0, a1), vandq_u32(a2, a3))) == u32::MAX }
+    }
+    #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> F {
         [0, 4, 8, 12].map(|lane| unsafe { vld1q_f32(x.add(lane)) })
     }

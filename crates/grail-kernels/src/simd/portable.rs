@@ -144,6 +144,10 @@ impl Simd for Portable {
         a.contains(&true)
     }
     #[inline(always)]
+    fn all(self, a: Self::M) -> bool {
+        !a.contains(&false)
+    }
+    #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> Self::F {
         // SAFETY: the caller vouches for sixteen readable f32.
         unsafe { x.cast::<[f32; LANES]>().read_unaligned() }

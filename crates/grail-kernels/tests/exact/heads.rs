@@ -1,8 +1,12 @@
 //! What happens to logits: races, greedy choices, log-probabilities and their gradients.
 
 use crate::{ALL, assert_same, config, reference, values};
-use grail_kernels::math::{exp, ln};
-use grail_kernels::{KernelError, RaceKey, RaceOutcome};
+use grail_kernels::Kernels;
+use grail_kernels::math::{exp, f32_to_bf16, ln};
+use grail_kernels::{
+    HeadOptions, HeadQuery, HeadToken, KernelError, PackedMatrix, Pick, RaceKey, RaceOutcome,
+    SoftmaxStats,
+};
 use proptest::prelude::*;
 
 fn logits(seed: u64, count: usize) -> Vec<f32> {
@@ -77,7 +81,7 @@ proptest! {
         let coef = values(seed ^ 1, rows);
         let (mut want, mut want_gradient) = (Vec::new(), Vec::new());
         for (row, logits) in logits.chunks(vocab).enumerate() {
-            let (max, sum) = reference::softmax_parts(logits);
+            let (max, sum, _) = reference::softmax(logits);
             let token = tokens[row] as usize;
             want.push((logits[token] - max) - ln(sum));
             want_gradient.extend(logits.iter().enumerate().map(|(v, x)| {
@@ -93,6 +97,184 @@ proptest! {
             kernels.cross_entropy_backward(&mut gradient, vocab, &tokens, &coef).expect("finite");
             assert_same("cross_entropy_backward", kernels, &gradient, &want_gradient);
         }
+    }
+}
+
+/// What the definitions say of a row of logits.
+fn check_row(
+    kernels: &Kernels,
+    logits: &[f32],
+    query: HeadQuery,
+    entropy: bool,
+    got: &grail_kernels::HeadRow,
+) {
+    let (max, sum, want_entropy) = reference::softmax(logits);
+    let stats = SoftmaxStats { max, sum, ln_sum: ln(sum) };
+    assert_eq!(got.stats, stats, "{kernels:?}");
+    let wanted: Vec<f32> = entropy.then_some(want_entropy).into_iter().collect();
+    let found: Vec<f32> = got.entropy.into_iter().collect();
+    assert_same("entropy", kernels, &found, &wanted);
+    let scores = match query.pick {
+        Pick::None | Pick::Greedy => logits.to_vec(),
+        Pick::Race { key, step, temperature } => {
+            reference::race_scores(logits, key, step, temperature)
+        }
+    };
+    let token = |token: u32| {
+        let (logit, score) = (logits[token as usize], scores[token as usize]);
+        HeadToken { token, logit, score }
+    };
+    let winner = (query.pick != Pick::None).then(|| token(reference::argmax(&scores)));
+    assert_eq!(got.winner, winner, "{kernels:?}");
+    assert_eq!(got.claimed, query.claimed.map(token), "{kernels:?}");
+}
+
+/// A vocabulary at and around the edges of blocks.
+fn head_vocab() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        4 => 1..300usize,
+        2 => 1_000..3_200usize,
+        1 => prop::sample::select(vec![1_023, 1_024, 1_025, 2_048]),
+    ]
+}
+
+fn pick(seed: u64, temperature: f32) -> Pick {
+    match seed % 5 {
+        0 => Pick::None,
+        1 => Pick::Greedy,
+        _ => {
+            let key = RaceKey([seed as u32, (seed >> 32) as u32, 3, 4]);
+            Pick::Race { key, step: (seed % 97) as u32, temperature }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    /// The fused head has the bits of its separate steps: product, soft-cap, softmax, choice.
+    #[test]
+    fn the_head_is_its_definition(
+        rows in prop_oneof![4 => 1..9usize, 1 => 45..60usize],
+        vocab in head_vocab(),
+        k in 1..40usize,
+        seed: u64,
+        capped: bool,
+        entropy: bool,
+        half: bool,
+        temperature in prop_oneof![3 => 0.1f32..3.0, 1 => 1e-3f32..1e-1, 1 => 3.0f32..1e4],
+    ) {
+        let scale = 4.0 / (k as f32).sqrt();
+        let x: Vec<f32> = values(seed, rows * k).iter().map(|x| x * scale * 4.0).collect();
+        let w = values(seed ^ 1, vocab * k);
+        let weight = if half {
+            let bits: Vec<u16> = w.iter().map(|&x| f32_to_bf16(x)).collect();
+            PackedMatrix::pack_bf16(vocab, k, &bits)
+        } else {
+            PackedMatrix::pack_f32(vocab, k, &w)
+        };
+        let queries: Vec<HeadQuery> = (0..rows)
+            .map(|row| {
+                let seed = seed.rotate_left(row as u32);
+                let claimed = (seed % 3 > 0).then_some((seed >> 8) as u32 % vocab as u32);
+                HeadQuery { pick: pick(seed, temperature), claimed }
+            })
+            .collect();
+        let options = HeadOptions { soft_cap: capped.then_some(2.5), entropy };
+        let mut logits = vec![0.0; rows * vocab];
+        ALL[0].linear(&x, &weight, None, &mut logits);
+        if capped {
+            ALL[0].soft_cap(&mut logits, 2.5);
+        }
+        for kernels in ALL.iter() {
+            let got = kernels.head(&x, &weight, &queries, options).expect("finite");
+            for (row, got) in got.iter().enumerate() {
+                let logits = &logits[row * vocab..][..vocab];
+                check_row(kernels, logits, queries[row], entropy, got);
+            }
+        }
+    }
+
+    /// Logits of any size, minus infinities and coarse ties: what the race leaves out never wins.
+    #[test]
+    fn races_leave_out_losers_only(
+        vocab in prop_oneof![1..300usize, 2_000..9_000usize],
+        seed: u64,
+        exponent in -40i32..39,
+        t_exponent in -44i32..38,
+        coarse: bool,
+        masked: bool,
+    ) {
+        let (size, temperature) = (10f32.powi(exponent), 10f32.powi(t_exponent));
+        prop_assume!(temperature > 0.0);
+        let mut logits: Vec<f32> = values(seed, vocab).iter().map(|x| x * size).collect();
+        if coarse {
+            logits.iter_mut().for_each(|x| *x = (*x / size * 3.0).round() * size);
+        }
+        if masked {
+            let mask = values(seed ^ 5, vocab);
+            for (x, mask) in logits.iter_mut().zip(mask) {
+                if mask > -0.5 {
+                    *x = f32::NEG_INFINITY;
+                }
+            }
+        }
+        let key = RaceKey([seed as u32, (seed >> 32) as u32, 1, 2]);
+        let scores = reference::race_scores(&logits, key, 3, temperature);
+        prop_assume!(scores.iter().all(|score| !score.is_nan()));
+        let winner = reference::argmax(&scores);
+        for kernels in ALL.iter() {
+            let mut out = [RaceOutcome::default()];
+            kernels
+                .race(&logits, vocab, &[key], &[3], temperature, None, &mut out)
+                .expect("no NaN");
+            prop_assert_eq!(out[0].winner, winner, "{:?}", kernels);
+            prop_assert_eq!(out[0].winner_score.to_bits(), scores[winner as usize].to_bits());
+        }
+    }
+
+    /// A block's gradient is that block of the row's gradient.
+    #[test]
+    fn gradients_of_blocks_are_those_of_rows(rows in 1..6usize, vocab in head_vocab(), seed: u64) {
+        let logits = logits(seed, rows * vocab);
+        let tokens: Vec<u32> = (0..rows).map(|row| ((row * 7919) % vocab) as u32).collect();
+        let coef = values(seed ^ 1, rows);
+        let cut = vocab / 3;
+        for kernels in ALL.iter() {
+            let stats = kernels.softmax_stats(&logits, vocab).expect("finite");
+            let mut whole = logits.clone();
+            kernels.cross_entropy_backward(&mut whole, vocab, &tokens, &coef).expect("finite");
+            for columns in [0..cut, cut..vocab] {
+                let of = |all: &[f32]| -> Vec<f32> {
+                    all.chunks(vocab).flat_map(|row| &row[columns.clone()]).copied().collect()
+                };
+                let mut block = of(&logits);
+                kernels.cross_entropy_block_backward(
+                    &mut block, columns.start, &tokens, &coef, &stats,
+                );
+                assert_same("block gradient", kernels, &block, &of(&whole));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_without_a_softmax_is_an_error_that_names_the_row() {
+    let (k, vocab) = (2, 1_500);
+    let weight = PackedMatrix::pack_f32(vocab, k, &values(1, vocab * k));
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let x = [1.0, 2.0, 3.0, 4.0, bad, 5.0];
+        for kernels in ALL.iter() {
+            let queries = [HeadQuery { pick: Pick::Greedy, claimed: None }; 3];
+            let error = kernels
+                .head(&x, &weight, &queries, HeadOptions::default())
+                .expect_err("not finite");
+            assert!(matches!(error, KernelError::NoSoftmax { row: 2 }), "{error}");
+        }
+    }
+    for kernels in ALL.iter() {
+        let none = kernels.head(&[], &weight, &[], HeadOptions::default()).expect("nothing");
+        assert!(none.is_empty());
     }
 }
 

@@ -218,3 +218,37 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    /// A rectangle of a packed matrix multiplies as if it had been packed alone.
+    #[test]
+    fn parts_of_a_matrix_are_matrices(
+        (m, n, k) in shape(),
+        seed: u64,
+        panel in 0..3usize,
+        cut: (u8, u8, u8),
+        carry: bool,
+    ) {
+        let first = (panel * 64).min(n / 64 * 64);
+        let columns = first..first + (n - first) * usize::from(cut.0) / 255;
+        let first = k * usize::from(cut.1) / 255;
+        let steps = first..first + (k - first) * usize::from(cut.2) / 255;
+        let (x, w) = (values(seed, m * steps.len()), values(seed ^ 1, n * k));
+        let packed = PackedMatrix::pack_f32(n, k, &w);
+        let part: Vec<f32> =
+            w.chunks(k).flat_map(|row| &row[steps.clone()]).copied().collect();
+        let part = &part[columns.start * steps.len()..columns.end * steps.len()];
+        let part = PackedMatrix::pack_f32(columns.len(), steps.len(), part);
+        let start = values(seed ^ 2, m * columns.len());
+        let init = if carry { Init::Carry } else { Init::Zero };
+        let a = MatRef::row_major(&x, m, steps.len());
+        for kernels in ALL.iter() {
+            let (mut got, mut want) = (start.clone(), start.clone());
+            kernels.gemm_part(a, &packed, columns.clone(), steps.clone(), &mut got, init);
+            kernels.gemm(a, &part, &mut want, init, None);
+            assert_same("gemm_part", kernels, &got, &want);
+        }
+    }
+}

@@ -92,7 +92,24 @@ pub fn argmax(scores: &[f32]) -> u32 {
     scores.iter().position(|&score| score == best).unwrap_or(0) as u32
 }
 
-pub fn softmax_parts(logits: &[f32]) -> (f32, f32) {
-    let max = max(logits);
-    (max, lanes(logits.len(), |sum, i| sum + exp(logits[i] - max)))
+/// `M`, `S` and the entropy of a row, block by block of 1024 tokens.
+pub fn softmax(logits: &[f32]) -> (f32, f32, f32) {
+    let row_max = max(logits);
+    let (mut sum, mut moment) = (0.0f32, 0.0f32);
+    for block in logits.chunks(1_024) {
+        let m = max(block);
+        if m == f32::NEG_INFINITY {
+            continue;
+        }
+        let e = |i: usize| exp(block[i] - m);
+        let s = lanes(block.len(), |sum, i| sum + e(i));
+        let t =
+            lanes(block.len(), |sum, i| sum + if e(i) > 0.0 { e(i) * (block[i] - m) } else { 0.0 });
+        let weight = exp(m - row_max);
+        sum = s.mul_add(weight, sum);
+        if weight > 0.0 {
+            moment = weight.mul_add(s.mul_add(m - row_max, t), moment);
+        }
+    }
+    (row_max, sum, ln(sum) - moment / sum)
 }

@@ -16,6 +16,7 @@ use crate::math::{ln_1p_neg_lanes, ln_lanes};
 use crate::simd::scalar::Scalar;
 use crate::simd::{Arith, LANES, Operation, Simd};
 use crate::{KernelError, math};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The 128-bit key of one rollout's races: words 0 and 1 key the generator, 2 and 3 its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ const TOKENS_PER_TASK: usize = 8_192;
 /// Values a plain scan must have before it is worth a second thread.
 const SCAN_COST: usize = 1;
 /// A raced token costs about this many times a scanned one.
-const RACE_COST: usize = 16;
+const RACE_COST: usize = 8;
 
 impl Kernels {
     /// Runs one race per row of `logits`, `[rows, vocab]`.
@@ -75,7 +76,8 @@ impl Kernels {
         }
         let scorer = |row: usize| Scorer { key: keys[row], step: steps[row], temperature };
         let best = self.best_of_rows(logits, vocab, RACE_COST, &|logits, first, row| {
-            self.run(RaceScan { logits, first, scorer: scorer(row) })
+            let (scorer, bar) = (scorer(row), f32::NEG_INFINITY);
+            self.run(RaceScan { logits, first, scorer, bar })
         })?;
         for (row, (out, best)) in out.iter_mut().zip(best).enumerate() {
             let claimed_score = claimed.map_or(best.score, |claimed| {
@@ -136,9 +138,7 @@ impl Kernels {
                 if best.nan {
                     return Err(KernelError::NanLogits { row });
                 }
-                // Nothing beats -infinity; if all are that, they tie and the lowest id wins.
-                let token = if best.token == u32::MAX { 0 } else { best.token };
-                Ok(Best { token, ..best })
+                Ok(best.or_first())
             })
             .collect()
     }
@@ -162,17 +162,24 @@ fn rows_of(what: &str, logits: &[f32], vocab: usize) -> usize {
 
 /// The best of some tokens.
 #[derive(Clone, Copy)]
-struct Best {
-    score: f32,
-    token: u32,
-    nan: bool,
+pub(super) struct Best {
+    pub(super) score: f32,
+    pub(super) token: u32,
+    /// Whether a logit was NaN.
+    pub(super) nan: bool,
 }
 
 impl Best {
-    const NONE: Self = Self { score: f32::NEG_INFINITY, token: u32::MAX, nan: false };
+    pub(super) const NONE: Self = Self { score: f32::NEG_INFINITY, token: u32::MAX, nan: false };
+
+    /// Nothing beats -infinity; if all are that, they tie and the lowest id wins.
+    pub(super) fn or_first(self) -> Self {
+        let token = if self.token == u32::MAX { 0 } else { self.token };
+        Self { token, ..self }
+    }
 
     /// The better of two: higher score, then lower token.
-    fn join(self, other: Self) -> Self {
+    pub(super) fn join(self, other: Self) -> Self {
         let better =
             other.score > self.score || (other.score == self.score && other.token < self.token);
         let best = if better { other } else { self };
@@ -182,10 +189,10 @@ impl Best {
 
 /// The constants of one row's race.
 #[derive(Clone, Copy)]
-struct Scorer {
-    key: RaceKey,
-    step: u32,
-    temperature: f32,
+pub(super) struct Scorer {
+    pub(super) key: RaceKey,
+    pub(super) step: u32,
+    pub(super) temperature: f32,
 }
 
 impl Scorer {
@@ -271,9 +278,11 @@ impl<S: Simd> LaneBest<S> {
 const QUAD_COUNTERS: [u32; LANES] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
 const LANE_NUMBERS: [u32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-struct GreedyScan<'a> {
-    logits: &'a [f32],
-    first: u32,
+/// Finds the best of neighbouring tokens by their logits.
+pub(super) struct GreedyScan<'a> {
+    pub(super) logits: &'a [f32],
+    /// Token of `logits[0]`.
+    pub(super) first: u32,
 }
 
 impl Operation for GreedyScan<'_> {
@@ -290,38 +299,173 @@ impl Operation for GreedyScan<'_> {
     }
 }
 
-struct RaceScan<'a> {
-    logits: &'a [f32],
+/// Finds the best of neighbouring tokens by their scores in a race.
+pub(super) struct RaceScan<'a> {
+    pub(super) logits: &'a [f32],
     /// Token of `logits[0]`, a multiple of sixteen.
-    first: u32,
-    scorer: Scorer,
+    pub(super) first: u32,
+    pub(super) scorer: Scorer,
+    /// A score that some token of the row has reached. Tokens that cannot reach it are left out,
+    /// so that the result is the best only if the row's best is among these tokens.
+    pub(super) bar: f32,
 }
+
+/// Tokens whose words come from sixteen counters: word `j` of counter `c` is token `4 c + j`.
+const GROUP: usize = 4 * LANES;
 
 impl Operation for RaceScan<'_> {
     type Output = Best;
-    /// Sixteen counters give the words of 64 tokens: word `j` of counter `c` is token `4 c + j`.
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Best {
         let mut best = LaneBest::new(simd);
+        let mut bound = Bound::new(simd, self.scorer.temperature, self.bar);
         let lanes = simd.load_bits(&LANE_NUMBERS);
         let counters = simd.load_bits(&QUAD_COUNTERS);
         let [k0, k1, k2, k3] = self.scorer.key.0;
         let fixed = [simd.splat_bits(self.scorer.step), simd.splat_bits(k2), simd.splat_bits(k3)];
-        for (block, logits) in self.logits.chunks(4 * LANES).enumerate() {
-            let first = self.first + (4 * block * LANES) as u32;
+        let temperature = simd.splat(self.scorer.temperature);
+        for (group, logits) in self.logits.chunks(GROUP).enumerate() {
+            let mut largest = simd.splat(f32::NEG_INFINITY);
+            for part in logits.chunks(LANES) {
+                let logit = simd.load_part(part, f32::NEG_INFINITY);
+                best.nan = simd.or(best.nan, simd.is_nan(logit));
+                largest = simd.max(logit, largest);
+            }
+            if !bound.any_can_win(simd, largest) {
+                continue;
+            }
+            let first = self.first + (group * GROUP) as u32;
             let counter = simd.add_bits(simd.splat_bits(first / 4), counters);
             let words = philox(simd, [counter, fixed[0], fixed[1], fixed[2]], [k0, k1]);
             let words = simd.transpose_quads(words);
             for (part, logits) in logits.chunks(LANES).enumerate() {
+                let logit = simd.load_part(logits, f32::NEG_INFINITY);
+                if !bound.any_with_can_win(simd, logit, words[part]) {
+                    continue;
+                }
                 let token = simd.add_bits(simd.splat_bits(first + (part * LANES) as u32), lanes);
-                let scaled = simd.div(
-                    simd.load_part(logits, f32::NEG_INFINITY),
-                    simd.splat(self.scorer.temperature),
-                );
+                let scaled = simd.div(logit, temperature);
                 let score = simd.sub(scaled, ln_lanes(simd, exponential(simd, words[part])));
                 best.take(simd, score, token);
+                bound.raise(simd, simd.max_lane(best.score));
             }
         }
         best.finish(simd)
+    }
+}
+
+/// Rules out tokens that cannot reach a score, at a fraction of what a score costs.
+///
+/// With `v` the uniform number of a token, its exponential is `e = -ln(1 - v) >= v`, so its score
+/// is at most `logit / T - ln(v)`; and `ln(v) >= ln 2 * (bits(v) / 2^23 - 127)`, since the bits of
+/// an f32 interpolate its logarithm from below. A token is left out only if that bound plus
+/// [`MARGIN`] is *below* the bar, so neither a winner nor a token that ties with it is lost. NaN
+/// leaves nothing out.
+///
+/// The margin covers every rounding on both sides. In the score: the division (2^-24 of its
+/// result), the exponential (1.44 ulp), its logarithm (0.84 ulp of at most 22.2) and the
+/// subtraction (2^-24 of the result). In the bound: the reciprocal and the product (2^-23), the
+/// constants and sums of at most `110 + |logit / T|`, the conversion of the bits (32 of 2^23).
+/// Together they are below `5e-5 + 2^-21 * |logit / T|`.
+struct Bound<S: Simd> {
+    bar: S::F,
+    reciprocal: S::F,
+}
+
+/// Absolute and relative part of what the bounds of a score are raised by.
+const MARGIN: (f32, f32) = (1e-3, 1.0 / (1 << 20) as f32);
+/// More than `-ln(v)` of the smallest `v`, 2^-32: 32 ln 2 = 22.18.
+const GUMBEL_MAX: f32 = 22.2;
+const LN_2: f32 = std::f32::consts::LN_2;
+
+impl<S: Simd> Bound<S> {
+    #[inline(always)]
+    fn new(simd: S, temperature: f32, bar: f32) -> Self {
+        Self { bar: simd.splat(bar), reciprocal: simd.splat(1.0 / temperature) }
+    }
+
+    /// Raises the bar to a score that was reached.
+    #[inline(always)]
+    fn raise(&mut self, simd: S, score: f32) {
+        self.bar = simd.max(simd.splat(score), self.bar);
+    }
+
+    /// Whether one of sixteen logits could win with the luckiest draw.
+    #[inline(always)]
+    fn any_can_win(&self, simd: S, logit: S::F) -> bool {
+        let scaled = simd.mul(logit, self.reciprocal);
+        self.any_reaches(simd, scaled, simd.add(scaled, simd.splat(GUMBEL_MAX)))
+    }
+
+    /// Whether one of sixteen logits could win with its random word.
+    #[inline(always)]
+    fn any_with_can_win(&self, simd: S, logit: S::F, word: S::I) -> bool {
+        let scaled = simd.mul(logit, self.reciprocal);
+        // As in `exponential`, before the power of two, which goes into the constant; there the
+        // largest `v` is lowered by an ulp, which the margin covers too.
+        let v = simd.add(simd.to_f32(simd.shr(word, 1)), simd.splat(0.5));
+        let bits = simd.to_f32(simd.to_bits(v));
+        let slope = simd.splat(-LN_2 / (1 << 23) as f32);
+        let start = simd.add(scaled, simd.splat((127 + 31) as f32 * LN_2));
+        self.any_reaches(simd, scaled, simd.fma(bits, slope, start))
+    }
+
+    #[inline(always)]
+    fn any_reaches(&self, simd: S, scaled: S::F, bound: S::F) -> bool {
+        let size = simd.of_bits(simd.and_bits(simd.to_bits(scaled), simd.splat_bits(!(1 << 31))));
+        let bound = simd.fma(size, simd.splat(MARGIN.1), simd.add(bound, simd.splat(MARGIN.0)));
+        let out = simd.gt(self.bar, bound);
+        !simd.all(out)
+    }
+}
+
+/// The best score of a row that any thread has seen: a hint that saves work.
+#[derive(Debug)]
+pub(super) struct Bar(AtomicU32);
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self(AtomicU32::new(ordered(f32::NEG_INFINITY)))
+    }
+}
+
+impl Bar {
+    pub(super) fn get(&self) -> f32 {
+        let bits = self.0.load(Ordering::Relaxed);
+        f32::from_bits(if bits >> 31 == 1 { bits ^ (1 << 31) } else { !bits })
+    }
+
+    /// Raises the bar to `score`, which must not be NaN.
+    pub(super) fn raise(&self, score: f32) {
+        self.0.fetch_max(ordered(score), Ordering::Relaxed);
+    }
+}
+
+/// Maps scores to integers of the same order.
+fn ordered(score: f32) -> u32 {
+    let bits = score.to_bits();
+    if bits >> 31 == 0 { bits | (1 << 31) } else { !bits }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_only_rises() {
+        let bar = Bar::default();
+        for (score, want) in [
+            (f32::NEG_INFINITY, f32::NEG_INFINITY),
+            (-3.5, -3.5),
+            (-4.0, -3.5),
+            (0.25, 0.25),
+            (-0.0, 0.25),
+            (1e30, 1e30),
+            (f32::INFINITY, f32::INFINITY),
+            (7.0, f32::INFINITY),
+        ] {
+            bar.raise(score);
+            assert_eq!(bar.get(), want, "after {score}");
+        }
     }
 }
