@@ -100,6 +100,8 @@ pub struct ScoreRequest {
     pub prompt_len: usize,
     /// Race key of the rollout; with it the race is run at every completion position.
     pub race: Option<RaceCheck>,
+    /// Whether the entropies are wanted.
+    pub entropy: bool,
 }
 
 /// The race that a completion claims to have run.
@@ -120,6 +122,9 @@ pub struct Score {
     pub winners: Vec<TokenId>,
     /// How much worse than the winner the claimed token is, nats, 0 for the winner; as `winners`.
     pub margins: Vec<f32>,
+    /// Entropy of the model's distribution at each completion position, under the raw logits, nats;
+    /// empty if not asked for.
+    pub entropies: Vec<f32>,
     /// The digest of `grail_protocol::digest` over LM-head inputs and log-probabilities.
     pub hidden_digest: Digest,
 }

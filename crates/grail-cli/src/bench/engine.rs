@@ -173,6 +173,7 @@ fn verify(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
                     tokens: [request.prompt.as_slice(), &completion.tokens].concat(),
                     prompt_len: request.prompt.len(),
                     race: Some(RaceCheck { key, temperature: 1.0 }),
+                    entropy: false,
                 });
             }
         },

@@ -58,8 +58,12 @@ pub fn keys(count: usize) -> impl Iterator<Item = [u32; 4]> {
 
 /// Sequences to be scored from their second token on.
 pub fn scored(model: &ModelConfig, (sequences, len): (usize, usize)) -> Vec<ScoreRequest> {
-    let request =
-        |sequence| ScoreRequest { tokens: tokens(model, sequence, len), prompt_len: 1, race: None };
+    let request = |sequence| ScoreRequest {
+        tokens: tokens(model, sequence, len),
+        prompt_len: 1,
+        race: None,
+        entropy: false,
+    };
     (0..sequences).map(request).collect()
 }
 

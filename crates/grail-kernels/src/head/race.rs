@@ -19,7 +19,7 @@ use crate::{KernelError, math};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The 128-bit key of one rollout's races: words 0 and 1 key the generator, 2 and 3 its counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RaceKey(pub [u32; 4]);
 
 /// Who won a row's race.

@@ -1,58 +1,24 @@
-//! Chooses the next token of each row.
+//! The choices that need all logits of a row.
 
 use grail_kernels::math::exp_f64;
 use grail_kernels::{Kernels, RaceKey, RaceOutcome};
-use grail_ports::model::{ModelError, Sampling};
+use grail_ports::model::ModelError;
 use grail_protocol::ids::TokenId;
 
 use super::head::not_finite;
 
-/// Chooses one token for each row of `logits` (`[rows, vocab]`) into `tokens`. `keys` and `steps`
-/// (0-based completion steps) are the rows'.
-pub(super) fn choose(
+/// Runs the race (key, 0-based step) of one row of logits; returns the winner and its score.
+pub(super) fn race(
     kernels: &Kernels,
     logits: &[f32],
-    vocab: usize,
-    sampling: Sampling,
-    keys: &[RaceKey],
-    steps: &[u32],
-    tokens: &mut [TokenId],
-) -> Result<(), ModelError> {
-    match sampling {
-        Sampling::Greedy => {
-            kernels.greedy(logits, vocab, tokens).map_err(not_finite)?;
-            Ok(())
-        }
-        Sampling::Race { temperature } => {
-            race(kernels, logits, vocab, temperature, keys, steps, tokens)
-        }
-        Sampling::TopP { temperature, top_p } => {
-            let mut kept = logits.to_vec();
-            for row in kept.chunks_exact_mut(vocab) {
-                keep_top_p(row, temperature, top_p);
-            }
-            race(kernels, &kept, vocab, temperature, keys, steps, tokens)
-        }
-    }
-}
-
-fn race(
-    kernels: &Kernels,
-    logits: &[f32],
-    vocab: usize,
     temperature: f32,
-    keys: &[RaceKey],
-    steps: &[u32],
-    tokens: &mut [TokenId],
-) -> Result<(), ModelError> {
-    let mut outcomes = vec![RaceOutcome::default(); tokens.len()];
+    (key, step): (RaceKey, u32),
+) -> Result<(TokenId, f32), ModelError> {
+    let mut outcome = [RaceOutcome::default()];
     kernels
-        .race(logits, vocab, keys, steps, temperature, None, &mut outcomes)
+        .race(logits, logits.len(), &[key], &[step], temperature, None, &mut outcome)
         .map_err(not_finite)?;
-    for (token, outcome) in tokens.iter_mut().zip(&outcomes) {
-        *token = outcome.winner;
-    }
-    Ok(())
+    Ok((outcome[0].winner, outcome[0].winner_score))
 }
 
 /// Below it a token's mass counts for nothing beside the most likely token's, which is 1.
@@ -60,7 +26,7 @@ const EXPONENT_MIN: f64 = -700.0;
 
 /// Puts every logit outside the most likely `top_p` mass to minus infinity. Of equal logits the
 /// lower id counts as more likely. At least one is kept.
-fn keep_top_p(logits: &mut [f32], temperature: f32, top_p: f32) {
+pub(super) fn keep_top_p(logits: &mut [f32], temperature: f32, top_p: f32) {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&left, &right| {
         logits[right].total_cmp(&logits[left]).then_with(|| left.cmp(&right))

@@ -4,15 +4,15 @@
 //! completion attends to it through the block table. A pass holds the keys and values of one layer
 //! at a time, so memory depends on the tokens of a pass and not on the model's depth.
 
-use grail_kernels::{RaceKey, RaceOutcome};
-use grail_ports::model::{ModelError, Score, ScoreRequest, StopFlag};
+use grail_kernels::RaceKey;
+use grail_ports::model::{ModelError, RaceCheck, Sampling, Score, ScoreRequest, StopFlag};
 use grail_protocol::digest::HiddenStateDigest;
 use grail_protocol::ids::TokenId;
 
 use super::Engine;
 use super::batch::Batch;
 use super::cache::{BLOCK_POSITIONS, KvCache, blocks_for};
-use super::head::{Head, not_finite};
+use super::head::{Draw, Drawn, Head};
 use crate::arch::Scratch;
 
 /// One completion token to be looked at.
@@ -29,6 +29,7 @@ struct Partial {
     logprobs: Vec<f32>,
     winners: Vec<TokenId>,
     margins: Vec<f32>,
+    entropies: Vec<f32>,
     digest: HiddenStateDigest,
 }
 
@@ -141,96 +142,68 @@ fn score_pass(
     let mut cache = KvCache::transient(&decoder.shape, n_blocks);
     decoder.forward(kernels, &batch, &mut cache, scratch, config.layer_rows_max, stop)?;
 
-    let mut partials: Vec<Partial> = requests
-        .iter()
-        .map(|request| {
-            let n = request.tokens.len() - request.prompt_len;
-            let raced = if request.race.is_some() { n } else { 0 };
-            Partial {
-                logprobs: Vec::with_capacity(n),
-                winners: Vec::with_capacity(raced),
-                margins: Vec::with_capacity(raced),
-                digest: HiddenStateDigest::new(),
-            }
-        })
-        .collect();
+    let mut partials: Vec<Partial> = requests.iter().map(Partial::new).collect();
     let hidden = decoder.shape.hidden;
-    let mut logprobs = Vec::new();
     for targets in targets.chunks(head.rows_max()) {
         if stop.is_stopped() {
             return Err(ModelError::Stopped);
         }
-        head.run(kernels, decoder, targets.iter().map(|t| &scratch.x[t.row * hidden..][..hidden]));
-        let claimed: Vec<TokenId> = targets
-            .iter()
-            .map(|target| {
-                let request = &requests[target.request_idx];
-                request.tokens[request.prompt_len + target.step]
-            })
-            .collect();
-        head.logprobs(kernels, &claimed, &mut logprobs)?;
-        for (row, target) in targets.iter().enumerate() {
-            let partial = &mut partials[target.request_idx];
-            partial.logprobs.push(logprobs[row]);
-            partial.digest.push(head.input_row(row), logprobs[row]);
+        let rows = targets.iter().map(|target| &scratch.x[target.row * hidden..][..hidden]);
+        let draws: Vec<Draw> = targets.iter().map(|target| target.draw(requests)).collect();
+        let drawn = head.draw(kernels, decoder, rows, &draws)?;
+        for (row, (target, drawn)) in targets.iter().zip(&drawn).enumerate() {
+            partials[target.request_idx].push(drawn, head.input_row(row));
         }
-        run_races(engine, requests, targets, &claimed, head, &mut partials)?;
     }
-    scores.extend(partials.into_iter().map(|partial| Score {
-        logprobs: partial.logprobs,
-        winners: partial.winners,
-        margins: partial.margins,
-        hidden_digest: partial.digest.finish(),
-    }));
+    scores.extend(partials.into_iter().map(Partial::finish));
     Ok(())
 }
 
-/// Runs the race of each target whose request claims one.
-fn run_races(
-    engine: &Engine,
-    requests: &[ScoreRequest],
-    targets: &[Target],
-    claimed: &[TokenId],
-    head: &Head,
-    partials: &mut [Partial],
-) -> Result<(), ModelError> {
-    let vocab = engine.decoder.config.vocab_size;
-    let temperature_of =
-        |target: &Target| requests[target.request_idx].race.map(|race| race.temperature);
-    let mut start = 0;
-    for same in targets.chunk_by(|left, right| temperature_of(left) == temperature_of(right)) {
-        let rows = start..start + same.len();
-        start = rows.end;
-        let Some(temperature) = temperature_of(&same[0]) else { continue };
-        let keys: Vec<RaceKey> = same
-            .iter()
-            .filter_map(|target| requests[target.request_idx].race)
-            .map(|race| RaceKey(race.key))
-            .collect();
-        let steps: Vec<u32> = same
-            .iter()
-            .map(|target| u32::try_from(target.step).expect("positions are below 2^14"))
-            .collect();
-        let mut outcomes = vec![RaceOutcome::default(); same.len()];
-        engine
-            .kernels
-            .race(
-                head.logits_of(rows.clone()),
-                vocab,
-                &keys,
-                &steps,
-                temperature,
-                Some(&claimed[rows]),
-                &mut outcomes,
-            )
-            .map_err(not_finite)?;
-        for (target, outcome) in same.iter().zip(&outcomes) {
-            let partial = &mut partials[target.request_idx];
-            partial.winners.push(outcome.winner);
-            partial.margins.push(outcome.winner_score - outcome.claimed_score);
+impl Target {
+    /// What the LM head is asked about it.
+    fn draw(&self, requests: &[ScoreRequest]) -> Draw {
+        let request = &requests[self.request_idx];
+        let race = request.race.unwrap_or(RaceCheck { key: [0; 4], temperature: 1.0 });
+        let step = u32::try_from(self.step).expect("positions are below 2^14");
+        Draw {
+            sampling: request.race.map(|race| Sampling::Race { temperature: race.temperature }),
+            race: (RaceKey(race.key), step),
+            claimed: Some(request.tokens[request.prompt_len + self.step]),
+            entropy: request.entropy,
+            top: 0,
         }
     }
-    Ok(())
+}
+
+impl Partial {
+    fn new(request: &ScoreRequest) -> Self {
+        let n = request.tokens.len() - request.prompt_len;
+        let if_asked = |asked: bool| Vec::with_capacity(if asked { n } else { 0 });
+        Self {
+            logprobs: Vec::with_capacity(n),
+            winners: Vec::with_capacity(if request.race.is_some() { n } else { 0 }),
+            margins: if_asked(request.race.is_some()),
+            entropies: if_asked(request.entropy),
+            digest: HiddenStateDigest::new(),
+        }
+    }
+
+    /// Takes what the LM head says of the next token, whose input was `input_row`.
+    fn push(&mut self, drawn: &Drawn, input_row: &[f32]) {
+        let claimed = drawn.claimed.expect("each target claims a token");
+        self.logprobs.push(claimed.logprob);
+        self.digest.push(input_row, claimed.logprob);
+        if let Some(winner) = drawn.token {
+            self.winners.push(winner.token);
+            self.margins.push(winner.score - claimed.score);
+        }
+        self.entropies.extend(drawn.entropy);
+    }
+
+    fn finish(self) -> Score {
+        let Self { logprobs, winners, margins, entropies, digest } = self;
+        Score { logprobs, winners, margins, entropies, hidden_digest: digest.finish() }
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +211,7 @@ mod tests {
     use super::*;
 
     fn request(prompt_len: usize, tokens: &[TokenId]) -> ScoreRequest {
-        ScoreRequest { tokens: tokens.to_vec(), prompt_len, race: None }
+        ScoreRequest { tokens: tokens.to_vec(), prompt_len, race: None, entropy: false }
     }
 
     fn rows(requests: &[ScoreRequest]) -> (Vec<TokenId>, Vec<(usize, usize)>) {

@@ -12,7 +12,7 @@ use super::micro_batch::Target;
 use super::parameters::{LinearSlots, WeightSlot};
 use super::workspace::{Pass, Workspace};
 use crate::arch::Decoder;
-use crate::engine::{Head, head_rows_max, not_finite};
+use crate::engine::{Draw, Head, head_rows_max, not_finite};
 
 /// Bytes of logits held at once. More rows amortise a pass over the head's gradient better.
 const LOGITS_BYTES_MAX: usize = 64 << 20;
@@ -26,13 +26,13 @@ pub(super) fn logprobs(
     let Pass { kernels, decoder, batch, .. } = *pass;
     let hidden = decoder.shape.hidden;
     let mut all = Vec::with_capacity(batch.targets.len());
-    let mut chunk_logprobs = Vec::new();
     for targets in batch.targets.chunks(head.rows_max()) {
         pass.check_stop()?;
-        head.run(kernels, decoder, targets.iter().map(|t| &x[t.row * hidden..][..hidden]));
-        let tokens: Vec<TokenId> = targets.iter().map(|target| target.token).collect();
-        head.logprobs(kernels, &tokens, &mut chunk_logprobs)?;
-        all.extend_from_slice(&chunk_logprobs);
+        let rows = targets.iter().map(|target| &x[target.row * hidden..][..hidden]);
+        let draw = |target: &Target| Draw { claimed: Some(target.token), ..Draw::default() };
+        let draws: Vec<Draw> = targets.iter().map(draw).collect();
+        let drawn = head.draw(kernels, decoder, rows, &draws)?;
+        all.extend(drawn.iter().filter_map(|drawn| drawn.claimed).map(|token| token.logprob));
     }
     Ok(all)
 }

@@ -37,7 +37,7 @@ fn a_margin_is_the_difference_of_the_protocols_scores() {
     let engine = plain_engine(&golden("llama"));
     let (sequence, key) = (tokens(40, 6), race_key(1, 2));
     let race = Some(RaceCheck { key, temperature: 0.8 });
-    let request = ScoreRequest { tokens: sequence.clone(), prompt_len: 10, race };
+    let request = ScoreRequest { tokens: sequence.clone(), prompt_len: 10, race, entropy: false };
     let score = score(&engine, &[request]).remove(0);
     let logits = engine.logits(&sequence).unwrap();
     assert_eq!(score.winners.len(), 30);
@@ -48,6 +48,26 @@ fn a_margin_is_the_difference_of_the_protocols_scores() {
         assert_eq!(race_winner(row, 0.8, RaceKey(key), step), Some(winner));
         assert_eq!(score.margins[step as usize].to_bits(), (of(winner) - of(claimed)).to_bits());
         assert_eq!(winner == claimed, score.margins[step as usize] == 0.0);
+    }
+}
+
+#[test]
+fn an_entropy_is_that_of_the_softmax() {
+    let engine = plain_engine(&golden("qwen3"));
+    let sequence = tokens(40, 6);
+    let request =
+        ScoreRequest { tokens: sequence.clone(), prompt_len: 10, race: None, entropy: true };
+    let plain = ScoreRequest { entropy: false, ..request.clone() };
+    let scores = score(&engine, &[request, plain]);
+    assert_eq!(bits(&scores[0].logprobs), bits(&scores[1].logprobs));
+    assert!(scores[1].entropies.is_empty());
+    assert_eq!(scores[0].entropies.len(), 30);
+    let logits = engine.logits(&sequence).unwrap();
+    for (entropy, row) in scores[0].entropies.iter().zip(logits.chunks(96).skip(9)) {
+        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+        let p = row.iter().map(|&x| f64::from(x).exp() / sum);
+        let want: f64 = p.map(|p| -p * p.ln()).sum();
+        assert!((f64::from(*entropy) - want).abs() < 1e-5 * want, "{entropy}, want {want}");
     }
 }
 
@@ -176,7 +196,7 @@ fn bad_requests_are_refused_before_any_work() {
         let Err(ModelError::BadRequest(text)) = refused else { panic!("{said}: {refused:?}") };
         assert!(text.contains(said), "{text}");
     }
-    let base = ScoreRequest { tokens: tokens(8, 1), prompt_len: 3, race: None };
+    let base = ScoreRequest { tokens: tokens(8, 1), prompt_len: 3, race: None, entropy: false };
     let cold = RaceCheck { key: [0; 4], temperature: 0.0 };
     for (request, said) in [
         (ScoreRequest { prompt_len: 0, ..base.clone() }, "a prompt of 0"),

@@ -133,6 +133,7 @@ fn the_exported_model_scores_as_the_trainer_does() {
                 tokens: s.tokens,
                 prompt_len: s.prompt_len,
                 race: None,
+                entropy: false,
             })
             .collect();
         for (score, logprobs) in score(&plain_engine(&out), &requests).iter().zip(&logprobs) {

@@ -108,6 +108,7 @@ pub fn score_requests(
                 tokens: [request.prompt.as_slice(), &completion.tokens].concat(),
                 prompt_len: request.prompt.len(),
                 race: Some(RaceCheck { key, temperature: 1.0 }),
+                entropy: false,
             });
         }
     }

@@ -108,6 +108,7 @@ fn after_steps_the_exported_model_scores_as_the_trainer_does() {
                 tokens: s.tokens,
                 prompt_len: s.prompt_len,
                 race: None,
+                entropy: false,
             })
             .collect();
         for (score, logprobs) in score(&plain_engine(&out), &requests).iter().zip(&logprobs) {

@@ -291,6 +291,7 @@ fn proved(
         tokens: [task.prompt.as_slice(), &tokens].concat(),
         prompt_len: task.prompt.len(),
         race: None,
+        entropy: false,
     };
     let scores = job.checkpoint.model.score(&[request], stop)?;
     let score = scores.into_iter().next().ok_or_else(|| {

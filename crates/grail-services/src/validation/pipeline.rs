@@ -224,6 +224,7 @@ fn score_requests(bench: &Bench, header: &FileHeader, group: &Group) -> Vec<Scor
             tokens: [group.prompt.as_slice(), &rollout.tokens].concat(),
             prompt_len: group.prompt.len(),
             race: Some(race(index)),
+            entropy: false,
         })
         .collect()
 }
@@ -304,7 +305,7 @@ fn decide_without_rewards(
 }
 
 fn split_score(score: Score) -> (Vec<f32>, ScoreFacts) {
-    let Score { logprobs, winners, margins, hidden_digest } = score;
+    let Score { logprobs, winners, margins, hidden_digest, entropies: _ } = score;
     (logprobs, ScoreFacts { winners, margins, hidden_digest })
 }
 

@@ -86,11 +86,12 @@ impl FakeModel {
     }
 
     fn score_one(&self, request: &ScoreRequest) -> Result<Score, ModelError> {
-        let ScoreRequest { tokens, prompt_len, race } = request;
+        let ScoreRequest { tokens, prompt_len, race, entropy } = request;
         let mut score = Score {
             logprobs: Vec::new(),
             winners: Vec::new(),
             margins: Vec::new(),
+            entropies: Vec::new(),
             hidden_digest: HiddenStateDigest::new().finish(),
         };
         let mut digest = HiddenStateDigest::new();
@@ -100,6 +101,9 @@ impl FakeModel {
             let logprob = weights::logprob(&logits, token);
             digest.push(&position.row, logprob);
             score.logprobs.push(logprob);
+            if *entropy {
+                score.entropies.push(weights::entropy(&logits));
+            }
             let Some(RaceCheck { key, temperature }) = *race else { continue };
             let key = RaceKey(key);
             let winner = run_race(&logits, temperature, key, step)?;
@@ -203,7 +207,7 @@ fn check_generate(request: &GenerateRequest) -> Result<(), ModelError> {
 }
 
 fn check_score(request: &ScoreRequest) -> Result<(), ModelError> {
-    let ScoreRequest { tokens, prompt_len, race } = request;
+    let ScoreRequest { tokens, prompt_len, race, entropy: _ } = request;
     check_tokens(tokens, *prompt_len, tokens.len())?;
     if *prompt_len == tokens.len() {
         return bad_request("a sequence without a completion".to_owned());

@@ -48,7 +48,8 @@ fn noise_hides_behind_the_same_name_but_changes_the_digest() {
     let honest = FakeModel::new(1);
     let noisy = honest.with_noise(5, 1e-3);
     assert_eq!(honest.info(), noisy.info());
-    let request = ScoreRequest { tokens: vec![97, 98, 99], prompt_len: 1, race: None };
+    let request =
+        ScoreRequest { tokens: vec![97, 98, 99], prompt_len: 1, race: None, entropy: false };
     let score = |model: &FakeModel| {
         model.score(std::slice::from_ref(&request), &StopFlag::default()).unwrap()
     };

@@ -115,6 +115,12 @@ pub(super) fn logprob(logits: &[f32], token: TokenId) -> f32 {
     logits[index(token)] - max - sum.ln()
 }
 
+/// Returns the entropy of the softmax of `logits`, nats.
+pub(super) fn entropy(logits: &[f32]) -> f32 {
+    let tokens = (0..).take(logits.len());
+    tokens.map(|token| logprob(logits, token)).map(|logprob| -logprob.exp() * logprob).sum()
+}
+
 /// Returns the place of a token of the vocabulary.
 pub(super) fn index(token: TokenId) -> usize {
     usize::try_from(token).expect("a token of the vocabulary is below 128")
