@@ -69,7 +69,9 @@ fn submit_and_hold(
         Box::new(move |event| {
             let _receiver_may_be_gone = sender.send(event);
             if std::mem::take(&mut is_first) {
-                barriers.iter().for_each(|barrier| drop(barrier.wait()));
+                for barrier in &barriers {
+                    barrier.wait();
+                }
             }
         }),
     );
