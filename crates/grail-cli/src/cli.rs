@@ -5,6 +5,7 @@ mod inference;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use grail_model::LoraTargets;
 
 use crate::config::OutsideRole;
 use crate::human_duration::HumanDuration;
@@ -316,6 +317,19 @@ pub struct SftArgs {
     /// Compute threads; 0 takes every core. No result depends on it.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Train LoRA pairs of this rank, 1 to 256, and leave the model itself alone. The new model is
+    /// their sum, so that nobody who uses it need know.
+    #[arg(long, value_name = "N")]
+    pub lora_rank: Option<usize>,
+    /// Divided by the rank, the factor of what a pair adds.
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "lora_rank")]
+    pub lora_alpha: u32,
+    /// Projections that get a pair.
+    #[arg(long, value_name = "LIST", default_value_t = LoraTargets::ALL, requires = "lora_rank")]
+    pub lora_targets: LoraTargets,
+    /// Also write the pairs alone, for PEFT, into this new folder.
+    #[arg(long, value_name = "DIR", requires = "lora_rank")]
+    pub adapter: Option<PathBuf>,
     /// Steps between two states kept on the disk; 0 keeps none but on Ctrl-C. A state takes 12 bytes
     /// a trained parameter.
     #[arg(long, value_name = "N", default_value_t = 100)]

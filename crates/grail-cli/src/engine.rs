@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use grail_model::{EngineConfig as EngineBounds, Provider, ProviderConfig};
+use grail_model::{EngineConfig as EngineBounds, Provider, ProviderConfig, TrainerConfig};
 
 use crate::config::EngineConfig;
 
@@ -15,8 +15,13 @@ pub fn threads(config: EngineConfig) -> usize {
     }
 }
 
-/// Starts the kernels.
+/// Starts the kernels, for models that are not trained.
 pub fn provider(config: EngineConfig) -> Result<Arc<Provider>> {
+    trainer_provider(config, TrainerConfig::default())
+}
+
+/// Starts the kernels.
+pub fn trainer_provider(config: EngineConfig, trainer: TrainerConfig) -> Result<Arc<Provider>> {
     let config = ProviderConfig {
         threads: threads(config),
         engine: EngineBounds {
@@ -27,6 +32,7 @@ pub fn provider(config: EngineConfig) -> Result<Arc<Provider>> {
             prefill_rows_while_streaming_max: config.prefill_rows_while_streaming_max,
             ..EngineBounds::default()
         },
+        trainer,
         ..ProviderConfig::default()
     };
     let provider = Provider::new(config).context("while starting the engine")?;

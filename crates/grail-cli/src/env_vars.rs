@@ -353,6 +353,34 @@ pub const VARIABLES: &[Variable] = &[
         set: |config, text| set(&mut config.training.retention_windows, text),
         show: |config| config.training.retention_windows.to_string(),
     },
+    Variable {
+        name: "GRAIL_TRAINING_ACTIVATIONS_BYTES_MAX",
+        key: "training.activations_bytes_max",
+        meaning: "memory for activations between forward and backward pass, bytes; what does not fit is computed twice",
+        set: |config, text| set(&mut config.training.activations_bytes_max, text),
+        show: |config| config.training.activations_bytes_max.to_string(),
+    },
+    Variable {
+        name: "GRAIL_TRAINING_LORA_RANK",
+        key: "training.lora_rank",
+        meaning: "rank of LoRA pairs, 1 to 256; 0 trains the whole model",
+        set: |config, text| set(&mut config.training.lora_rank, text),
+        show: |config| config.training.lora_rank.to_string(),
+    },
+    Variable {
+        name: "GRAIL_TRAINING_LORA_ALPHA",
+        key: "training.lora_alpha",
+        meaning: "divided by the rank, the factor of what a LoRA pair adds, at least 1",
+        set: |config, text| set(&mut config.training.lora_alpha, text),
+        show: |config| config.training.lora_alpha.to_string(),
+    },
+    Variable {
+        name: "GRAIL_TRAINING_LORA_TARGETS",
+        key: "training.lora_targets",
+        meaning: "projections that get a LoRA pair, with commas between them",
+        set: |config, text| set(&mut config.training.lora_targets, text),
+        show: |config| config.training.lora_targets.to_string(),
+    },
 ];
 
 fn set<T: FromStr<Err: Display>>(field: &mut T, text: &str) -> Result<(), String> {
@@ -447,6 +475,7 @@ mod tests {
                 "1s" => "2s".to_owned(),
                 number if number.parse::<f64>().is_ok() => "3".to_owned(),
                 _ if variable.key == "localnet.without" => "validator,trainer".to_owned(),
+                _ if variable.key == "training.lora_targets" => "q_proj,up_proj".to_owned(),
                 _ => "other".to_owned(),
             };
             let mut config = full();

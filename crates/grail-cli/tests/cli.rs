@@ -199,6 +199,25 @@ fn a_killed_fine_tuning_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn fine_tuning_with_lora_writes_a_model_and_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = "sft --new-model --steps 2 --batch 2 --evaluate 0 --lora-rank 4 --lora-targets \
+                   q_proj,down_proj --out model --adapter adapter";
+    let options: Vec<&str> = options.split_whitespace().collect();
+    check(&options, dir.path(), 0, &["wrote model", "wrote the adapter adapter"]);
+    let config = std::fs::read_to_string(dir.path().join("adapter/adapter_config.json")).unwrap();
+    assert!(config.contains("\"r\": 4") && config.contains("down_proj"), "{config}");
+    check(&["model", "show", "model"], dir.path(), 0, &["LlamaForCausalLM"]);
+    let bad = |extra: &'static str| {
+        let fixed = "sft --new-model --steps 1 --evaluate 0 --out other";
+        fixed.split(' ').chain(extra.split(' ')).collect::<Vec<&str>>()
+    };
+    check(&bad("--lora-rank 0"), dir.path(), 1, &["rank is 0"]);
+    check(&bad("--lora-rank 4 --lora-targets head"), dir.path(), 2, &["head", "q_proj"]);
+    check(&bad("--adapter a"), dir.path(), 2, &["--lora-rank"]);
+}
+
+#[test]
 fn fine_tuning_is_reproducible_and_its_model_can_be_shown_and_imported() {
     let dir = tempfile::tempdir().unwrap();
     let sft = |out: &str, threads: &str| {

@@ -92,6 +92,14 @@ impl Provider {
         tracing::info!(dir = %dir.display(), %digest, parameters, "loaded a model");
         Ok(model)
     }
+
+    /// As [`ModelProvider::trainer`], with the concrete type.
+    ///
+    /// # Errors
+    /// As [`ModelProvider::trainer`].
+    pub fn model_trainer(&self, dir: &Path) -> Result<ModelTrainer, ModelError> {
+        ModelTrainer::load(dir, self.kernels.clone(), self.config.trainer)
+    }
 }
 
 impl ModelProvider for Provider {
@@ -100,7 +108,7 @@ impl ModelProvider for Provider {
     }
 
     fn trainer(&self, dir: &Path) -> Result<Box<dyn Trainer>, ModelError> {
-        Ok(Box::new(ModelTrainer::load(dir, self.kernels.clone(), self.config.trainer)?))
+        Ok(Box::new(self.model_trainer(dir)?))
     }
 }
 

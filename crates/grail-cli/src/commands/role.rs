@@ -60,7 +60,12 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         NetworkRole::Trainer => base_model::of_network(&dir, config.localnet.model.as_deref())?,
         NetworkRole::Validator | NetworkRole::Miner => dir.clone(),
     };
-    let crew = Crew::new(config.clone(), engine::provider(config.engine)?, environment, &base);
+    let crew = Crew::new(
+        config.clone(),
+        engine::trainer_provider(config.engine, config.training.trainer())?,
+        environment,
+        &base,
+    );
     let (duty, default_wallet) = match role {
         NetworkRole::Trainer => (Duty::Trainer, "trainer"),
         NetworkRole::Validator => (Duty::Validator, "validator"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use grail_environments::rng::SplitMix64;
 use grail_environments::split;
+use grail_model::{LoraConfig, TrainerConfig};
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::environment::Environment;
 use grail_ports::model::{Model, ModelError, ModelProvider, OptimizerConfig, StopFlag, Trainer};
@@ -46,8 +47,10 @@ pub fn run(args: &SftArgs, config: &Config) -> Result<Outcome> {
     if !(0.0..=1.0).contains(&args.wrong_answers) {
         bail!("--wrong-answers is {}; it is a share, 0 to 1", args.wrong_answers);
     }
-    if args.out.exists() {
-        bail!("{} exists; remove it or name another folder", args.out.display());
+    for dir in std::iter::once(&args.out).chain(&args.adapter) {
+        if dir.exists() {
+            bail!("{} exists; remove it or name another folder", dir.display());
+        }
     }
     let mut problems = config.environment.clone();
     problems.overlay(&args.environment);
@@ -63,25 +66,38 @@ pub fn run(args: &SftArgs, config: &Config) -> Result<Outcome> {
             dir
         }
     };
-    let provider = engine::provider(config.engine)?;
+    let bounds = TrainerConfig { lora: lora(args), ..config.training.trainer() };
+    let provider = engine::trainer_provider(config.engine, bounds)?;
     let model = provider.load(&start)?;
-    let mut trainer = provider.trainer(&start)?;
+    let mut trainer = provider.model_trainer(&start)?;
     let state = SftState::new(state_folder(&args.out), settings(args, &*model, &*environment));
     let done =
-        if args.resume { state.load(&mut *trainer)? } else { refuse_left_over(&state, args)? };
+        if args.resume { state.load(&mut trainer)? } else { refuse_left_over(&state, args)? };
     let run = Run { model: &*model, environment: &*environment, state: &state, args };
-    run.train(&mut *trainer, done)?;
+    run.train(&mut trainer, done)?;
     drop(model);
 
     let digest = trainer
         .export(&args.out)
         .with_context(|| format!("while writing {}", args.out.display()))?;
     output::line(&format!("wrote {} with checkpoint digest {digest}", args.out.display()))?;
+    if let Some(adapter) = &args.adapter {
+        trainer
+            .export_adapter(adapter)
+            .with_context(|| format!("while writing {}", adapter.display()))?;
+        output::line(&format!("wrote the adapter {}", adapter.display()))?;
+    }
     state.remove()?;
     if args.evaluate > 0 {
         measure(&*provider, &args.out, &environment, args, config)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Returns how pairs are trained, if they are.
+fn lora(args: &SftArgs) -> Option<LoraConfig> {
+    let (alpha, targets, seed) = (args.lora_alpha, args.lora_targets, args.seed);
+    args.lora_rank.map(|rank| LoraConfig { rank, alpha, targets, seed })
 }
 
 /// Returns where the state of the run that makes `out` is kept.
@@ -102,6 +118,9 @@ fn settings(args: &SftArgs, model: &dyn Model, environment: &dyn Environment) ->
         .u32(args.batch)
         .f32(args.lr)
         .f32(args.wrong_answers)
+        .text(&args.lora_rank.map_or(String::new(), |rank| {
+            format!("{rank} {} {}", args.lora_alpha, args.lora_targets)
+        }))
         .finish()
 }
 

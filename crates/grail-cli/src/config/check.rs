@@ -77,6 +77,10 @@ impl Config {
             (0.0..=1.0).contains(&training.weight_decay),
             "must be 0 to 1",
         )?;
+        if let Some(lora) = training.trainer().lora {
+            let checked = lora.check().map_err(|error| error.to_string());
+            complaint("training", checked.err())?;
+        }
         check(
             "training.evaluation_problems",
             (1..=EVALUATION_PROBLEMS_MAX).contains(&training.evaluation_problems),
@@ -246,6 +250,7 @@ mod tests {
             ),
             (refused(|c| c.training.learning_rate = f32::NAN), "learning_rate"),
             (refused(|c| c.training.evaluation_problems = 0), "evaluation_problems"),
+            (refused(|c| c.training.lora_rank = 1000), "rank is 1000"),
             (refused(|c| c.training.retention_windows = 1), "retention_windows"),
             (refused(|c| c.mining.groups_per_window = 0), "groups_per_window"),
             (refused(|c| c.validation.burn_percent = 0.0), "burn_percent"),

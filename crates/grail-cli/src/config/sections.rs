@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use grail_model::{LoraConfig, LoraTargets, TrainerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::human_duration::HumanDuration;
@@ -233,6 +234,31 @@ pub struct TrainingSettings {
     pub evaluate_every: u32,
     /// Windows back from the head whose checkpoints stay in the bucket.
     pub retention_windows: u32,
+    /// Memory for activations between forward and backward pass, bytes.
+    pub activations_bytes_max: usize,
+    /// Rank of LoRA pairs; 0 trains the whole model.
+    pub lora_rank: usize,
+    /// Divided by the rank, the factor of what a pair adds.
+    pub lora_alpha: u32,
+    /// Projections that get a pair.
+    pub lora_targets: LoraTargets,
+}
+
+impl TrainingSettings {
+    /// Returns how the model is trained.
+    pub fn trainer(&self) -> TrainerConfig {
+        let lora = LoraConfig {
+            rank: self.lora_rank,
+            alpha: self.lora_alpha,
+            targets: self.lora_targets,
+            ..LoraConfig::default()
+        };
+        TrainerConfig {
+            activations_bytes_max: self.activations_bytes_max,
+            lora: (self.lora_rank > 0).then_some(lora),
+            ..TrainerConfig::default()
+        }
+    }
 }
 
 impl Default for TrainingSettings {
@@ -247,6 +273,10 @@ impl Default for TrainingSettings {
             evaluation_problems: 200,
             evaluate_every: 1,
             retention_windows: 8,
+            activations_bytes_max: TrainerConfig::default().activations_bytes_max,
+            lora_rank: 0,
+            lora_alpha: LoraConfig::default().alpha,
+            lora_targets: LoraTargets::ALL,
         }
     }
 }

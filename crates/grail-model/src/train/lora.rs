@@ -44,9 +44,11 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
+    /// Checks that every setting is in its range.
+    ///
     /// # Errors
     /// [`ModelError::BadRequest`] naming the setting.
-    pub(super) fn check(&self) -> Result<(), ModelError> {
+    pub fn check(&self) -> Result<(), ModelError> {
         let complaint = if !(1..=LORA_RANK_MAX).contains(&self.rank) {
             format!("the LoRA rank is {}, expected 1 to {LORA_RANK_MAX}", self.rank)
         } else if self.alpha == 0 {
@@ -69,8 +71,9 @@ impl LoraConfig {
 const PROJECTIONS: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-/// A set of projections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A set of projections; as text, their names with commas between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct LoraTargets(u8);
 
 impl LoraTargets {
@@ -94,6 +97,20 @@ impl LoraTargets {
 impl std::fmt::Display for LoraTargets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.names().collect::<Vec<_>>().join(","))
+    }
+}
+
+impl From<LoraTargets> for String {
+    fn from(targets: LoraTargets) -> Self {
+        targets.to_string()
+    }
+}
+
+impl TryFrom<String> for LoraTargets {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
