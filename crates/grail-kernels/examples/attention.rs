@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         bench.prefill(length, None);
     }
     bench.prefill(2048, Some(512));
-    for (context, shared) in [(64, 48), (512, 512), (512, 256), (512, 0), (2048, 1024)] {
+    for (context, shared) in [(64, 48), (512, 512), (512, 256), (512, 0), (2048, 1024), (2048, 0)] {
         bench.decode(16, context, shared);
     }
     bench.decode(1, 512, 0);

@@ -22,6 +22,8 @@ pub(super) struct Call<'a> {
     pub(super) v_pool: &'a [f32],
     pub(super) shape: AttentionShape,
     pub(super) options: AttentionOptions,
+    /// The factor of the scores.
+    pub(super) scale: f32,
     /// `[rows, heads]`.
     pub(super) stats: Option<SharedMut<'a, Stats>>,
 }
@@ -105,7 +107,7 @@ impl Task<'_> {
         lines: &mut Vec<Line>,
         steps: &mut Vec<Step>,
     ) -> &'s mut [f32] {
-        let Call { shape, rows, options, out, .. } = self.call;
+        let Call { rows, out, shape, options, .. } = self.call;
         let group = shape.group();
         let mut end = 0;
         lines.clear();
@@ -142,13 +144,12 @@ impl Task<'_> {
         step: &Step,
         scores: &mut [f32],
     ) {
-        let lines = &lines[step.lines.clone()];
         let mut block = step.blocks.start;
         while block < step.blocks.end {
             block += match tile::blocks::<S>(step.blocks.end - block) {
-                4 => self.score_blocks::<S, LINES, 4>(simd, lines, step.table, block, scores),
-                2 => self.score_blocks::<S, LINES, 2>(simd, lines, step.table, block, scores),
-                _ => self.score_blocks::<S, LINES, 1>(simd, lines, step.table, block, scores),
+                4 => self.score_blocks::<S, LINES, 4>(simd, lines, step, block, scores),
+                2 => self.score_blocks::<S, LINES, 2>(simd, lines, step, block, scores),
+                _ => self.score_blocks::<S, LINES, 1>(simd, lines, step, block, scores),
             };
         }
     }
@@ -159,21 +160,29 @@ impl Task<'_> {
         &self,
         simd: S,
         lines: &[Line],
-        table: usize,
+        step: &Step,
         first: usize,
         scores: &mut [f32],
     ) -> usize {
-        let Call { q, k_pool, shape, options, .. } = self.call;
+        let lines = &lines[step.lines.clone()];
+        let Call { q, k_pool, shape, scale, .. } = self.call;
         let x: [*const f32; LINES] =
             std::array::from_fn(|line| q[lines[line].at..][..shape.head_dim].as_ptr());
-        let keys: [*const f32; BLOCKS] =
-            std::array::from_fn(|block| self.head_block(k_pool, table, first + block).as_ptr());
+        let keys: [*const f32; BLOCKS] = std::array::from_fn(|block| {
+            self.head_block(k_pool, step.table, first + block).as_ptr()
+        });
         // SAFETY: the slices just taken hold head_dim and head_dim * 16 values.
         let products = unsafe { tile::products(simd, x, keys, shape.head_dim) };
-        let scale = simd.splat(options.scale.unwrap_or(shape.scale()));
+        let scale = simd.splat(scale);
         for (line, products) in lines.iter().zip(products) {
+            if step.whole {
+                let scores = &mut scores[line.score(first * BLOCK)..][..BLOCKS * BLOCK];
+                for (product, scores) in products.into_iter().zip(scores.chunks_exact_mut(BLOCK)) {
+                    simd.store_part(simd.mul(product, scale), scores);
+                }
+                continue;
+            }
             for (offset, product) in products.into_iter().enumerate() {
-                // The lines of a step see almost the same blocks.
                 if line.blocks().contains(&(first + offset)) {
                     let at = line.score((first + offset) * BLOCK);
                     simd.store_part(simd.mul(product, scale), &mut scores[at..][..BLOCK]);
@@ -229,15 +238,18 @@ impl Task<'_> {
         for (line, sums) in sums.iter_mut().enumerate() {
             *sums = tile::load(simd, output(line));
         }
+        let weights: [&[f32]; LINES] = std::array::from_fn(|line| {
+            &weights[lines[line].score(mix.span.start)..][..mix.span.len()]
+        });
         let mut position = mix.span.start;
         while position < mix.span.end {
             let slot = position % BLOCK;
             let count = (BLOCK - slot).min(mix.span.end - position);
             let rows = &self.head_block(v_pool, table, position / BLOCK)[slot * head_dim + start..];
             let terms = Terms::<LINES> {
-                weights: std::array::from_fn(|line| {
-                    weights[lines[line].score(position)..][..count].as_ptr()
-                }),
+                // Inside the slices: `position + count` does not pass the end of the span.
+                weights: weights
+                    .map(|weights| weights.as_ptr().wrapping_add(position - mix.span.start)),
                 weight_stride: 1,
                 values: rows[..(count - 1) * head_dim + width].as_ptr(),
                 stride: head_dim,

@@ -83,7 +83,8 @@ impl Kernels {
         options.assert_valid();
         check(q, out, rows, k_pool, v_pool, shape);
         let (out, stats) = (SharedMut::new(out), stats.map(SharedMut::new));
-        let call = Call { q, out, rows, k_pool, v_pool, shape, options, stats };
+        let scale = options.scale.unwrap_or(shape.scale());
+        let call = Call { q, out, rows, k_pool, v_pool, shape, options, scale, stats };
         let seen: usize = rows.iter().map(|row| options.seen(row.context_len as usize).len()).sum();
         // Eight multiply-adds cost about as much as one value of a plain pass.
         let alone = seen * shape.heads * shape.head_dim / 8 < MIN_PARALLEL_VALUES;

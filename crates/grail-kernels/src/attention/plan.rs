@@ -138,7 +138,11 @@ fn add_chunks(lines: &[Line], part: Range<usize>, blocks: Range<usize>, steps: &
             for tile in tiles(run.clone()) {
                 let seen = union(&lines[tile.clone()]);
                 let blocks = seen.start.max(chunk.start)..seen.end.min(chunk.end);
-                steps.push(Step { lines: tile, blocks, table });
+                let whole = lines[tile.clone()].iter().all(|line| {
+                    let seen = line.blocks();
+                    seen.start <= blocks.start && blocks.end <= seen.end
+                });
+                steps.push(Step { lines: tile, blocks, whole, table });
             }
             next = run.end.max(next + 1);
         }
@@ -188,6 +192,8 @@ pub(super) struct Step {
     pub(super) lines: Range<usize>,
     /// Block numbers of the sequence.
     pub(super) blocks: Range<usize>,
+    /// Whether every line sees something of every block.
+    pub(super) whole: bool,
     /// Number of a row whose table has these blocks.
     pub(super) table: usize,
 }

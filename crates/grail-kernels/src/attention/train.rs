@@ -4,6 +4,7 @@ use super::backward::{Backward, Gradients};
 use super::softmax::Stats;
 use super::{AttentionOptions, AttentionRow, AttentionShape, BLOCK};
 use crate::kernels::{Kernels, SharedMut};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// What [`Kernels::attention_train`] keeps for [`Kernels::attention_backward`].
@@ -15,6 +16,11 @@ pub struct AttentionSaved {
     spans: Vec<Range<usize>>,
     /// `[rows, heads]`.
     stats: Vec<Stats>,
+}
+
+thread_local! {
+    /// The keys and values of a call by blocks, kept between calls: fresh memory costs page faults.
+    static POOLS: RefCell<(Vec<f32>, Vec<f32>)> = RefCell::default();
 }
 
 impl Kernels {
@@ -40,29 +46,56 @@ impl Kernels {
     ) {
         let spans = check(q, k, v, sequences, shape);
         assert_eq!(out.len(), q.len(), "attention_train: out has another shape than q");
-        let layout = shape.layout();
-        let width = shape.kv_heads * shape.head_dim;
         let blocks = spans.iter().map(|span| span.len().div_ceil(BLOCK)).sum::<usize>();
         let tables: Vec<u32> = (0..blocks as u32).collect();
-        let (mut k_pool, mut v_pool) =
-            (vec![0.0; blocks * layout.block_len()], vec![0.0; blocks * layout.block_len()]);
         let mut rows = Vec::with_capacity(q.len() / (shape.heads * shape.head_dim));
-        let mut first_block = 0;
+        // The rows of each block.
+        let mut stored = Vec::with_capacity(blocks);
         for span in spans.iter().cloned() {
-            let table = &tables[first_block..][..span.len().div_ceil(BLOCK)];
-            first_block += table.len();
-            for (position, row) in span.enumerate() {
-                let (k, v) = (&k[row * width..][..width], &v[row * width..][..width]);
-                let block = table[position / BLOCK];
-                layout.store(&mut k_pool, &mut v_pool, block, position % BLOCK, k, v);
-                rows.push(AttentionRow { blocks: table, context_len: position as u32 + 1 });
-            }
+            let table = &tables[stored.len()..][..span.len().div_ceil(BLOCK)];
+            let starts = span.clone().step_by(BLOCK);
+            stored.extend(starts.map(|start| start..span.end.min(start + BLOCK)));
+            let contexts = 1..=span.len() as u32;
+            rows.extend(contexts.map(|context_len| AttentionRow { blocks: table, context_len }));
         }
+        // Taken, not borrowed: a panic or a nested call then only costs an allocation.
+        let (mut k_pool, mut v_pool) = POOLS.take();
+        self.store_blocks(k, v, &stored, shape, &mut k_pool, &mut v_pool);
         saved.stats.clear();
         saved.stats.resize(rows.len() * shape.heads, Stats::default());
         (saved.shape, saved.options, saved.spans) = (shape, options, spans);
         let stats = Some(saved.stats.as_mut_slice());
         self.attention_rows(q, out, &rows, &k_pool, &v_pool, shape, options, stats);
+        POOLS.set((k_pool, v_pool));
+    }
+
+    /// Stores keys and values by blocks, whose rows are `stored`, in pools of that size.
+    fn store_blocks(
+        &self,
+        k: &[f32],
+        v: &[f32],
+        stored: &[Range<usize>],
+        shape: AttentionShape,
+        k_pool: &mut Vec<f32>,
+        v_pool: &mut Vec<f32>,
+    ) {
+        let (layout, width) = (shape.layout(), shape.kv_heads * shape.head_dim);
+        let len = layout.block_len();
+        // Slots without a position are never read, so old values may stay.
+        k_pool.resize(stored.len() * len, 0.0);
+        v_pool.resize(stored.len() * len, 0.0);
+        let (k_pool, v_pool) = (SharedMut::new(k_pool), SharedMut::new(v_pool));
+        self.for_ranges(stored.len(), 2 * len, 1, &|range| {
+            for block in range {
+                // SAFETY: each block belongs to one task.
+                let (keys, values) =
+                    unsafe { (k_pool.slice(block * len, len), v_pool.slice(block * len, len)) };
+                for (slot, row) in stored[block].clone().enumerate() {
+                    let (k, v) = (&k[row * width..][..width], &v[row * width..][..width]);
+                    layout.store(keys, values, 0, slot, k, v);
+                }
+            }
+        });
     }
 
     /// Computes the gradients of [`Kernels::attention_train`] from `dout`, that of its output.

@@ -136,6 +136,25 @@ proptest! {
         }
     }
 
+    /// Tables over few blocks, so that many rows have the beginnings of their tables in common.
+    #[test]
+    fn rows_that_share_blocks_are_their_definition(
+        shape in shape(),
+        options in options(),
+        tables in prop::collection::vec((prop::collection::vec(0..3u32, 1..=9), 1..=16u32), 1..=24),
+        seed: u64,
+    ) {
+        let rows: Vec<AttentionRow<'_>> = tables
+            .iter()
+            .map(|(blocks, last)| AttentionRow {
+                // The last block is not part of every context.
+                context_len: (16 * blocks.len() as u32 - last).max(1),
+                blocks,
+            })
+            .collect();
+        check_rows(shape, options, &rows, seed);
+    }
+
     #[test]
     fn attention_backward_is_its_definition(
         shape in shape(),
@@ -205,6 +224,62 @@ fn backward(case: &Case, dout: &[f32]) -> [Vec<f32>; 3] {
         }
     }
     [dq, dk, dv]
+}
+
+/// Compares rows over three blocks of keys and values with the definition.
+fn check_rows(
+    shape: AttentionShape,
+    options: AttentionOptions,
+    rows: &[AttentionRow<'_>],
+    seed: u64,
+) {
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let len = 3 * kv_heads * head_dim * BLOCK;
+    let (k_pool, v_pool) = (values(seed ^ 1, len), values(seed ^ 2, len));
+    let q = values(seed, rows.len() * heads * head_dim);
+    let mut want = Vec::new();
+    for (row, q) in rows.iter().zip(q.chunks(heads * head_dim)) {
+        for (head, q) in q.chunks(head_dim).enumerate() {
+            let start = |j: usize| {
+                let block = row.blocks[j / BLOCK] as usize * kv_heads;
+                (block + head / (heads / kv_heads)) * head_dim * BLOCK
+            };
+            let k = |j: usize, d: usize| k_pool[start(j) + d * BLOCK + j % BLOCK];
+            let v = |j: usize, d: usize| v_pool[start(j) + j % BLOCK * head_dim + d];
+            want.extend(reference::attention(q, row.context_len as usize, k, v, shape, options));
+        }
+    }
+    for kernels in ALL.iter() {
+        let mut out = vec![f32::NAN; q.len()];
+        kernels.attention(&q, &mut out, rows, &k_pool, &v_pool, shape, options);
+        assert_same("rows", kernels, &out, &want);
+    }
+}
+
+#[test]
+fn large_heads_and_many_heads_to_a_key() {
+    let plain = AttentionOptions::default();
+    let window = AttentionOptions { window: Some(21), ..plain };
+    let blocks = [0, 1, 2, 1, 0];
+    let row = |context_len| AttentionRow { blocks: &blocks, context_len };
+    let rows: Vec<AttentionRow<'_>> = [80, 1, 65, 66, 67, 64, 17].map(row).to_vec();
+    for (heads, kv_heads, head_dim) in
+        [(4, 1, 256), (2, 2, 250), (8, 2, 128), (71, 1, 64), (3, 3, 112), (1, 1, 1), (2, 1, 240)]
+    {
+        let shape = AttentionShape { heads, kv_heads, head_dim };
+        check_rows(shape, plain, &rows, 11);
+        check_rows(shape, window, &rows, 12);
+        check_long(&Case::new(shape, window, &[37, 20], 13));
+    }
+}
+
+/// Longer than a block of the backward pass and than the tiles of scores.
+#[test]
+fn sequences_of_many_tiles() {
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 256 };
+    check_long(&Case::new(shape, AttentionOptions::default(), &[210], 14));
+    let options = AttentionOptions { window: Some(70), ..AttentionOptions::default() };
+    check_long(&Case::new(shape, options, &[200], 15));
 }
 
 /// Compares whole sequences, forward and backward, with the definition.
