@@ -39,6 +39,33 @@ const CHOICES_MAX: u32 = 128;
 
 /// Does what the options ask for.
 pub fn run(args: &GenerateArgs, config: &Config) -> Result<Outcome> {
+    let sampling = check(args)?;
+    let prompt = Prompt::of(args)?;
+    // Its one thread watches for signals while this one loads the model.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("while starting the async runtime")?;
+    let stop = CancellationToken::new();
+    // From here on a signal must not end the process by itself: a temporary folder would stay.
+    let signals = runtime
+        .block_on(async { cancel_on_signal(stop.clone()) })
+        .context("while installing signal handlers")?;
+    // Held until the end: an unpacked or imported model lies in a temporary folder.
+    let base = BaseModel::of_argument(&args.model)?;
+    let model = engine::provider(config.engine)?.load_model(base.dir())?;
+    let seed = args.seed.map_or_else(seed::random, Ok)?;
+    let job =
+        Job { prompt: prompt.encode(&model)?, goes_on: prompt.goes_on(), sampling, seed, args };
+
+    let outcome = runtime.block_on(job.run(&model, &stop));
+    signals.abort();
+    outcome
+}
+
+/// Refuses options that make no sense, and returns what two of them mean.
+fn check(args: &GenerateArgs) -> Result<Sampling> {
     let sampling = params::of_numbers(args.temperature, args.top_p)
         .map_err(|(name, message)| anyhow!("--{}: {message}", name.replace('_', "-")))?;
     if !(1..=CHOICES_MAX).contains(&args.n) {
@@ -50,19 +77,7 @@ pub fn run(args: &GenerateArgs, config: &Config) -> Result<Outcome> {
     if args.stop.iter().any(String::is_empty) {
         bail!("--stop is empty; leave it out, or give the text to stop at");
     }
-    let prompt = Prompt::of(args)?;
-    // Held until the end: an unpacked or imported model lies in a temporary folder.
-    let base = BaseModel::of_argument(&args.model)?;
-    let model = engine::provider(config.engine)?.load_model(base.dir())?;
-    let seed = args.seed.map_or_else(seed::random, Ok)?;
-    let job =
-        Job { prompt: prompt.encode(&model)?, goes_on: prompt.goes_on(), sampling, seed, args };
-
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("while starting the async runtime")?;
-    runtime.block_on(job.run(&model))
+    Ok(sampling)
 }
 
 /// What the model is given.
@@ -142,9 +157,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn run(&self, model: &Arc<LocalModel>) -> Result<Outcome> {
-        let stop = CancellationToken::new();
-        let signals = cancel_on_signal(stop.clone()).context("while installing signal handlers")?;
+    async fn run(&self, model: &Arc<LocalModel>, stop: &CancellationToken) -> Result<Outcome> {
         let n = self.args.n as usize;
         let service = EngineService::start(model.engine().clone(), ServiceConfig { queue_max: n })?;
         let started = Instant::now();
@@ -170,7 +183,6 @@ impl Job<'_> {
         drop(steps);
         let took = started.elapsed();
         SequenceEngine::drain(&service, Duration::ZERO);
-        signals.abort();
         self.tell(model, &record, printer, took)?;
         let interrupted = stop.is_cancelled();
         Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })

@@ -44,6 +44,12 @@ pub fn run(args: &ServeArgs, config: &Config) -> Result<Outcome> {
     if let Some(running) = args.max_running {
         bounds.max_running_sequences = running as usize;
     }
+    let runtime = tokio::runtime::Runtime::new().context("while starting the async runtime")?;
+    let stop = CancellationToken::new();
+    // From here on a signal must not end the process by itself: a temporary folder would stay.
+    let signals = runtime
+        .block_on(async { cancel_on_signal(stop.clone()) })
+        .context("while installing signal handlers")?;
     // Held until the end: an unpacked or imported model lies in a temporary folder.
     let base = BaseModel::of_argument(&args.model)?;
     let provider = engine::provider(bounds)?;
@@ -60,16 +66,19 @@ pub fn run(args: &ServeArgs, config: &Config) -> Result<Outcome> {
     let name = args.model_name.clone().unwrap_or_else(|| model_name(&args.model));
     let app = Arc::new(App::new(name, model, Arc::new(service), limits, keys));
 
-    let runtime = tokio::runtime::Runtime::new().context("while starting the async runtime")?;
     let address = SocketAddr::new(args.host, args.port);
-    let outcome = runtime.block_on(serve(app, address, args.drain_timeout.into()));
+    let outcome = runtime.block_on(serve(app, address, stop, args.drain_timeout.into()));
+    signals.abort();
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     outcome
 }
 
-async fn serve(app: Arc<App>, address: SocketAddr, drain: Duration) -> Result<Outcome> {
-    let stop = CancellationToken::new();
-    let signals = cancel_on_signal(stop.clone()).context("while installing signal handlers")?;
+async fn serve(
+    app: Arc<App>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    drain: Duration,
+) -> Result<Outcome> {
     let served = format!("{} ({} parameters)", app.name, app.model.info().parameters);
     let server = Server::start(app, address)
         .await
@@ -79,7 +88,6 @@ async fn serve(app: Arc<App>, address: SocketAddr, drain: Duration) -> Result<Ou
     stop.cancelled().await;
     output::error_line(&format!("stopping: requests under way get {} s", drain.as_secs()));
     server.drain(drain).await;
-    signals.abort();
     Ok(Outcome::Done)
 }
 
