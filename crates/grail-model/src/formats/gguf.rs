@@ -8,6 +8,7 @@
 mod cursor;
 mod dequant;
 mod import;
+mod sentencepiece;
 mod settings;
 mod vocabulary;
 
@@ -156,6 +157,12 @@ impl<'a> MetaValue<'a> {
     pub fn as_texts(self) -> Option<Vec<&'a str>> {
         let Self::Array(array) = self else { return None };
         array.elements()?.map(|element| element.and_then(Self::as_text)).collect()
+    }
+
+    /// Returns the elements of a list of numbers.
+    pub fn as_numbers(self) -> Option<Vec<f64>> {
+        let Self::Array(array) = self else { return None };
+        array.elements()?.map(|element| element.and_then(Self::as_f64)).collect()
     }
 
     /// Returns the elements of a list of non-negative integers.

@@ -1,5 +1,6 @@
-//! Checks on a real model, run only where `GRAIL_TEST_MODEL` names an imported folder or a GGUF
-//! file of SmolLM2-135M-Instruct.
+//! Checks on real models, run only where variables name their imported folders or GGUF files:
+//! `GRAIL_TEST_MODEL` SmolLM2-135M-Instruct, `GRAIL_TEST_MODEL_QWEN` Qwen2.5-Coder-0.5B-Instruct,
+//! `GRAIL_TEST_MODEL_GEMMA` the base Gemma-3-270M.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -10,29 +11,49 @@ use grail_model::tokenizer::Tokenizer;
 use grail_model::{Engine, EngineConfig, ModelTrainer, Provider, ProviderConfig, TrainerConfig};
 use grail_ports::environment::{ChatMessage, ChatRole};
 use grail_ports::model::{
-    Completion, GenerateRequest, ModelProvider, Sampling, StopFlag, Trainer, TrainingSequence,
+    Completion, GenerateRequest, ModelProvider, Sampling, ScoreRequest, StopFlag, Trainer,
+    TrainingSequence,
 };
+use grail_protocol::ids::TokenId;
+use serde_json::Value;
 
 use crate::models::{bits, generate, race_key, score, score_requests};
 
-const VARIABLE: &str = "GRAIL_TEST_MODEL";
+/// A model that a variable of the environment may name, imported once if it is a GGUF file.
+struct RealModel {
+    variable: &'static str,
+    folder: OnceLock<Option<(PathBuf, Option<tempfile::TempDir>)>>,
+}
+
+static SMOLLM2: RealModel = RealModel::new("GRAIL_TEST_MODEL");
+static QWEN: RealModel = RealModel::new("GRAIL_TEST_MODEL_QWEN");
+static GEMMA: RealModel = RealModel::new("GRAIL_TEST_MODEL_GEMMA");
+
+impl RealModel {
+    const fn new(variable: &'static str) -> Self {
+        Self { variable, folder: OnceLock::new() }
+    }
+
+    fn folder(&'static self) -> Option<&'static Path> {
+        let folder = self.folder.get_or_init(|| {
+            let source = PathBuf::from(std::env::var_os(self.variable)?);
+            if source.is_dir() {
+                return Some((source, None));
+            }
+            let temporary = tempfile::tempdir().unwrap();
+            let folder = temporary.path().join("model");
+            import_model(&source, &folder, &mut |_| {}).unwrap();
+            Some((folder, Some(temporary)))
+        });
+        if folder.is_none() {
+            eprintln!("not run: set {} to a model folder or a GGUF file", self.variable);
+        }
+        folder.as_ref().map(|(folder, _)| folder.as_path())
+    }
+}
 
 fn model() -> Option<&'static Path> {
-    static FOLDER: OnceLock<Option<(PathBuf, Option<tempfile::TempDir>)>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let source = PathBuf::from(std::env::var_os(VARIABLE)?);
-        if source.is_dir() {
-            return Some((source, None));
-        }
-        let temporary = tempfile::tempdir().unwrap();
-        let folder = temporary.path().join("model");
-        import_model(&source, &folder, &mut |_| {}).unwrap();
-        Some((folder, Some(temporary)))
-    });
-    if folder.is_none() {
-        eprintln!("not run: set {VARIABLE} to a model folder or a GGUF file");
-    }
-    folder.as_ref().map(|(folder, _)| folder.as_path())
+    SMOLLM2.folder()
 }
 
 fn engine(dir: &Path, isa: Isa, threads: usize, config: EngineConfig) -> Engine {
@@ -126,4 +147,67 @@ fn real_model_knows_the_capital_of_france() {
         })
         .unwrap();
     assert!(answer.contains("Paris"), "{answer}");
+}
+
+/// Compares with what PyTorch computes in f32 from the same bf16 weights: see the README of
+/// `tests/vectors/real`.
+fn check_golden(model: &'static RealModel, name: &str) {
+    let Some(dir) = model.folder() else { return };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/real").join(name);
+    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let ids = |key: &str| -> Vec<TokenId> {
+        let ids = golden[key].as_array().unwrap().iter();
+        ids.map(|id| TokenId::try_from(id.as_u64().unwrap()).unwrap()).collect()
+    };
+    let (tokens, argmax) = (ids("input_ids"), ids("argmax"));
+    let engine = engine(dir, Isa::detect(), 2, EngineConfig::default());
+    let logits = engine.logits(&tokens).unwrap();
+    let vocab = logits.len() / tokens.len();
+    let largest = |row: &[f32]| {
+        let pairs = row.iter().zip(0..);
+        pairs.max_by(|left, right| left.0.total_cmp(right.0)).map(|(_, id)| id).unwrap()
+    };
+    let found: Vec<TokenId> = logits.chunks_exact(vocab).map(largest).collect();
+    assert_eq!(found, argmax, "the likeliest tokens");
+
+    let stride = usize::try_from(golden["stride"].as_u64().unwrap()).unwrap();
+    let (mut error, mut scale, mut compared) = (0.0f64, 0.0f64, 0);
+    for (position, want) in golden["logits"].as_object().unwrap() {
+        let row = &logits[position.parse::<usize>().unwrap() * vocab..][..vocab];
+        let want = want.as_array().unwrap();
+        assert_eq!(want.len(), row.len().div_ceil(stride));
+        for (got, want) in row.iter().step_by(stride).zip(want) {
+            let want = want.as_f64().unwrap();
+            error = error.max((f64::from(*got) - want).abs());
+            scale = scale.max(want.abs());
+            compared += 1;
+        }
+    }
+    let request = ScoreRequest { tokens, prompt_len: 1, race: None };
+    let scores = score(&engine, &[request]);
+    let mut logprob_error = 0.0f64;
+    for (got, want) in scores[0].logprobs.iter().zip(golden["logprobs"].as_array().unwrap()) {
+        logprob_error = logprob_error.max((f64::from(*got) - want.as_f64().unwrap()).abs());
+    }
+    eprintln!(
+        "{name}: {} positions with the same likeliest token; {compared} logits differ by at most \
+         {error:.1e} (largest magnitude {scale:.1}), log-probabilities by {logprob_error:.1e}",
+        argmax.len()
+    );
+    assert!(error < 2e-5 * scale && logprob_error < 2e-5 * scale);
+}
+
+#[test]
+fn real_smollm2_is_that_of_pytorch() {
+    check_golden(&SMOLLM2, "smollm2.json");
+}
+
+#[test]
+fn real_qwen2_is_that_of_pytorch() {
+    check_golden(&QWEN, "qwen2.json");
+}
+
+#[test]
+fn real_gemma3_is_that_of_pytorch() {
+    check_golden(&GEMMA, "gemma3.json");
 }

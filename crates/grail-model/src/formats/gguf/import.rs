@@ -38,7 +38,7 @@ pub fn import_gguf(
     let bytes = map_file(&file).map_err(FormatError::io("read", path))?;
     let gguf = Gguf::parse(path, &bytes)?;
     let mut config = read_config(&gguf)?;
-    let vocabulary = Vocabulary::read(&gguf, config.vocab_size)?;
+    let vocabulary = Vocabulary::read(&gguf, &config)?;
     config.eos_token_id = vocabulary.eos_token_ids.clone();
     config.bos_token_id = vocabulary.bos_token_id;
     config.pad_token_id = vocabulary.pad_token_id;

@@ -3,18 +3,22 @@
 //! The file names its way of splitting text by a word (`tokenizer.ggml.pre`), not by a rule, so
 //! only words whose rule is known are accepted: a wrong split gives wrong tokens without an error.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::sentencepiece;
 use super::{FORMAT, Gguf, MetaValue};
 use crate::chat::ChatTemplate;
 use crate::formats::FormatError;
-use crate::formats::config::ModelConfig;
+use crate::formats::config::{Architecture, ModelConfig};
 
-/// Token types of the file that are not plain vocabulary.
+/// Token types of the file.
+pub(super) const NORMAL: u64 = 1;
+const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+pub(super) const USER_DEFINED: u64 = 4;
 const UNUSED: u64 = 5;
 
 /// How text is split into words before the merges apply.
@@ -24,15 +28,17 @@ enum Split {
     SmolLm,
     /// Qwen2 and later: NFC, then one pattern.
     Qwen2,
+    /// Gemma 3: not at all; characters without a token become bytes.
+    Gemma,
 }
 
-/// A byte-level BPE vocabulary.
+/// A BPE vocabulary: byte-level, or for Gemma with byte fallback.
 #[derive(Debug)]
 pub(super) struct Vocabulary<'a> {
     split: Split,
-    tokens: Vec<&'a str>,
+    tokens: Vec<Cow<'a, str>>,
     types: Vec<u64>,
-    merges: Vec<&'a str>,
+    merges: Vec<Value>,
     chat_template: Option<&'a str>,
     unk_token_id: Option<u32>,
     pub bos_token_id: Option<u32>,
@@ -41,8 +47,9 @@ pub(super) struct Vocabulary<'a> {
 }
 
 impl<'a> Vocabulary<'a> {
-    /// Reads and checks the vocabulary of a model with `vocab_size` embedding rows.
-    pub(super) fn read(gguf: &Gguf<'a>, vocab_size: usize) -> Result<Self, FormatError> {
+    /// Reads and checks the vocabulary of the model of `config`.
+    pub(super) fn read(gguf: &Gguf<'a>, config: &ModelConfig) -> Result<Self, FormatError> {
+        let vocab_size = config.vocab_size;
         let broken = |reason: String| FormatError::broken(gguf.path(), FORMAT, reason);
         let key = |name: &str| gguf.value(&format!("tokenizer.ggml.{name}"));
         let unsupported = |name: &str, supported: &str| {
@@ -53,20 +60,37 @@ impl<'a> Vocabulary<'a> {
             );
             FormatError::unsupported(gguf.path(), what)
         };
-        if key("model") != Some(MetaValue::Text("gpt2")) {
-            return Err(unsupported("model", "\"gpt2\" (byte-level BPE)"));
+        let gemma = config.architecture == Architecture::Gemma3;
+        let (model, description) = match gemma {
+            true => ("llama", "\"llama\" (SentencePiece)"),
+            false => ("gpt2", "\"gpt2\" (byte-level BPE)"),
+        };
+        if key("model") != Some(MetaValue::Text(model)) {
+            return Err(unsupported("model", description));
         }
         let split = match key("pre") {
-            Some(MetaValue::Text("smollm")) => Split::SmolLm,
-            Some(MetaValue::Text("qwen2")) => Split::Qwen2,
+            Some(MetaValue::Text("smollm")) if !gemma => Split::SmolLm,
+            Some(MetaValue::Text("qwen2")) if !gemma => Split::Qwen2,
+            None | Some(MetaValue::Text("default")) if gemma => Split::Gemma,
+            _ if gemma => return Err(unsupported("pre", "\"default\"")),
             _ => return Err(unsupported("pre", "\"smollm\" or \"qwen2\"")),
         };
-        if !matches!(key("add_bos_token"), None | Some(MetaValue::Bool(false))) {
-            return Err(unsupported("add_bos_token", "false"));
+        // What is absent is false here, but in a SentencePiece file true.
+        for (name, wanted) in
+            [("add_bos_token", gemma), ("add_eos_token", false), ("add_space_prefix", false)]
+        {
+            let absent = gemma && name != "add_eos_token";
+            let found = match key(name) {
+                None => Some(absent),
+                Some(MetaValue::Bool(found)) => Some(found),
+                Some(_) => None,
+            };
+            if found != Some(wanted) {
+                return Err(unsupported(name, if wanted { "true" } else { "false" }));
+            }
         }
         let list = |name: &str| broken(format!("its tokenizer.ggml.{name} is missing or no list"));
         let tokens = key("tokens").and_then(MetaValue::as_texts).ok_or_else(|| list("tokens"))?;
-        let merges = key("merges").and_then(MetaValue::as_texts).ok_or_else(|| list("merges"))?;
         let types = key("token_type").and_then(MetaValue::as_integers);
         let types = types.ok_or_else(|| list("token_type"))?;
         if tokens.is_empty() || tokens.len() > vocab_size || types.len() != tokens.len() {
@@ -79,6 +103,18 @@ impl<'a> Vocabulary<'a> {
         if tokens.iter().collect::<BTreeSet<_>>().len() != tokens.len() {
             return Err(broken("a token occurs twice in its vocabulary".into()));
         }
+        let (tokens, merges) = if gemma {
+            let scores = key("scores").and_then(MetaValue::as_numbers);
+            let scores = scores.filter(|scores| scores.len() == tokens.len());
+            let scores = scores.ok_or_else(|| list("scores"))?;
+            let pieces = sentencepiece::pieces(&tokens, &types);
+            let merges = sentencepiece::merges(&pieces, &types, &scores).map_err(broken)?;
+            (pieces, merges)
+        } else {
+            let merges = key("merges").and_then(MetaValue::as_texts);
+            let merges = merges.ok_or_else(|| list("merges"))?.into_iter().map(Value::from);
+            (tokens.into_iter().map(Cow::Borrowed).collect(), merges.collect())
+        };
         let id = |name: &str| match key(name) {
             None => Ok(None),
             Some(value) => match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
@@ -90,6 +126,9 @@ impl<'a> Vocabulary<'a> {
         if let Some(source) = chat_template {
             ChatTemplate::new(source.to_owned(), BTreeMap::new())
                 .map_err(|error| broken(error.to_string()))?;
+        }
+        if gemma && (key("bos_token_id").is_none() || key("unknown_token_id").is_none()) {
+            return Err(broken("it has no bos_token_id or no unknown_token_id".into()));
         }
         // End of text and, where a file has one, end of turn.
         let eos: BTreeSet<u32> =
@@ -109,22 +148,25 @@ impl<'a> Vocabulary<'a> {
 
     /// Writes `tokenizer.json`; the same vocabulary gives the same bytes.
     pub(super) fn tokenizer_json(&self) -> String {
+        let gemma = self.split == Split::Gemma;
         let entries = || (0u32..).zip(self.tokens.iter().zip(&self.types));
         let added: Vec<Value> = entries()
-            .filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(kind))
+            .filter(|(_, (_, kind))| {
+                [CONTROL, USER_DEFINED].contains(kind) || gemma && **kind == UNKNOWN
+            })
             .map(|(id, (token, kind))| {
                 json!({
                     "id": id, "content": token, "single_word": false, "lstrip": false,
-                    "rstrip": false, "normalized": false, "special": *kind == CONTROL,
+                    "rstrip": false, "normalized": false, "special": *kind != USER_DEFINED,
                 })
             })
             .collect();
         // Unused entries fill the table up to the embedding's rows; they stand for no text.
         let vocab: Map<String, Value> = entries()
             .filter(|(_, (_, kind))| **kind != UNUSED)
-            .map(|(id, (token, _))| ((*token).to_owned(), json!(id)))
+            .map(|(id, (token, _))| (token.clone().into_owned(), json!(id)))
             .collect();
-        let (normalizer, pre_tokenizer, post_processor) = self.split.rules();
+        let (normalizer, pre_tokenizer, post_processor) = self.rules();
         let tokenizer = json!({
             "version": "1.0",
             "truncation": null,
@@ -133,11 +175,15 @@ impl<'a> Vocabulary<'a> {
             "normalizer": normalizer,
             "pre_tokenizer": pre_tokenizer,
             "post_processor": post_processor,
-            "decoder": byte_level(self.split == Split::SmolLm, true),
+            "decoder": match self.split {
+                Split::Gemma => sentencepiece::gemma_decoder(),
+                split => byte_level(split == Split::SmolLm, true),
+            },
             "model": {
-                "type": "BPE", "dropout": null, "unk_token": null,
+                "type": "BPE", "dropout": null,
+                "unk_token": if gemma { self.text(self.unk_token_id) } else { None },
                 "continuing_subword_prefix": null, "end_of_word_suffix": null,
-                "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "fuse_unk": gemma, "byte_fallback": gemma, "ignore_merges": false,
                 "vocab": vocab, "merges": self.merges,
             },
         });
@@ -146,10 +192,7 @@ impl<'a> Vocabulary<'a> {
 
     /// Writes `tokenizer_config.json` with the special tokens and the chat template.
     pub(super) fn tokenizer_config_json(&self, config: &ModelConfig) -> String {
-        let text = |id: Option<u32>| {
-            let id = id.and_then(|id| usize::try_from(id).ok());
-            id.and_then(|id| self.tokens.get(id).copied())
-        };
+        let text = |id| self.text(id);
         let settings = json!({
             // The class that takes tokenizer.json as it is; others replace its splitting rules.
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -165,12 +208,21 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-impl Split {
+impl Vocabulary<'_> {
+    fn text(&self, id: Option<u32>) -> Option<&str> {
+        let id = usize::try_from(id?).ok()?;
+        self.tokens.get(id).map(Cow::as_ref)
+    }
+
     /// Returns normaliser, pre-tokenizer and post-processor of `tokenizer.json`, as the published
     /// files of these models have them.
-    fn rules(self) -> (Value, Value, Value) {
-        match self {
-            Self::SmolLm => {
+    fn rules(&self) -> (Value, Value, Value) {
+        match self.split {
+            Split::Gemma => {
+                let bos_id = self.bos_token_id.unwrap_or_default();
+                sentencepiece::gemma_rules(self.text(Some(bos_id)).unwrap_or_default(), bos_id)
+            }
+            Split::SmolLm => {
                 let digits = json!({"type": "Digits", "individual_digits": true});
                 let split = json!({
                     "type": "Sequence",
@@ -178,7 +230,7 @@ impl Split {
                 });
                 (Value::Null, split, Value::Null)
             }
-            Self::Qwen2 => {
+            Split::Qwen2 => {
                 // Contractions, words, single digits, punctuation, line ends, spaces.
                 let pattern = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| \
                      ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
