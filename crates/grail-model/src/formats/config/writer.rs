@@ -71,7 +71,7 @@ impl ModelConfig {
             ("final_logit_softcapping", json!(self.final_logit_softcapping)),
             ("hidden_activation", json!("gelu_pytorch_tanh")),
             ("layer_types", self.layer_type_names()),
-            ("query_pre_attn_scalar", json!(self.query_pre_attn_scalar)),
+            ("query_pre_attn_scalar", json!(self.query_pre_attn_scalar.map(whole_or_not))),
             ("rope_local_base_freq", json!(self.rope_local_base_freq)),
             ("sliding_window", json!(self.sliding_window)),
         ] {
@@ -82,4 +82,9 @@ impl ModelConfig {
     fn layer_type_names(&self) -> Value {
         self.layer_types.iter().map(|kind| json!(kind.name())).collect()
     }
+}
+
+/// Writes a whole number without a point: `transformers` takes nothing else for an integer.
+fn whole_or_not(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 1e15 { json!(number as i64) } else { json!(number) }
 }
