@@ -183,7 +183,7 @@ fn check_golden(model: &'static RealModel, name: &str) {
             compared += 1;
         }
     }
-    let request = ScoreRequest { tokens, prompt_len: 1, race: None };
+    let request = ScoreRequest { tokens, prompt_len: 1, race: None, entropy: false };
     let scores = score(&engine, &[request]);
     let mut logprob_error = 0.0f64;
     for (got, want) in scores[0].logprobs.iter().zip(golden["logprobs"].as_array().unwrap()) {
