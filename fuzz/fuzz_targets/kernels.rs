@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../crates/grail-kernels/tests/shapes/driver.rs"]
+#[path = "../../crates/grail-kernels/tests/shapes/driver/mod.rs"]
 mod driver;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| driver::drive(data));

@@ -1,7 +1,7 @@
 //! Turns bytes into a call of some kernel, and panics unless every instruction set and number of
 //! threads gives the bits of the definition.
 
-#[path = "../exact/reference.rs"]
+#[path = "../../exact/reference.rs"]
 #[allow(dead_code, reason = "this driver needs a part of it")]
 mod reference;
 
