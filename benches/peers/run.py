@@ -150,16 +150,16 @@ def speed_bars(row, engines, bars):
 def own_bars(options, bars):
     """Measures and judges what the engine is compared with itself and the machine."""
     only = ["ratio", *(row for row, *_ in OWN_BARS if not row.startswith("ratio"))]
-    gemm = [f"gemm.{name}" for name in ("qkv", "o", "gate_up", "down", "head")]
+    gemm = [f"gemm.{name}" for name in ("qkv", "o", "gate_up", "down")]
     line = [GRAIL, "bench", "engine", "--model", options.folder, "--threads", options.threads]
-    report = run_json([*line, "--json", "--only", ",".join(only + gemm)])
+    report = run_json([*line, "--json", "--only", ",".join([*only, *gemm, "head"])])
     found = {entry["id"]: entry for entry in report["rows"] + report["ratios"]}
     for row, field, bar, kind in OWN_BARS:
         if row in found:
             judge(bars, row, field, found[row][field], bar, kind)
-    for name in gemm:
+    for name in [*gemm, "head"]:
         for rows in GEMM_ROWS:
-            row = f"{name}.{rows}.hot"
+            row = f"head.{rows}" if name == "head" else f"{name}.{rows}.hot"
             judge(bars, row, "fma_share", found[row]["fma_share"], GEMM_BAR, "least")
     return report
 

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use anyhow::Result;
 use grail_kernels::math::f32_to_bf16;
 use grail_kernels::{
-    AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, Init, Kernels, KvLayout,
-    MatRef, PackedMatrix, RaceKey, RaceOutcome,
+    AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, HeadOptions, HeadQuery,
+    Init, Kernels, KvLayout, MatRef, PackedMatrix, Pick, RaceKey,
 };
 
 use super::record::Work;
@@ -50,7 +50,8 @@ fn measure(
 }
 
 fn products(bench: &mut Bench<'_>) -> Result<()> {
-    for matrix in matrices(bench.model) {
+    let [layer @ .., _] = matrices(bench.model);
+    for matrix in layer {
         if bench.selection.touches(&format!("gemm.{}", matrix.0)) {
             products_with(bench, matrix)?;
         }
@@ -152,21 +153,31 @@ fn attention(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The race over ready logits.
+/// The LM head with softmax and race: logits never leave the cache, and the weights of a usual
+/// vocabulary are larger than one.
 fn head(bench: &mut Bench<'_>) -> Result<()> {
-    if !bench.selection.wants("race") {
+    if !bench.selection.touches("head") {
         return Ok(());
     }
-    let vocab = bench.model.vocab_size;
-    let logits = values(GROUP * vocab);
-    let keys = vec![RaceKey([1, 2, 3, 4]); GROUP];
-    let steps = [7; GROUP];
-    let mut winners = vec![RaceOutcome::default(); GROUP];
-    let work = Work { tokens: GROUP as u64, ..Work::default() };
-    let what = format!("{GROUP} races over {vocab} ready logits each");
-    measure(bench, "race", what, work, |kernels| {
-        let winners = black_box(&mut winners);
-        let result = kernels.race(&logits, vocab, &keys, &steps, 1.0, None, winners);
-        assert!(result.is_ok(), "the logits hold no NaN");
-    })
+    let (vocab, k) = (bench.model.vocab_size, bench.model.hidden_size);
+    let weights: Vec<u16> = values(vocab * k).into_iter().map(f32_to_bf16).collect();
+    let weight = PackedMatrix::pack_bf16(vocab, k, &weights);
+    let race = Pick::Race { key: RaceKey([1, 2, 3, 4]), step: 7, temperature: 1.0 };
+    let cases = PRODUCT_ROWS.map(|rows| (format!("head.{rows}"), rows, race, "race"));
+    let plain = (format!("head.{GROUP}.plain"), GROUP, Pick::None, "no choice");
+    for (id, rows, pick, choice) in cases.into_iter().chain([plain]) {
+        let x = values(rows * k);
+        let queries = vec![HeadQuery { pick, claimed: None }; rows];
+        let work = Work {
+            tokens: rows as u64,
+            flop: 2.0 * (rows * vocab * k) as f64,
+            bytes: (2 * vocab * k) as f64,
+        };
+        let what = format!("the head of {rows} rows over {vocab} tokens: softmax and {choice}");
+        measure(bench, &id, what, work, |kernels| {
+            let found = kernels.head(&x, &weight, &queries, HeadOptions::default());
+            assert!(black_box(found).is_ok(), "the logits are finite");
+        })?;
+    }
+    Ok(())
 }

@@ -1,9 +1,11 @@
-//! What is done with logits: the race, the largest, log-probabilities.
+//! What is done with logits: the race, the largest, log-probabilities, and the head that does it all.
 
 use super::choices::{Choices, Kind};
 use super::{ALL, assert_same, reference};
-use grail_kernels::math::ln;
-use grail_kernels::{RaceKey, RaceOutcome};
+use grail_kernels::math::{ln, tanh};
+use grail_kernels::{
+    HeadOptions, HeadQuery, HeadToken, PackedMatrix, Pick, RaceKey, RaceOutcome, SoftmaxStats,
+};
 
 /// Logits of some rows, and the size of the vocabulary; in some cases a few are minus infinity.
 fn logits(choices: &mut Choices<'_>) -> (Vec<f32>, usize) {
@@ -21,6 +23,11 @@ fn logits(choices: &mut Choices<'_>) -> (Vec<f32>, usize) {
     (logits, vocab)
 }
 
+fn key(choices: &mut Choices<'_>) -> RaceKey {
+    let (high, low) = (choices.seed(), choices.seed());
+    RaceKey([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32])
+}
+
 fn tokens(choices: &mut Choices<'_>, rows: usize, vocab: usize) -> Vec<u32> {
     (0..rows).map(|_| choices.below(vocab) as u32).collect()
 }
@@ -29,12 +36,7 @@ fn tokens(choices: &mut Choices<'_>, rows: usize, vocab: usize) -> Vec<u32> {
 pub(super) fn race(choices: &mut Choices<'_>) {
     let (logits, vocab) = logits(choices);
     let rows = logits.len() / vocab;
-    let keys: Vec<RaceKey> = (0..rows)
-        .map(|_| {
-            let (high, low) = (choices.seed(), choices.seed());
-            RaceKey([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32])
-        })
-        .collect();
+    let keys: Vec<RaceKey> = (0..rows).map(|_| key(choices)).collect();
     let steps: Vec<u32> = (0..rows).map(|_| choices.below(1 << 16) as u32).collect();
     let temperature = choices.of(&[1.0, 0.5, 1.7, 1e-3]);
     let claimed = choices.flag().then(|| tokens(choices, rows, vocab));
@@ -63,7 +65,7 @@ pub(super) fn race(choices: &mut Choices<'_>) {
     }
 }
 
-/// Log-probabilities, and their gradients.
+/// Log-probabilities.
 pub(super) fn log_softmax(choices: &mut Choices<'_>) {
     let (logits, vocab) = logits(choices);
     let rows = logits.len() / vocab;
@@ -73,7 +75,7 @@ pub(super) fn log_softmax(choices: &mut Choices<'_>) {
         return;
     }
     let logprob = |(row, &token): (&[f32], &u32)| {
-        let (max, sum) = reference::softmax_parts(row);
+        let (max, sum, _) = reference::softmax(row);
         (row[token as usize] - max) - ln(sum)
     };
     let want: Vec<f32> = logits.chunks(vocab).zip(&tokens).map(logprob).collect();
@@ -82,4 +84,65 @@ pub(super) fn log_softmax(choices: &mut Choices<'_>) {
         kernels.log_softmax_of(&logits, vocab, &tokens, &mut got).expect("every row has a softmax");
         assert_same("log_softmax_of", kernels, &got, &want);
     }
+}
+
+/// The fused head: every row with a choice and a claim of its own.
+pub(super) fn fused(choices: &mut Choices<'_>) {
+    let most = choices.of(&[300, 3_300]);
+    let vocab = choices.size(most);
+    let k = choices.size(70);
+    let rows = choices.size((200_000 / vocab / k).clamp(1, 100));
+    let spread = choices.of(&[1.0, 0.01, 30.0]);
+    let mut x = choices.values(rows * k, Kind::Moderate);
+    x.iter_mut().for_each(|x| *x *= spread);
+    let w = choices.values(vocab * k, Kind::Moderate);
+    let soft_cap = choices.flag().then_some(2.5);
+    let options = HeadOptions { soft_cap, entropy: choices.flag() };
+    let queries: Vec<HeadQuery> = (0..rows)
+        .map(|_| HeadQuery { pick: pick(choices), claimed: claim(choices, vocab) })
+        .collect();
+    let of_x = |i: usize, at: usize| x[i * k + at];
+    let mut logits = reference::product((rows, vocab, k), of_x, |j, at| w[j * k + at], None, None);
+    if let Some(cap) = soft_cap {
+        logits.iter_mut().for_each(|x| *x = cap * tanh(*x / cap));
+    }
+    let weight = PackedMatrix::pack_f32(vocab, k, &w);
+    for kernels in ALL.iter() {
+        let got = kernels.head(&x, &weight, &queries, options).expect("every row has a softmax");
+        for ((got, logits), query) in got.iter().zip(logits.chunks(vocab)).zip(&queries) {
+            let (max, sum, entropy) = reference::softmax(logits);
+            assert_eq!(got.stats, SoftmaxStats { max, sum, ln_sum: ln(sum) }, "{kernels:?}");
+            let bits = |x: Option<f32>| x.map(f32::to_bits);
+            assert_eq!(bits(got.entropy), bits(options.entropy.then_some(entropy)), "{kernels:?}");
+            let scores = match query.pick {
+                Pick::None | Pick::Greedy => logits.to_vec(),
+                Pick::Race { key, step, temperature } => {
+                    reference::race_scores(logits, key, step, temperature)
+                }
+            };
+            let token = |token: u32| {
+                let (logit, score) = (logits[token as usize], scores[token as usize]);
+                HeadToken { token, logit, score }
+            };
+            let winner = (query.pick != Pick::None).then(|| token(reference::argmax(&scores)));
+            assert_eq!(got.winner, winner, "{kernels:?}");
+            assert_eq!(got.claimed, query.claimed.map(token), "{kernels:?}");
+        }
+    }
+}
+
+fn pick(choices: &mut Choices<'_>) -> Pick {
+    match choices.below(4) {
+        0 => Pick::None,
+        1 => Pick::Greedy,
+        _ => Pick::Race {
+            key: key(choices),
+            step: choices.below(1 << 16) as u32,
+            temperature: choices.of(&[1.0, 0.5, 1.7, 1e-3, 1e4]),
+        },
+    }
+}
+
+fn claim(choices: &mut Choices<'_>, vocab: usize) -> Option<u32> {
+    choices.flag().then(|| choices.below(vocab) as u32)
 }

@@ -27,13 +27,14 @@ static ALL: LazyLock<Vec<Kernels>> = LazyLock::new(|| {
 /// Any bytes will do: what is missing counts as zeros.
 pub fn drive(data: &[u8]) {
     let mut choices = Choices::new(data);
-    let kernels: [fn(&mut Choices<'_>); 10] = [
+    let kernels: [fn(&mut Choices<'_>); 11] = [
         products::gemm,
         products::fused,
         attention::inference,
         attention::training,
         head::race,
         head::log_softmax,
+        head::fused,
         rows::rms_norm,
         rows::gates,
         rows::rope,
