@@ -20,7 +20,7 @@ const ROWS_MAX: usize = 512;
 const LOGITS_BYTES_MAX: usize = 4 << 20;
 
 /// Returns how many rows of logits `bytes` hold, between 1 and 512.
-pub(crate) fn head_rows_max(vocab_size: usize, bytes: usize) -> usize {
+fn head_rows_max(vocab_size: usize, bytes: usize) -> usize {
     (bytes / size_of::<f32>() / vocab_size).clamp(1, ROWS_MAX)
 }
 
@@ -203,6 +203,6 @@ impl Drawn {
 
 /// Says what a kernel found in the logits.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
-pub(crate) fn not_finite(error: KernelError) -> ModelError {
+pub(super) fn not_finite(error: KernelError) -> ModelError {
     ModelError::NotFinite(format!("the logits ({error})"))
 }

@@ -28,7 +28,7 @@ use crate::folder::unloadable;
 use crate::formats::config::ModelConfig;
 use crate::formats::safetensors::TensorSource;
 
-pub(crate) use self::head::{Draw, Head, head_rows_max, not_finite};
+pub(crate) use self::head::{Draw, Head};
 pub(crate) use self::requests::{check_sequence, check_tokens};
 
 /// Bounds of the engine's work and memory. None of them changes a bit of a result.

@@ -1,28 +1,39 @@
 //! The LM head of a training step: log-probabilities forward, the loss's gradient backward.
 //!
-//! Logits exist for a bounded number of rows at a time and are computed twice, once to learn the
-//! log-probabilities and once to differentiate them, so that no `[tokens, vocab]` buffer is needed.
+//! Logits exist for some tokens of the vocabulary at a time. The forward pass keeps of each row what
+//! its softmax is made of; the backward pass computes a block of logits again, turns it into its
+//! gradient, and gives it to the gradients of input and weights before the next block: the chains
+//! of the input's gradient are carried over the blocks, in the order of the vocabulary.
 
-use grail_kernels::{Init, Kernels, PackedMatrix};
+use std::ops::Range;
+
+use grail_kernels::{Init, MatRef, PackedMatrix, SoftmaxStats};
 use grail_ports::model::ModelError;
 use grail_protocol::ids::TokenId;
 
-use super::layer_backward::LinearBackward;
 use super::micro_batch::Target;
-use super::parameters::{LinearSlots, WeightSlot};
 use super::workspace::{Pass, Workspace};
-use crate::arch::Decoder;
-use crate::engine::{Draw, Head, head_rows_max, not_finite};
+use crate::engine::{Draw, Head};
 
-/// Bytes of logits held at once. More rows amortise a pass over the head's gradient better.
-const LOGITS_BYTES_MAX: usize = 64 << 20;
+/// Tokens of a block, a multiple of 64: with 512 rows, 2 MiB of logits, which a cache holds.
+const VOCAB_BLOCK: usize = 1024;
+/// Most rows at a time.
+const ROWS_MAX: usize = 512;
+
+/// What the forward pass says of a target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Predicted {
+    /// Log-probability of the token, nats.
+    pub(super) logprob: f32,
+    stats: SoftmaxStats,
+}
 
 /// Computes the log-probability of every target of `batch`, in order.
-pub(super) fn logprobs(
+pub(super) fn predict(
     pass: &Pass<'_>,
     x: &[f32],
     head: &mut Head,
-) -> Result<Vec<f32>, ModelError> {
+) -> Result<Vec<Predicted>, ModelError> {
     let Pass { kernels, decoder, batch, .. } = *pass;
     let hidden = decoder.shape.hidden;
     let mut all = Vec::with_capacity(batch.targets.len());
@@ -32,7 +43,9 @@ pub(super) fn logprobs(
         let draw = |target: &Target| Draw { claimed: Some(target.token), ..Draw::default() };
         let draws: Vec<Draw> = targets.iter().map(draw).collect();
         let drawn = head.draw(kernels, decoder, rows, &draws)?;
-        all.extend(drawn.iter().filter_map(|drawn| drawn.claimed).map(|token| token.logprob));
+        all.extend(drawn.iter().filter_map(|drawn| {
+            Some(Predicted { logprob: drawn.claimed?.logprob, stats: drawn.stats })
+        }));
     }
     Ok(all)
 }
@@ -40,105 +53,122 @@ pub(super) fn logprobs(
 /// Buffers of the backward pass, kept between micro-batches.
 #[derive(Debug, Default)]
 pub(super) struct LossHead {
+    /// Rows of the residual stream, `[rows, hidden]`.
     x: Vec<f32>,
     inv_rms: Vec<f32>,
+    /// After the final norm, `[rows, hidden]`.
     input: Vec<f32>,
     /// `input`, packed as the right operand of the weight gradient.
     packed_input: PackedMatrix,
-    /// Logits, then their gradient.
+    /// A block of logits, then of their gradient; `[rows, block]`.
     logits: Vec<f32>,
-    /// The logits while their gradient is made, where they are capped; else empty.
+    /// The block while its gradient is made, where logits are capped; else empty.
     capped: Vec<f32>,
     dinput: Vec<f32>,
     dx: Vec<f32>,
+}
+
+/// Rows that the loss depends on.
+#[derive(Default)]
+struct Used {
+    rows: Vec<usize>,
+    tokens: Vec<TokenId>,
+    /// Derivatives of the loss by the tokens' log-probabilities.
+    derivatives: Vec<f32>,
+    stats: Vec<SoftmaxStats>,
 }
 
 impl LossHead {
     /// Adds the gradients of head and final norm to `grads` and fills `workspace.dx`, given the
     /// derivative of the loss with respect to each target's log-probability. Targets whose
     /// derivative is zero contribute nothing and are left out.
+    ///
+    /// # Errors
+    /// [`ModelError::Stopped`], looked at before each block of rows.
     pub(super) fn backward(
         &mut self,
         pass: &Pass<'_>,
+        predicted: &[Predicted],
         derivatives: &[f32],
         workspace: &mut Workspace,
         grads: &mut [f32],
     ) -> Result<(), ModelError> {
-        let Pass { kernels, decoder, transposed, slots, batch, .. } = *pass;
+        let Pass { kernels, decoder, slots, batch, .. } = *pass;
         let hidden = decoder.shape.hidden;
         workspace.dx.clear();
         workspace.dx.resize(batch.rows() * hidden, 0.0);
-        let used: Vec<(Target, f32)> = batch
-            .targets
-            .iter()
-            .copied()
-            .zip(derivatives.iter().copied())
-            .filter(|(_, derivative)| *derivative != 0.0)
-            .collect();
-        let weight = slots.head.clone().map_or(WeightSlot::Frozen, WeightSlot::Full);
-        let head_slots = LinearSlots { weight, bias: None };
-        for chunk in used.chunks(head_rows_max(decoder.config.vocab_size, LOGITS_BYTES_MAX)) {
+        let used: Vec<usize> =
+            (0..derivatives.len()).filter(|&target| derivatives[target] != 0.0).collect();
+        for chunk in used.chunks(ROWS_MAX) {
             pass.check_stop()?;
-            self.chunk_logits(kernels, decoder, chunk, &workspace.x)?;
-            kernels.pack_columns(chunk.len(), hidden, &self.input, &mut self.packed_input);
-            let head = LinearBackward {
-                input: &self.input,
-                x: &self.packed_input,
-                dy: &self.logits,
-                weight: &transposed.head,
-                slots: &head_slots,
-            };
+            let mut used = Used::default();
+            for &target in chunk {
+                let Target { row, token } = batch.targets[target];
+                used.rows.push(row);
+                used.tokens.push(token);
+                used.derivatives.push(derivatives[target]);
+                used.stats.push(predicted[target].stats);
+            }
+            self.load(pass, &used, &workspace.x);
+            self.dinput.clear();
             self.dinput.resize(chunk.len() * hidden, 0.0);
-            head.run(pass, &mut self.dinput, Init::Zero, grads);
+            let vocab = decoder.config.vocab_size;
+            for start in (0..vocab).step_by(VOCAB_BLOCK) {
+                self.block(pass, &used, start..vocab.min(start + VOCAB_BLOCK), grads);
+            }
             self.dx.resize(chunk.len() * hidden, 0.0);
-            kernels.rms_norm_backward(
-                &self.x,
-                &decoder.norm,
-                &self.inv_rms,
-                &self.dinput,
-                &mut self.dx,
-                &mut grads[slots.norm.clone()],
-            );
+            let (norm, dweight) = (&decoder.norm, &mut grads[slots.norm.clone()]);
+            let (x, dinput, dx) = (&self.x, &self.dinput, &mut self.dx);
+            kernels.rms_norm_backward(x, norm, &self.inv_rms, dinput, dx, dweight);
             // A row predicts one token, so each row of the stream is written once at most.
-            for ((target, _), dx) in chunk.iter().zip(self.dx.chunks_exact(hidden)) {
-                workspace.dx[target.row * hidden..][..hidden].copy_from_slice(dx);
+            for (&row, dx) in used.rows.iter().zip(self.dx.chunks_exact(hidden)) {
+                workspace.dx[row * hidden..][..hidden].copy_from_slice(dx);
             }
         }
         Ok(())
     }
 
-    /// Computes the gradient of the logits of `chunk` into `self.logits`.
-    fn chunk_logits(
-        &mut self,
-        kernels: &Kernels,
-        decoder: &Decoder,
-        chunk: &[(Target, f32)],
-        x: &[f32],
-    ) -> Result<(), ModelError> {
-        let (hidden, vocab) = (decoder.shape.hidden, decoder.config.vocab_size);
+    /// Computes the input of the head for the rows of the residual stream `x` that are `used`.
+    fn load(&mut self, pass: &Pass<'_>, used: &Used, x: &[f32]) {
+        let Pass { kernels, decoder, .. } = *pass;
+        let (rows, hidden) = (used.rows.len(), decoder.shape.hidden);
         self.x.clear();
-        for (target, _) in chunk {
-            self.x.extend_from_slice(&x[target.row * hidden..][..hidden]);
+        for &row in &used.rows {
+            self.x.extend_from_slice(&x[row * hidden..][..hidden]);
         }
-        self.inv_rms.resize(chunk.len(), 0.0);
-        self.input.resize(chunk.len() * hidden, 0.0);
-        let eps = decoder.shape.eps;
-        kernels.rms_norm(&self.x, &decoder.norm, eps, &mut self.input, Some(&mut self.inv_rms));
-        self.logits.resize(chunk.len() * vocab, 0.0);
-        decoder.logits(kernels, &self.input, &mut self.logits);
-        let tokens: Vec<TokenId> = chunk.iter().map(|(target, _)| target.token).collect();
-        let derivatives: Vec<f32> = chunk.iter().map(|(_, derivative)| *derivative).collect();
+        self.inv_rms.resize(rows, 0.0);
+        self.input.resize(rows * hidden, 0.0);
+        let (eps, inv_rms) = (decoder.shape.eps, Some(self.inv_rms.as_mut_slice()));
+        kernels.rms_norm(&self.x, &decoder.norm, eps, &mut self.input, inv_rms);
+        kernels.pack_columns(rows, hidden, &self.input, &mut self.packed_input);
+    }
+
+    /// Carries on the gradients of input and weights by those of the logits of `block`.
+    fn block(&mut self, pass: &Pass<'_>, used: &Used, block: Range<usize>, grads: &mut [f32]) {
+        let Pass { kernels, decoder, transposed, slots, .. } = *pass;
+        let (rows, hidden) = (used.rows.len(), decoder.shape.hidden);
+        let Used { tokens, derivatives, stats, .. } = used;
+        self.logits.resize(rows * block.len(), 0.0);
+        let input = MatRef::row_major(&self.input, rows, hidden);
+        let (columns, steps, logits) = (block.clone(), 0..hidden, &mut self.logits);
+        kernels.gemm_part(input, &decoder.head, columns, steps, logits, Init::Zero);
         let cap = decoder.logit_cap();
-        self.capped.clear();
-        if cap.is_some() {
+        if let Some(cap) = cap {
+            kernels.soft_cap(&mut self.logits, cap);
+            self.capped.clear();
             self.capped.extend_from_slice(&self.logits);
         }
-        kernels
-            .cross_entropy_backward(&mut self.logits, vocab, &tokens, &derivatives)
-            .map_err(not_finite)?;
+        let logits = &mut self.logits;
+        kernels.cross_entropy_block_backward(logits, block.start, tokens, derivatives, stats);
         if let Some(cap) = cap {
             kernels.soft_cap_backward(&self.capped, &mut self.logits, cap);
         }
-        Ok(())
+        let dlogits = MatRef::row_major(&self.logits, rows, block.len());
+        let (columns, dinput) = (0..hidden, &mut self.dinput);
+        kernels.gemm_part(dlogits, &transposed.head, columns, block.clone(), dinput, Init::Carry);
+        if let Some(head) = &slots.head {
+            let dweight = &mut grads[head.clone()][block.start * hidden..block.end * hidden];
+            kernels.gemm(dlogits.transposed(), &self.packed_input, dweight, Init::Carry, None);
+        }
     }
 }

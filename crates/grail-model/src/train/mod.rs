@@ -266,7 +266,8 @@ impl ModelTrainer {
             activations_bytes_max,
         };
         workspace.forward(&pass)?;
-        let logprobs = loss_head::logprobs(&pass, &workspace.x, head)?;
+        let predicted = loss_head::predict(&pass, &workspace.x, head)?;
+        let logprobs: Vec<f32> = predicted.iter().map(|predicted| predicted.logprob).collect();
         let mut derivatives = Vec::with_capacity(logprobs.len());
         for (offset, range) in batch.target_ranges.iter().enumerate() {
             let of_sequence = loss(first_idx + offset, &logprobs[range.clone()]);
@@ -284,7 +285,7 @@ impl ModelTrainer {
         if derivatives.iter().all(|derivative| *derivative == 0.0) {
             return Ok(());
         }
-        loss_head.backward(&pass, &derivatives, workspace, grads)?;
+        loss_head.backward(&pass, &predicted, &derivatives, workspace, grads)?;
         workspace.backward(&pass, grads)
     }
 }
