@@ -259,6 +259,40 @@ mod tests {
         );
     }
 
+    /// In the manner of Gemma's template: a system message goes before the first turn, turns have
+    /// the role "model" and must alternate.
+    #[test]
+    fn turns_of_gemma_render() {
+        let gemma = "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}\
+            {%- set first = messages[0]['content'] + '\n\n' -%}{%- set turns = messages[1:] -%}\
+            {%- else -%}{%- set first = '' -%}{%- set turns = messages -%}{%- endif -%}\
+            {%- for turn in turns -%}\
+            {%- if (turn['role'] == 'user') != (loop.index0 % 2 == 0) -%}\
+            {{ raise_exception('turns must alternate') }}{%- endif -%}\
+            {%- set role = 'model' if turn['role'] == 'assistant' else turn['role'] -%}\
+            {{ '<start_of_turn>' + role + '\n' + (first if loop.first else '') }}\
+            {%- if turn['content'] is string -%}{{ turn['content'] | trim }}\
+            {%- elif turn['content'] is iterable -%}{{ 'parts' }}{%- endif -%}\
+            {{ '<end_of_turn>\n' }}{%- endfor -%}\
+            {%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}";
+        let tokens = BTreeMap::from([("bos_token".to_owned(), "<bos>".to_owned())]);
+        let template = ChatTemplate::new(gemma.to_owned(), tokens).unwrap();
+        let messages = [
+            ChatMessage::new("system", "Be brief."),
+            ChatMessage::new("user", " Hi "),
+            ChatMessage::new("assistant", "Hello."),
+            ChatMessage::new("user", "Bye"),
+        ];
+        assert_eq!(
+            template.render(&messages, true).unwrap(),
+            "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n\
+             <start_of_turn>model\nHello.<end_of_turn>\n\
+             <start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"
+        );
+        let error = template.render(&messages[2..], true).unwrap_err();
+        assert!(matches!(&error, ChatError::Refused { .. }), "{error}");
+    }
+
     #[test]
     fn no_template_reads_the_clock() {
         let error = template("{{ strftime_now('%d %b %Y') }}").render(&hello(), true).unwrap_err();

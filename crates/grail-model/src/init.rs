@@ -121,3 +121,28 @@ fn write_tensors(
         writer.finish().map(drop).map_err(write_error())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_norms_multiply_by_one() {
+        for name in ["llama", "gemma3"] {
+            let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/golden");
+            let config = ModelConfig::load(&golden.join(name)).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            initialise(&config, 5, dir.path()).unwrap();
+            let made = ModelConfig::load(dir.path()).unwrap();
+            assert_eq!(made, ModelConfig { torch_dtype: Dtype::BF16, ..config });
+            let weights = TensorSource::open(dir.path()).unwrap();
+            weights.check(&made).unwrap();
+            let norms: Vec<String> = made.tensors().into_iter().map(|(name, _)| name).collect();
+            for norm in norms.iter().filter(|name| name.ends_with("norm.weight")) {
+                let factor = |value: &f32| value + made.norm_offset();
+                let values = weights.to_f32(norm).unwrap();
+                assert!(values.iter().all(|value| factor(value) == 1.0), "{name} {norm}");
+            }
+        }
+    }
+}

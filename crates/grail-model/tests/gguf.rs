@@ -115,6 +115,60 @@ fn a_hand_made_file_imports() {
 }
 
 #[test]
+fn gemma_imports_with_its_norms_and_its_tokenizer() {
+    let (folder, _) = import(&GgufBuilder::gemma().build()).unwrap();
+    let out = folder.path().join("out");
+    let config = ModelConfig::load(&out).unwrap();
+    assert_eq!((config.window(0), config.rope_local_base_freq), (Some(8), Some(10_000.0)));
+    assert_eq!((config.query_pre_attn_scalar, config.bos_token_id), (Some(4.0), Some(2)));
+    let weights = TensorSource::open(&out).unwrap();
+    let norm = weights.to_f32("model.layers.0.post_feedforward_layernorm.weight").unwrap();
+    assert_eq!(norm, [0.5, 0.0, -0.75, 0.0078125], "one is taken off again");
+    let matrix = weights.to_f32("model.embed_tokens.weight").unwrap();
+    assert!(matrix.iter().all(|value| *value == 0.25), "but not off matrices");
+
+    let tokenizer = Tokenizer::load(&out).unwrap();
+    let id = |piece: &str| tokenizer.token_to_id(piece).unwrap();
+    let (bos, space) = (2, id("\u{2581}"));
+    for (text, want) in [
+        ("abb", vec![bos, id("abb")]),
+        ("abab", vec![bos, id("ab"), id("ab")]),
+        ("a a", vec![bos, id("a"), id("\u{2581}a")]),
+        // The best merges first: the run of three, then a space of its own before the word.
+        ("b    a", vec![bos, id("b"), id("▁▁▁"), id("\u{2581}a")]),
+        ("b ", vec![bos, id("b"), space]),
+        ("é", vec![bos, id("<0xC3>"), id("<0xA9>")]),
+    ] {
+        let ids = tokenizer.encode(text, true).unwrap();
+        assert_eq!(ids, want, "{text:?}");
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+    }
+}
+
+#[test]
+fn what_gemma_files_may_not_say_is_refused_by_name() {
+    type Change = fn(&mut GgufBuilder);
+    let cases: [(Change, &str); 10] = [
+        (|file| file.text("tokenizer.ggml.model", "gpt2"), "tokenizer.ggml.model"),
+        (|file| file.text("tokenizer.ggml.pre", "qwen2"), "tokenizer.ggml.pre"),
+        (|file| file.bool("tokenizer.ggml.add_space_prefix", true), "add_space_prefix"),
+        (|file| file.bool("tokenizer.ggml.add_bos_token", false), "add_bos_token"),
+        (|file| file.bool("tokenizer.ggml.add_eos_token", true), "add_eos_token"),
+        (|file| file.texts("tokenizer.ggml.scores", &["a"]), "scores"),
+        (|file| file.u32("tokenizer.ggml.bos_token_id", 1 << 20), "bos_token_id"),
+        (|file| file.u32("gemma3.attention.sliding_window", 0), "sliding_window"),
+        (|file| file.text("gemma3.rope.scaling.type", "linear"), "RoPE scaling"),
+        (|file| file.u32("gemma3.final_logit_softcapping", 3), "final_logit_softcapping"),
+    ];
+    for (change, want) in cases {
+        let mut file = GgufBuilder::gemma();
+        change(&mut file);
+        let error = refusal(&file.build());
+        assert!(error.contains(want), "expected {want:?} in: {error}");
+    }
+}
+
+#[test]
 fn what_is_not_computed_is_refused_by_name() {
     type Change = fn(&mut GgufBuilder);
     let cases: [(Change, &str); 14] = [

@@ -198,16 +198,16 @@ fn check_golden(model: &'static RealModel, name: &str) {
 }
 
 #[test]
-fn real_smollm2_is_that_of_pytorch() {
+fn real_model_smollm2_is_that_of_pytorch() {
     check_golden(&SMOLLM2, "smollm2.json");
 }
 
 #[test]
-fn real_qwen2_is_that_of_pytorch() {
+fn real_model_qwen2_is_that_of_pytorch() {
     check_golden(&QWEN, "qwen2.json");
 }
 
 #[test]
-fn real_gemma3_is_that_of_pytorch() {
+fn real_model_gemma3_is_that_of_pytorch() {
     check_golden(&GEMMA, "gemma3.json");
 }

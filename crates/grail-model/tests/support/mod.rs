@@ -149,6 +149,52 @@ impl GgufBuilder {
         file
     }
 
+    /// A Gemma 3 with one layer, one head of four values and a token for each byte, three words and
+    /// runs of two and three spaces.
+    pub fn gemma() -> Self {
+        let mut file = Self::llama();
+        for (key, ..) in &mut file.pairs {
+            *key = key.replace("llama.", "gemma3.");
+        }
+        file.text("general.architecture", "gemma3");
+        file.u32("gemma3.attention.sliding_window", 8);
+        file.text("tokenizer.ggml.model", "llama");
+        file.text("tokenizer.ggml.pre", "default");
+        file.pairs.retain(|(key, ..)| key != "tokenizer.ggml.merges");
+        let mut tokens: Vec<(String, u32, f32)> =
+            ["<pad>", "<eos>", "<bos>", "<unk>"].map(|name| (name.to_owned(), 3, -1000.0)).to_vec();
+        tokens.extend((0..=255u8).map(|byte| (format!("<0x{byte:02X}>"), 6, 0.0)));
+        tokens.extend(["  ", "   "].map(|run| (run.to_owned(), 4, -1000.0)));
+        for (rank, word) in ["ab", "abb", "\u{2581}a", "a", "b", "\u{2581}"].into_iter().enumerate()
+        {
+            tokens.push((word.to_owned(), 1, -(rank as f32)));
+        }
+        let n_tokens = tokens.len();
+        let list = |kind: u32, values: Vec<u8>| {
+            let mut list = kind.to_le_bytes().to_vec();
+            list.extend((n_tokens as u64).to_le_bytes());
+            list.extend(values);
+            list
+        };
+        let names: Vec<&str> = tokens.iter().map(|token| token.0.as_str()).collect();
+        file.texts("tokenizer.ggml.tokens", &names);
+        let types = tokens.iter().flat_map(|token| token.1.to_le_bytes()).collect();
+        file.raw("tokenizer.ggml.token_type", 9, list(5, types));
+        let scores = tokens.iter().flat_map(|token| token.2.to_le_bytes()).collect();
+        file.raw("tokenizer.ggml.scores", 9, list(6, scores));
+        for (name, id) in [("eos", 1), ("bos", 2), ("unknown", 3), ("padding", 0)] {
+            file.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
+        }
+        file.bool("tokenizer.ggml.add_bos_token", true);
+        file.bool("tokenizer.ggml.add_space_prefix", false);
+
+        file.tensor("token_embd.weight", &[n_tokens, 4], &vec![0.25; 4 * n_tokens]);
+        for name in ["post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"] {
+            file.tensor(&format!("blk.0.{name}.weight"), &[4], &[1.5, 1.0, 0.25, 1.0078125]);
+        }
+        file
+    }
+
     pub fn raw(&mut self, key: &str, kind: u32, value: Vec<u8>) {
         self.pairs.retain(|(known, ..)| known != key);
         self.pairs.push((key.to_owned(), kind, value));
