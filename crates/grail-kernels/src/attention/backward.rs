@@ -343,6 +343,7 @@ impl Products<'_> {
         while block < self.blocks.end {
             block += match tile::blocks::<S>(self.blocks.end - block) {
                 4 => self.blocks::<S, LINES, 4>(simd, block, out, stride),
+                3 => self.blocks::<S, LINES, 3>(simd, block, out, stride),
                 2 => self.blocks::<S, LINES, 2>(simd, block, out, stride),
                 _ => self.blocks::<S, LINES, 1>(simd, block, out, stride),
             };
@@ -364,7 +365,7 @@ impl Products<'_> {
         let columns: [*const f32; BLOCKS] =
             std::array::from_fn(|block| self.columns[(first + block) * len..][..len].as_ptr());
         // SAFETY: the slices just taken hold head_dim and head_dim * 16 values.
-        let products = unsafe { tile::products(simd, x, columns, self.head_dim) };
+        let products = unsafe { tile::products(simd, x, columns, columns, self.head_dim) };
         for (line, products) in products.into_iter().enumerate() {
             let out = &mut out[line * stride + first * BLOCK..][..BLOCKS * BLOCK];
             for (product, out) in products.into_iter().zip(out.chunks_exact_mut(BLOCK)) {
@@ -426,12 +427,14 @@ impl Sums<'_> {
         for (line, sums) in sums.iter_mut().enumerate() {
             *sums = tile::load(simd, &out[line * self.width + start..][..part]);
         }
+        let values = &self.values[start..][..last * self.width + part];
         let terms = Terms::<LINES> {
             weights: std::array::from_fn(|line| {
                 self.weights[line * self.line_stride..][..=last * self.weight_stride].as_ptr()
             }),
             weight_stride: self.weight_stride,
-            values: self.values[start..][..last * self.width + part].as_ptr(),
+            values: values.as_ptr(),
+            ahead: values.as_ptr(),
             stride: self.width,
             count: self.count,
         };

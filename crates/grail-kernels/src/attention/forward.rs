@@ -3,7 +3,7 @@
 //! Three passes over a strip of scores, `[lines, positions]`: products with the keys, softmax, and
 //! the mixing of the values, whose chains live in the output between two chunks of positions.
 
-use super::plan::{Line, Plan, Step};
+use super::plan::{CHUNK_BLOCKS, Line, Plan, Step};
 use super::softmax::{Stats, softmax};
 use super::tile::{self, Terms};
 use super::{AttentionOptions, AttentionRow, AttentionShape, BLOCK};
@@ -148,6 +148,7 @@ impl Task<'_> {
         while block < step.blocks.end {
             block += match tile::blocks::<S>(step.blocks.end - block) {
                 4 => self.score_blocks::<S, LINES, 4>(simd, lines, step, block, scores),
+                3 => self.score_blocks::<S, LINES, 3>(simd, lines, step, block, scores),
                 2 => self.score_blocks::<S, LINES, 2>(simd, lines, step, block, scores),
                 _ => self.score_blocks::<S, LINES, 1>(simd, lines, step, block, scores),
             };
@@ -171,8 +172,11 @@ impl Task<'_> {
         let keys: [*const f32; BLOCKS] = std::array::from_fn(|block| {
             self.head_block(k_pool, step.table, first + block).as_ptr()
         });
+        let ahead = std::array::from_fn(|block| {
+            self.head_block_ahead(k_pool, step.table, first + block).as_ptr()
+        });
         // SAFETY: the slices just taken hold head_dim and head_dim * 16 values.
-        let products = unsafe { tile::products(simd, x, keys, shape.head_dim) };
+        let products = unsafe { tile::products(simd, x, keys, ahead, shape.head_dim) };
         let scale = simd.splat(scale);
         for (line, products) in lines.iter().zip(products) {
             if step.whole {
@@ -246,12 +250,14 @@ impl Task<'_> {
             let slot = position % BLOCK;
             let count = (BLOCK - slot).min(mix.span.end - position);
             let rows = &self.head_block(v_pool, table, position / BLOCK)[slot * head_dim + start..];
+            let ahead = self.head_block_ahead(v_pool, table, position / BLOCK);
             let terms = Terms::<LINES> {
                 // Inside the slices: `position + count` does not pass the end of the span.
                 weights: weights
                     .map(|weights| weights.as_ptr().wrapping_add(position - mix.span.start)),
                 weight_stride: 1,
                 values: rows[..(count - 1) * head_dim + width].as_ptr(),
+                ahead: ahead[slot * head_dim + start..].as_ptr(),
                 stride: head_dim,
                 count,
             };
@@ -286,5 +292,12 @@ impl Task<'_> {
         let len = shape.head_dim * BLOCK;
         let block = rows[row].blocks[block] as usize;
         &pool[(block * shape.kv_heads + self.kv_head) * len..][..len]
+    }
+
+    /// The block that comes a chunk after block `block`, or some other one if there is none.
+    #[inline(always)]
+    fn head_block_ahead<'p>(&self, pool: &'p [f32], row: usize, block: usize) -> &'p [f32] {
+        let used = (self.call.rows[row].context_len as usize).div_ceil(BLOCK);
+        self.head_block(pool, row, (block + CHUNK_BLOCKS).min(used - 1))
     }
 }

@@ -17,7 +17,7 @@ const LINES_PER_TASK: usize = 48;
 const SCORES_PER_TASK: usize = 64 * 1_024;
 /// Blocks of keys, or of values, that the tiles of a task visit before the next blocks: at a
 /// head_dim of 64 they fill a third of a usual L1 cache.
-const CHUNK_BLOCKS: usize = 4;
+pub(super) const CHUNK_BLOCKS: usize = 4;
 
 /// The order of the rows of a call, and its tasks.
 pub(super) struct Plan {

@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Most lines of a tile: with four vectors, 24 accumulators of 32 AVX-512 registers.
 pub(super) const LINES_MAX: usize = 6;
 
+/// Tiles of at most so many lines wait for memory, not for arithmetic: they ask for what comes next.
+const LINES_WAITING: usize = 3;
+
 /// Cuts `lines` into tiles of nearly equal height, at most [`LINES_MAX`].
 pub(super) fn tiles(lines: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let (start, len) = (lines.start, lines.len());
@@ -33,17 +36,12 @@ pub(super) fn vectors<S: Simd>(rest: usize) -> usize {
 /// How many blocks of keys to take at once of the `rest` of a run.
 #[inline(always)]
 pub(super) fn blocks<S: Simd>(rest: usize) -> usize {
-    if S::WIDE && rest >= 4 {
-        4
-    } else if S::WIDE && rest >= 2 {
-        2
-    } else {
-        1
-    }
+    if S::WIDE { rest.min(4) } else { 1 }
 }
 
 /// The chains over `steps` of every line of `x` with every position of the blocks: step `d` of
-/// position `j` of a block is at `d * 16 + j`.
+/// position `j` of a block is at `d * 16 + j`. The blocks at `ahead`, which need not be readable,
+/// are those that will be needed soon.
 ///
 /// # Safety
 /// `steps` values must be readable at each of `x`, and `16 * steps` at each of `columns`.
@@ -52,6 +50,7 @@ pub(super) unsafe fn products<S: Simd, const LINES: usize, const BLOCKS: usize>(
     simd: S,
     x: [*const f32; LINES],
     columns: [*const f32; BLOCKS],
+    ahead: [*const f32; BLOCKS],
     steps: usize,
 ) -> [[S::F; BLOCKS]; LINES] {
     let mut sums = [[simd.splat(0.0); BLOCKS]; LINES];
@@ -60,6 +59,11 @@ pub(super) unsafe fn products<S: Simd, const LINES: usize, const BLOCKS: usize>(
         for (column, columns) in column.iter_mut().zip(columns) {
             // SAFETY: as the caller promises.
             *column = unsafe { simd.load_ptr(columns.add(step * BLOCK)) };
+        }
+        if LINES <= LINES_WAITING {
+            for ahead in ahead {
+                simd.prefetch(ahead.wrapping_add(step * BLOCK).cast());
+            }
         }
         for (sums, x) in sums.iter_mut().zip(x) {
             // SAFETY: as the caller promises.
@@ -79,6 +83,8 @@ pub(super) struct Terms<const LINES: usize> {
     pub(super) weights: [*const f32; LINES],
     pub(super) weight_stride: usize,
     pub(super) values: *const f32,
+    /// Where the rows that will be needed soon begin; need not be readable.
+    pub(super) ahead: *const f32,
     pub(super) stride: usize,
     pub(super) count: usize,
 }
@@ -106,6 +112,9 @@ pub(super) unsafe fn accumulate<S: Simd, const LINES: usize, const VECTORS: usiz
             let at = row * terms.stride + vector * LANES;
             // SAFETY: as the caller promises.
             *value = unsafe { simd.load_ptr(terms.values.add(at)) };
+            if LINES <= LINES_WAITING {
+                simd.prefetch(terms.ahead.wrapping_add(at).cast());
+            }
         }
         for (sums, weight) in sums.iter_mut().zip(terms.weights) {
             // SAFETY: as the caller promises.
