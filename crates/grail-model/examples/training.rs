@@ -1,6 +1,7 @@
 //! Measures a training step by its parts: tokens per second, GFLOP/s of the products, peak memory.
 //!
-//!     cargo run --release -p grail-model --example training -- FOLDER [SEQUENCES] [TOKENS] [STEPS]
+//!     cargo run --release -p grail-model --example training -- \
+//!         FOLDER [SEQUENCES] [TOKENS] [STEPS] [LORA_RANK]
 //!
 //! A step is forward, backward and AdamW over random tokens, every position but the first a
 //! target, as in the usual language-model loss.
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use grail_kernels::{Init, Kernels, MatRef, PackedMatrix};
 use grail_model::formats::config::ModelConfig;
-use grail_model::{ModelTrainer, TrainerConfig};
+use grail_model::{LoraConfig, ModelTrainer, TrainerConfig};
 use grail_ports::model::{OptimizerConfig, StopFlag, Trainer, TrainingSequence};
 
 const ADAMW: OptimizerConfig = OptimizerConfig {
@@ -27,9 +28,15 @@ const ADAMW: OptimizerConfig = OptimizerConfig {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let dir = PathBuf::from(arguments.next().ok_or("usage: training FOLDER [SEQUENCES] [TOKENS]")?);
+    let dir = PathBuf::from(
+        arguments
+            .next()
+            .ok_or("usage: training FOLDER [SEQUENCES] [TOKENS] [STEPS] [LORA_RANK]")?,
+    );
     let mut number = |default: u32| arguments.next().map_or(Ok(default), |text| text.parse());
     let (n_sequences, n_tokens, steps) = (number(8)?, number(256)?, number(2)?);
+    let rank = usize::try_from(number(0)?)?;
+    let lora = (rank > 0).then_some(LoraConfig { rank, ..LoraConfig::default() });
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let kernels = Kernels::new(threads)?;
     println!("{kernels:?}, {n_sequences} sequences of {n_tokens} tokens");
@@ -37,7 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = ModelConfig::load(&dir)?;
     products(&kernels, &config, TrainerConfig::default().micro_batch_tokens);
 
-    let mut trainer = ModelTrainer::load(&dir, kernels, TrainerConfig::default())?;
+    let mut trainer =
+        ModelTrainer::load(&dir, kernels, TrainerConfig { lora, ..TrainerConfig::default() })?;
     println!("{:<24} {:>10}", "peak memory, loaded", peak_memory());
     let vocab = u32::try_from(config.vocab_size)?;
     let sequences: Vec<TrainingSequence> = (0..n_sequences)
