@@ -421,3 +421,29 @@ fn a_sequence_that_overflows_fails_alone() {
     let stats = service.stats();
     assert_eq!((stats.running, stats.waiting, stats.kv_blocks_used), (0, 0, 0));
 }
+
+#[test]
+fn an_engine_is_released_with_its_last_user() {
+    let (engine, service) = start(EngineConfig::default(), 8);
+    let weak = Arc::downgrade(&engine);
+    let base = sequence(&request(tokens(40, 1), 0, 1, 20), 0);
+    let (ticket, events) = submit(&service, base.clone()).unwrap();
+    hear(&events);
+    assert!(service.stats().kv_blocks_cached > 0);
+    service.drain(FOR_EVER);
+    drop((engine, service, ticket));
+    assert_eq!(weak.strong_count(), 0);
+
+    // A service that is dropped without a word cancels what runs.
+    let (engine, service) = start(EngineConfig::default(), 8);
+    let endless = SequenceRequest { ignore_eos: true, max_new_tokens: 80, ..base };
+    let (ticket, events, release) = submit_and_hold(&service, endless.clone());
+    let (_, waiting) = submit(&service, endless).unwrap();
+    drop(service);
+    release.wait();
+    assert_eq!(hear(&events).reason, FinishReason::Cancelled);
+    assert_eq!(hear(&waiting).reason, FinishReason::Cancelled);
+    drop(ticket);
+    // Calls go on.
+    assert_eq!(generate(&engine, &[request(tokens(5, 5), 0, 2, 3)])[0].len(), 2);
+}
