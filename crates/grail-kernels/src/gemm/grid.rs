@@ -65,6 +65,11 @@ impl Grid {
         self.row_tasks * self.panel_tasks
     }
 
+    /// Which of how many neighbouring tasks with the same panels a task is.
+    pub(super) fn turn(&self, task: usize) -> (usize, usize) {
+        if self.panel_by_panel { (task % self.row_tasks, self.row_tasks) } else { (0, 1) }
+    }
+
     /// The rows and panels of a task.
     pub(super) fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
         let (row, panel) = if self.panel_by_panel {

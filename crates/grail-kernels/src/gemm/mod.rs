@@ -166,7 +166,8 @@ impl Kernels {
         let product = Product { a, parts, then: None };
         let run = |task| {
             let (rows, panels) = grid.task(task);
-            Region { kernels: self, product: &product, rows, panels }.run();
+            let turn = grid.turn(task);
+            Region { kernels: self, product: &product, rows, panels, turn }.run();
         };
         if alone {
             (0..grid.tasks()).for_each(run);
@@ -199,7 +200,7 @@ impl ColumnsProduct<'_> {
         let parts = [Part { weights, finish }];
         let product = Product { a: MatRef::row_major(x, rows, k), parts: &parts, then };
         let panels = 0..parts[0].panels();
-        Region { kernels, product: &product, rows: 0..rows, panels }.run();
+        Region { kernels, product: &product, rows: 0..rows, panels, turn: (0, 1) }.run();
     }
 }
 

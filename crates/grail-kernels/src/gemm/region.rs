@@ -9,8 +9,9 @@ use crate::packed::{PANEL, PackedMatrix, Panels};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Reduction steps per block: a panel's then stay in L2, where the tiles after the first find them.
-const K_BLOCK: usize = 1024;
+/// Most reduction steps per block: a panel's 256 KiB of bf16 then stay in L2 beside the next ones,
+/// and the tiles after the first find them there.
+const K_BLOCK: usize = 2048;
 /// The same where rows are copied first, all of a block's at once.
 const COPIED_K_BLOCK: usize = 512;
 
@@ -69,9 +70,15 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Steps of each block but the last: nearly equal blocks, so that each leaves as much time to
+    /// fetch the next.
+    fn block_steps(&self) -> usize {
+        self.k.div_ceil(self.k.div_ceil(K_BLOCK).max(1)).max(1)
+    }
+
     /// The steps of the block from `start` on.
     fn block(&self, start: usize) -> Range<usize> {
-        start..self.k.min(start + K_BLOCK)
+        start..self.k.min(start + self.block_steps())
     }
 }
 
@@ -151,6 +158,8 @@ pub(super) struct Region<'a> {
     pub(super) product: &'a Product<'a>,
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
+    /// Which of how many tasks with the same panels this is. Together they fetch what follows.
+    pub(super) turn: (usize, usize),
 }
 
 impl Region<'_> {
@@ -222,12 +231,12 @@ impl Region<'_> {
         let (a, k) = (self.product.a, weights.k);
         let tiles = Tiles { rows: self.rows.len() };
         // Without steps, too, fresh chains must become zero: one block.
-        for start in (0..k.max(1)).step_by(K_BLOCK) {
+        for start in (0..k.max(1)).step_by(weights.block_steps()) {
             let steps = weights.block(start);
-            let following = if steps.end < k {
-                Some(weights.rows(panel, weights.block(steps.end)))
+            let (following, (turn, turns)) = if steps.end < k {
+                (Some(weights.rows(panel, weights.block(steps.end))), (0, 1))
             } else {
-                next.map(|(next, panel)| next.rows(panel, next.block(0)))
+                (next.map(|(next, panel)| next.rows(panel, next.block(0))), self.turn)
             };
             for (index, (first, height)) in tiles.iter().enumerate() {
                 let at = (self.rows.start + first) * a.row_stride + start;
@@ -240,7 +249,8 @@ impl Region<'_> {
                     },
                     weights: weights.rows(panel, steps.clone()),
                     ahead: following.map_or(Ahead::NOTHING, |following| {
-                        following.share(index, tiles.count(), steps.len())
+                        let tile = turn * tiles.count() + index;
+                        following.share(tile, turns * tiles.count(), steps.len())
                     }),
                     fresh: fresh && start == 0,
                     sums: &mut sums[first * PANEL..][..height * PANEL],
