@@ -7,8 +7,8 @@
 
 use grail_kernels::math::f32_to_bf16;
 use grail_kernels::{
-    GateFunction, GatedOutput, HeadOptions, HeadQuery, Kernels, PackedMatrix, Pick, Projection,
-    RaceKey,
+    GateFunction, GatedOutput, HeadOptions, HeadQuery, Kernels, LinearOutput, PackedMatrix, Pick,
+    Projection, RaceKey,
 };
 use std::error::Error;
 use std::hint::black_box;
@@ -26,7 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         for rows in [1, 4, 8, 16, 32] {
             let (x, mut y) = (values(rows * k), vec![0.0; rows * n]);
             let seconds = time(|turn| {
-                kernels.linear(&x, &matrices[turn % matrices.len()], None, black_box(&mut y));
+                let weight = &matrices[turn % matrices.len()];
+                let then = Some(&matrices[(turn + 1) % matrices.len()]);
+                let projection = Projection { weight, bias: None, then };
+                kernels.linear_each(&x, [LinearOutput { projection, y: black_box(&mut y) }]);
             });
             report(&format!("[{n}, {k}]"), rows, n * k, seconds);
         }
@@ -36,8 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for rows in [1, 4, 8, 16, 32] {
         let (x, mut y) = (values(rows * k), vec![0.0; rows * n]);
         let seconds = time(|turn| {
-            let projection =
-                |idx: usize| Projection { weight: &matrices[idx % matrices.len()], bias: None };
+            let projection = |idx: usize| Projection {
+                weight: &matrices[idx % matrices.len()],
+                bias: None,
+                then: Some(&matrices[(2 * turn + 2) % matrices.len()]),
+            };
             let output = GatedOutput { gated: black_box(&mut y), kept: None };
             let (gate, up) = (projection(2 * turn), projection(2 * turn + 1));
             kernels.linear_gated(&x, gate, up, GateFunction::Silu, output);

@@ -73,6 +73,12 @@ impl Kernels {
         self.inner.pool.run(tasks, f);
     }
 
+    /// The thread, counted from the caller as 0, whose run of `tasks` ends with `task`.
+    pub(crate) fn run_ending_with(&self, task: usize, tasks: usize) -> Option<usize> {
+        (0..self.threads())
+            .find(|&thread| Pool::run_of(thread, self.threads(), tasks).end == task + 1)
+    }
+
     #[inline]
     pub(crate) fn run<O: Operation>(&self, operation: O) -> O::Output {
         self.inner.verified.run(operation)

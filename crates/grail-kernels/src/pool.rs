@@ -12,6 +12,7 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -104,6 +105,11 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// The tasks that thread `index` of `threads` begins with.
+    pub(crate) fn run_of(index: usize, threads: usize, tasks: usize) -> Range<usize> {
+        index * tasks / threads..(index + 1) * tasks / threads
+    }
+
     /// Calls `run(0)` to `run(tasks - 1)`, each once, and returns when all have returned.
     ///
     /// # Panics
@@ -146,8 +152,9 @@ impl Shared {
         unsafe { *self.job.get() = run_static };
         let threads = self.runs.len();
         for (index, run) in self.runs.iter().enumerate() {
-            run.next.store(index * tasks / threads, Ordering::Relaxed);
-            run.end.store((index + 1) * tasks / threads, Ordering::Relaxed);
+            let tasks = Pool::run_of(index, threads, tasks);
+            run.next.store(tasks.start, Ordering::Relaxed);
+            run.end.store(tasks.end, Ordering::Relaxed);
         }
         let epoch = self.state.load(Ordering::Relaxed) & !(EPOCH - 1);
         self.state.store(epoch.wrapping_add(EPOCH), Ordering::SeqCst);

@@ -14,6 +14,9 @@ pub struct Projection<'a> {
     pub weight: &'a PackedMatrix,
     /// `[n]`, added last.
     pub bias: Option<&'a [f32]>,
+    /// Weights that the caller multiplies with next. Each thread asks for its first ones when it
+    /// comes to the end of this product. Changes nothing but the time.
+    pub then: Option<&'a PackedMatrix>,
 }
 
 /// A projection and where its result goes.
@@ -44,13 +47,15 @@ impl Kernels {
         let Some(first) = outputs.first() else { return };
         let k = first.projection.weight.k();
         let rows = rows_of("linear_each", x, first.projection.weight, first.y);
-        let parts = outputs.map(|LinearOutput { projection: Projection { weight, bias }, y }| {
+        let then = outputs.iter().find_map(|output| output.projection.then);
+        let parts = outputs.map(|LinearOutput { projection, y }| {
+            let Projection { weight, bias, .. } = projection;
             let fits = y.len() == rows * weight.n();
             assert!(fits, "linear_each: y has {} values for {rows} rows of {weight:?}", y.len());
             let weights = Weights::new("linear_each", weight, bias);
             Part { weights, finish: Finish::Write { c: SharedMut::new(y) } }
         });
-        self.product("linear_each", MatRef::row_major(x, rows, k), &parts);
+        self.product("linear_each", MatRef::row_major(x, rows, k), &parts, then);
     }
 
     /// Computes `stream = stream + (x w^T + bias)`: `x` is `[rows, k]`, `stream` is `[rows, n]`.
@@ -59,11 +64,11 @@ impl Kernels {
     /// # Panics
     /// If a shape does not fit.
     pub fn linear_add(&self, x: &[f32], projection: Projection<'_>, stream: &mut [f32]) {
-        let Projection { weight, bias } = projection;
+        let Projection { weight, bias, then } = projection;
         let rows = rows_of("linear_add", x, weight, stream);
         let weights = Weights::new("linear_add", weight, bias);
         let part = Part { weights, finish: Finish::Add { c: SharedMut::new(stream) } };
-        self.product("linear_add", MatRef::row_major(x, rows, weight.k()), &[part]);
+        self.product("linear_add", MatRef::row_major(x, rows, weight.k()), &[part], then);
     }
 
     /// Computes `gated = function(x gate^T + bias) * (x up^T + bias)`: `x` is `[rows, k]`. The same
@@ -96,6 +101,7 @@ impl Kernels {
         };
         let weights = Weights::new("linear_gated", gate.weight, gate.bias);
         let part = Part { weights, finish };
-        self.product("linear_gated", MatRef::row_major(x, rows, gate.weight.k()), &[part]);
+        let x = MatRef::row_major(x, rows, gate.weight.k());
+        self.product("linear_gated", x, &[part], up.then);
     }
 }

@@ -112,7 +112,7 @@ impl Kernels {
             Init::Zero => Finish::Write { c },
             Init::Carry => Finish::Continue { c },
         };
-        self.product("gemm", a, &[Part { weights: Weights::new("gemm", b, bias), finish }]);
+        self.product("gemm", a, &[Part { weights: Weights::new("gemm", b, bias), finish }], None);
     }
 
     /// [`Kernels::gemm`] with a rectangle of `b` without bias: the given columns (`0..n`, from a
@@ -138,7 +138,7 @@ impl Kernels {
             Init::Carry => Finish::Continue { c },
         };
         let weights = Weights::part("gemm_part", b, columns, steps);
-        self.product("gemm_part", a, &[Part { weights, finish }]);
+        self.product("gemm_part", a, &[Part { weights, finish }], None);
     }
 
     /// Computes `y = x w^T + bias`: `x` is `[m, k]`, `y` is `[m, n]`, both row-major.
@@ -150,8 +150,8 @@ impl Kernels {
         self.gemm(MatRef::row_major(x, rows, w.k()), w, y, Init::Zero, bias);
     }
 
-    /// Multiplies `a` with every part, in parallel.
-    fn product(&self, what: &str, a: MatRef<'_>, parts: &[Part<'_>]) {
+    /// Multiplies `a` with every part, in parallel; `then` is what follows.
+    fn product(&self, what: &str, a: MatRef<'_>, parts: &[Part<'_>], then: Option<&PackedMatrix>) {
         a.assert_in_bounds();
         let (m, k) = (a.rows, a.cols);
         let n: usize = parts.iter().map(Part::columns).sum();
@@ -163,11 +163,19 @@ impl Kernels {
         let panels = parts.iter().map(Part::panels).sum();
         let threads = if alone { 1 } else { self.threads() };
         let grid = Grid::new(m, panels, k, threads, a.col_stride == 1);
-        let product = Product { a, parts, then: None };
+        let product = Product { a, parts };
         let run = |task| {
             let (rows, panels) = grid.task(task);
             let turn = grid.turn(task);
-            Region { kernels: self, product: &product, rows, panels, turn }.run();
+            // The last task of a thread's run fetches where that thread's next run begins.
+            let then = then
+                .filter(|then| then.n() > 0)
+                .zip(self.run_ending_with(task, grid.tasks()))
+                .map(|(then, thread)| {
+                    let weights = Weights::new(what, then, None);
+                    (weights, weights.panels() * thread / self.threads())
+                });
+            Region { kernels: self, product: &product, rows, panels, turn, then }.run();
         };
         if alone {
             (0..grid.tasks()).for_each(run);
@@ -193,14 +201,14 @@ impl ColumnsProduct<'_> {
         let (rows, k) = (out.len() / columns.len().max(1), b.k());
         assert!(x.len() == rows * k && out.len() == rows * columns.len(), "columns of {b:?}");
         // Another task may be about to take them, but most likely it is this thread's next.
-        let then =
-            (columns.end < b.n()).then(|| Weights::part("columns", b, columns.end..b.n(), 0..k));
+        let then = (columns.end < b.n())
+            .then(|| (Weights::part("columns", b, columns.end..b.n(), 0..k), 0));
         let finish = Finish::Write { c: SharedMut::new(out) };
         let weights = Weights::part("columns", b, columns, 0..k);
         let parts = [Part { weights, finish }];
-        let product = Product { a: MatRef::row_major(x, rows, k), parts: &parts, then };
+        let product = Product { a: MatRef::row_major(x, rows, k), parts: &parts };
         let panels = 0..parts[0].panels();
-        Region { kernels, product: &product, rows: 0..rows, panels, turn: (0, 1) }.run();
+        Region { kernels, product: &product, rows: 0..rows, panels, turn: (0, 1), then }.run();
     }
 }
 

@@ -70,6 +70,10 @@ impl<'a> Weights<'a> {
         }
     }
 
+    pub(super) fn panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
     /// Steps of each block but the last: nearly equal blocks, so that each leaves as much time to
     /// fetch the next.
     fn block_steps(&self) -> usize {
@@ -112,7 +116,7 @@ impl Part<'_> {
     }
 
     pub(super) fn panels(&self) -> usize {
-        self.weights.n.div_ceil(PANEL)
+        self.weights.panels()
     }
 
     /// Columns to compute.
@@ -127,8 +131,6 @@ impl Part<'_> {
 pub(super) struct Product<'a> {
     pub(super) a: MatRef<'a>,
     pub(super) parts: &'a [Part<'a>],
-    /// Weights that are needed after the last panel.
-    pub(super) then: Option<Weights<'a>>,
 }
 
 impl<'a> Product<'a> {
@@ -160,6 +162,15 @@ pub(super) struct Region<'a> {
     pub(super) panels: Range<usize>,
     /// Which of how many tasks with the same panels this is. Together they fetch what follows.
     pub(super) turn: (usize, usize),
+    /// Weights, and a panel of them, that are needed after the last panel.
+    pub(super) then: Option<(Weights<'a>, usize)>,
+}
+
+/// What a pass over a panel fetches for the one after it.
+#[derive(Clone, Copy)]
+struct Next<'a> {
+    weights: Option<(&'a Weights<'a>, usize)>,
+    turn: (usize, usize),
 }
 
 impl Region<'_> {
@@ -185,9 +196,15 @@ impl Region<'_> {
     fn run_direct(&self, sums: &mut [f32], gates: &mut [f32]) {
         for number in self.panels.clone() {
             let Some((part, panel)) = self.product.locate(number) else { return };
-            let next = self.product.locate(number + 1);
-            let next = next.map(|(part, panel)| (&part.weights, panel));
-            let next = next.or_else(|| self.product.then.as_ref().map(|then| (then, 0)));
+            let then = self.then.as_ref().map(|(weights, panel)| (weights, *panel));
+            let (next, turn) = match then.filter(|_| number + 1 == self.panels.end) {
+                Some(then) => (Some(then), (0, 1)),
+                None => {
+                    let next = self.product.locate(number + 1);
+                    (next.map(|(part, panel)| (&part.weights, panel)), self.turn)
+                }
+            };
+            let next = Next { weights: next, turn };
             let weights = &part.weights;
             let place = self.place(weights.n, panel);
             let (bias, gate_bias, to) = match &part.finish {
@@ -205,7 +222,8 @@ impl Region<'_> {
                     (weights.bias, None, To::Add(*c))
                 }
                 Finish::Gate { function, up, gated, kept } => {
-                    self.chains(weights, panel, Some((up, panel)), gates, true);
+                    let other_half = Next { weights: Some((up, panel)), turn: self.turn };
+                    self.chains(weights, panel, other_half, gates, true);
                     self.chains(up, panel, next, sums, true);
                     (up.bias, weights.bias, To::Gated(*function, *gated, *kept))
                 }
@@ -224,7 +242,7 @@ impl Region<'_> {
         &self,
         weights: &Weights<'_>,
         panel: usize,
-        next: Option<(&Weights<'_>, usize)>,
+        next: Next<'_>,
         sums: &mut [f32],
         fresh: bool,
     ) {
@@ -236,7 +254,7 @@ impl Region<'_> {
             let (following, (turn, turns)) = if steps.end < k {
                 (Some(weights.rows(panel, weights.block(steps.end))), (0, 1))
             } else {
-                (next.map(|(next, panel)| next.rows(panel, next.block(0))), self.turn)
+                (next.weights.map(|(next, panel)| next.rows(panel, next.block(0))), next.turn)
             };
             for (index, (first, height)) in tiles.iter().enumerate() {
                 let at = (self.rows.start + first) * a.row_stride + start;

@@ -176,10 +176,10 @@ proptest! {
         let (b0, b1, b2) = (values(seed ^ 4, n), values(seed ^ 5, n), values(seed ^ 6, narrow));
         let biases = [&b0, &b1, &b2].map(|b| biased.then_some(b.as_slice()));
         let [p0, p1, p2] = [(&w0, biases[0]), (&w1, biases[1]), (&w2, biases[2])]
-            .map(|(weight, bias)| Projection { weight, bias });
+            .map(|(weight, bias)| Projection { weight, bias, then: kept.then_some(&w2) });
         let stream = values(seed ^ 7, m * n);
         for kernels in ALL.iter() {
-            let [y0, y1, y2] = [p0, p1, p2].map(|Projection { weight, bias }| {
+            let [y0, y1, y2] = [p0, p1, p2].map(|Projection { weight, bias, .. }| {
                 let mut y = vec![0.0; m * weight.n()];
                 kernels.linear(&x, weight, bias, &mut y);
                 y

@@ -71,12 +71,18 @@ pub(crate) struct Linear {
 impl Linear {
     /// The projection as the kernels take it.
     pub(crate) fn projection(&self) -> Projection<'_> {
-        Projection { weight: &self.weight, bias: self.bias.as_deref() }
+        self.before(None)
     }
 
-    /// The projection into `y`, `[rows, out]`.
-    fn output<'a>(&'a self, y: &'a mut [f32]) -> LinearOutput<'a> {
-        LinearOutput { projection: self.projection(), y }
+    /// The projection, when that with `next` follows.
+    fn before<'a>(&'a self, next: Option<&'a Self>) -> Projection<'a> {
+        let then = next.map(|next| &next.weight);
+        Projection { weight: &self.weight, bias: self.bias.as_deref(), then }
+    }
+
+    /// The projection into `y`, `[rows, out]`, when that with `next` follows.
+    fn output<'a>(&'a self, next: &'a Self, y: &'a mut [f32]) -> LinearOutput<'a> {
+        LinearOutput { projection: self.before(Some(next)), y }
     }
 }
 
@@ -150,7 +156,12 @@ impl Layer {
         // One pass over the three: a step of few rows waits for weights, not for arithmetic.
         let normed = self.head_norms.is_some();
         let (q, k) = if normed { (&mut a.q_raw, &mut a.k_raw) } else { (&mut a.q, &mut a.k) };
-        let outputs = [self.q_proj.output(q), self.k_proj.output(k), self.v_proj.output(&mut a.v)];
+        let next = &self.o_proj;
+        let outputs = [
+            self.q_proj.output(next, q),
+            self.k_proj.output(next, k),
+            self.v_proj.output(next, &mut a.v),
+        ];
         kernels.linear_each(&a.normed, outputs);
         if let Some(norms) = &self.head_norms {
             // The rows of these norms are heads: `[rows * heads, head_dim]`.
@@ -170,7 +181,7 @@ impl Layer {
         a: &mut Activations,
     ) {
         let Some(norms) = &self.branch_norms else {
-            return kernels.linear_add(&a.attended, self.o_proj.projection(), x);
+            return kernels.linear_add(&a.attended, self.o_proj.before(Some(&self.gate_proj)), x);
         };
         let Branch { out, inv_rms } = &mut a.attention_branch;
         let Linear { weight, bias } = &self.o_proj;
@@ -189,7 +200,7 @@ impl Layer {
     ) {
         let norm = &self.mlp_layernorm;
         kernels.rms_norm(x, norm, shape.eps, &mut a.mlp_normed, Some(&mut a.mlp_inv_rms));
-        let (gate, up) = (self.gate_proj.projection(), self.up_proj.projection());
+        let (gate, up) = (self.gate_proj.projection(), self.up_proj.before(Some(&self.down_proj)));
         let (normed, output) = a.gated_output();
         kernels.linear_gated(normed, gate, up, shape.gate, output);
     }

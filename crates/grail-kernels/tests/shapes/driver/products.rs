@@ -79,8 +79,8 @@ pub(super) fn fused(choices: &mut Choices<'_>) {
     };
     let (y1, y2) = (product(&w1, bias.as_deref()), product(&w2, None));
     let sum: Vec<f32> = before.iter().zip(&y1).map(|(before, y)| before + y).collect();
-    let first = Projection { weight: &first, bias: bias.as_deref() };
-    let second = Projection { weight: &second, bias: None };
+    let first = Projection { weight: &first, bias: bias.as_deref(), then: None };
+    let second = Projection { weight: &second, bias: None, then: None };
     let mut want_gated = vec![0.0; m * n];
     match function {
         GateFunction::Silu => ALL[0].silu_mul(&y1, &y2, &mut want_gated),
