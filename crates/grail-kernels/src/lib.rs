@@ -15,6 +15,7 @@
 mod attention;
 mod elementwise;
 mod error;
+mod gate;
 mod gemm;
 mod head;
 mod isa;
@@ -34,8 +35,8 @@ mod simd;
 pub use attention::{
     AttentionOptions, AttentionRow, AttentionSaved, AttentionShape, BLOCK, KvLayout,
 };
-pub use elementwise::GateFunction;
 pub use error::KernelError;
+pub use gate::GateFunction;
 pub use gemm::{GatedOutput, Init, LinearOutput, MatRef, Projection};
 pub use head::{
     HeadOptions, HeadQuery, HeadRow, HeadToken, Pick, RaceKey, RaceOutcome, SOFTMAX_BLOCK,

@@ -1,6 +1,6 @@
 //! What becomes of finished chains: bias, residual sum, gate, and the way into the output.
 
-use crate::elementwise::GateFunction;
+use crate::gate::GateFunction;
 use crate::kernels::SharedMut;
 use crate::packed::PANEL;
 use crate::simd::{LANES, Operation, Simd};

@@ -3,7 +3,7 @@
 
 use super::region::{Finish, Part, Weights};
 use super::{MatRef, rows_of};
-use crate::elementwise::GateFunction;
+use crate::gate::GateFunction;
 use crate::kernels::{Kernels, SharedMut};
 use crate::packed::PackedMatrix;
 

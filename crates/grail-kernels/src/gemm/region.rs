@@ -3,7 +3,7 @@
 use super::MatRef;
 use super::finish::{BeginPanel, FinishPanel, Place, To};
 use super::tile::{Ahead, HEIGHT, Tile, TileInput, WeightRows};
-use crate::elementwise::GateFunction;
+use crate::gate::GateFunction;
 use crate::kernels::{Kernels, SharedMut};
 use crate::packed::{PANEL, PackedMatrix, Panels};
 use std::cell::RefCell;

@@ -138,7 +138,7 @@ pub(crate) fn gelu_tanh<A: Arith>(a: A, x: A::F) -> A::F {
     a.div(x, bottom)
 }
 
-/// The value and the derivative of [`gelu_tanh`]; see [`crate::Kernels::gelu_tanh_mul_backward`].
+/// The value and the derivative of [`gelu_tanh`]; see [`crate::Kernels::gate_mul_backward`].
 #[inline(always)]
 pub(crate) fn gelu_tanh_slope<A: Arith>(a: A, x: A::F) -> (A::F, A::F) {
     let one = a.splat(1.0);

@@ -1,7 +1,7 @@
 //! Gradients against central differences of an f64 forward pass.
 
 use crate::{ALL, values};
-use grail_kernels::{AttentionOptions, AttentionSaved, AttentionShape, Kernels};
+use grail_kernels::{AttentionOptions, AttentionSaved, AttentionShape, GateFunction, Kernels};
 
 fn kernels() -> &'static Kernels {
     &ALL[ALL.len() - 1]
@@ -56,7 +56,7 @@ fn silu_mul() {
     let (gate, up, dout) = (values(4, 50), values(5, 50), values(6, 50));
     let gate: Vec<f32> = gate.iter().map(|x| x * 5.0).collect();
     let (mut dgate, mut dup) = (gate.clone(), up.clone());
-    kernels().silu_mul_backward(&gate, &up, &dout, &mut dgate, &mut dup);
+    kernels().gate_mul_backward(GateFunction::Silu, &gate, &up, &dout, &mut dgate, &mut dup);
     let loss = |gate: &[f64], up: &[f64]| {
         let y: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
         weighted_sum(&y, &dout)
@@ -85,7 +85,7 @@ fn gelu_tanh_mul() {
     let (gate, up, dout) = (values(4, 50), values(5, 50), values(6, 50));
     let gate: Vec<f32> = gate.iter().map(|x| x * 5.0).collect();
     let (mut dgate, mut dup) = (gate.clone(), up.clone());
-    kernels().gelu_tanh_mul_backward(&gate, &up, &dout, &mut dgate, &mut dup);
+    kernels().gate_mul_backward(GateFunction::GeluTanh, &gate, &up, &dout, &mut dgate, &mut dup);
     let gelu = |x: f64| {
         let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
         0.5 * x * (1.0 + u.tanh())

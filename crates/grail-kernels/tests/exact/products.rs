@@ -206,10 +206,7 @@ proptest! {
                     kept: kept.then_some((z0.as_mut_slice(), z1.as_mut_slice())),
                 };
                 kernels.linear_gated(&x, p0, p1, function, output);
-                match function {
-                    GateFunction::Silu => kernels.silu_mul(&y0, &y1, &mut want),
-                    GateFunction::GeluTanh => kernels.gelu_tanh_mul(&y0, &y1, &mut want),
-                }
+                kernels.gate_mul(function, &y0, &y1, &mut want);
                 assert_same("linear_gated", kernels, &gated, &want);
             }
             for (z, y) in [(&z0, &y0), (&z1, &y1)] {

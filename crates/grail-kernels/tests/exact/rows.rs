@@ -2,7 +2,7 @@
 
 use crate::{ALL, assert_same, config, reference, size, values};
 use grail_kernels::math::{cos_sin, exp, gelu_tanh, pow_f64, tanh};
-use grail_kernels::{AdamW, Direction, RopeTable, TrainingState};
+use grail_kernels::{AdamW, Direction, GateFunction, RopeTable, TrainingState};
 use proptest::prelude::*;
 
 const EPS: f32 = 1e-5;
@@ -87,9 +87,9 @@ proptest! {
         }
         for kernels in ALL.iter() {
             let (mut out, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-            kernels.silu_mul(&gate, &up, &mut out);
+            kernels.gate_mul(GateFunction::Silu, &gate, &up, &mut out);
             assert_same("silu_mul", kernels, &out, &want);
-            kernels.silu_mul_backward(&gate, &up, &dout, &mut dgate, &mut dup);
+            kernels.gate_mul_backward(GateFunction::Silu, &gate, &up, &dout, &mut dgate, &mut dup);
             assert_same("dgate", kernels, &dgate, &want_dgate);
             assert_same("dup", kernels, &dup, &want_dup);
             kernels.add_assign(&mut out, &up);
@@ -121,9 +121,9 @@ proptest! {
         let want_capped: Vec<f32> = gate.iter().map(|x| 3.7 * tanh(x / 3.7)).collect();
         for kernels in ALL.iter() {
             let (mut out, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-            kernels.gelu_tanh_mul(&gate, &up, &mut out);
+            kernels.gate_mul(GateFunction::GeluTanh, &gate, &up, &mut out);
             assert_same("gelu_tanh_mul", kernels, &out, &want);
-            kernels.gelu_tanh_mul_backward(&gate, &up, &dout, &mut dgate, &mut dup);
+            kernels.gate_mul_backward(GateFunction::GeluTanh, &gate, &up, &dout, &mut dgate, &mut dup);
             assert_same("gelu dgate", kernels, &dgate, &want_dgate);
             assert_same("gelu dup", kernels, &dup, &want_dup);
             out.copy_from_slice(&gate);
@@ -220,7 +220,7 @@ fn long_passes_do_not_depend_on_threads() {
     let want: Vec<f32> = x.iter().zip(&y).map(|(&x, &y)| silu(x) * y).collect();
     for kernels in ALL.iter() {
         let mut out = vec![0.0; len];
-        kernels.silu_mul(&x, &y, &mut out);
+        kernels.gate_mul(GateFunction::Silu, &x, &y, &mut out);
         assert_same("long silu_mul", kernels, &out, &want);
     }
 }

@@ -82,10 +82,7 @@ pub(super) fn fused(choices: &mut Choices<'_>) {
     let first = Projection { weight: &first, bias: bias.as_deref(), then: None };
     let second = Projection { weight: &second, bias: None, then: None };
     let mut want_gated = vec![0.0; m * n];
-    match function {
-        GateFunction::Silu => ALL[0].silu_mul(&y1, &y2, &mut want_gated),
-        GateFunction::GeluTanh => ALL[0].gelu_tanh_mul(&y1, &y2, &mut want_gated),
-    }
+    ALL[0].gate_mul(function, &y1, &y2, &mut want_gated);
     for kernels in ALL.iter() {
         let (mut one, mut two) = (before.clone(), before.clone());
         kernels.linear_each(
