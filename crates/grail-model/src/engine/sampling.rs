@@ -27,25 +27,39 @@ const EXPONENT_MIN: f64 = -700.0;
 /// Puts every logit outside the most likely `top_p` mass to minus infinity. Of equal logits the
 /// lower id counts as more likely. At least one is kept.
 pub(super) fn keep_top_p(logits: &mut [f32], temperature: f32, top_p: f32) {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&left, &right| {
-        logits[right].total_cmp(&logits[left]).then_with(|| left.cmp(&right))
-    });
+    // One integer a token, so that a vocabulary sorts without looking anything up.
+    let mut order: Vec<u64> = (0u64..)
+        .zip(&*logits)
+        .map(|(idx, &logit)| u64::from(descending(logit)) << 32 | idx)
+        .collect();
+    order.sort_unstable();
+    let order: Vec<usize> = order.into_iter().map(|key| (key & IDX_MASK) as usize).collect();
     let max = logits[order[0]];
     // The project's own `exp`: a seed then gives the same text on every machine in this mode too.
     let exponent = |idx: usize| f64::from(logits[idx] - max) / f64::from(temperature);
-    let mass = |idx: usize| exp_f64(exponent(idx).max(EXPONENT_MIN));
-    let total: f64 = order.iter().map(|&idx| mass(idx)).sum();
+    let masses: Vec<f64> =
+        order.iter().map(|&idx| exp_f64(exponent(idx).max(EXPONENT_MIN))).collect();
+    let enough = f64::from(top_p) * masses.iter().sum::<f64>();
     let mut sum = 0.0;
-    let kept = order.iter().take_while(|&&idx| {
-        let enough = sum >= f64::from(top_p) * total;
-        sum += mass(idx);
-        !enough
+    let kept = masses.iter().take_while(|&&mass| {
+        let needed = sum < enough;
+        sum += mass;
+        needed
     });
     let n_kept = kept.count().max(1);
     for &idx in &order[n_kept..] {
         logits[idx] = f32::NEG_INFINITY;
     }
+}
+
+/// The low half of a key: which token it is of. Ids are u32.
+const IDX_MASK: u64 = (1 << 32) - 1;
+
+/// Returns a number that is smaller for a logit that is larger in [`f32::total_cmp`]'s order.
+fn descending(logit: f32) -> u32 {
+    let bits = logit.to_bits();
+    // Negative numbers are larger the smaller their bits are; positive ones the other way round.
+    if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) }
 }
 
 /// Returns the `n` tokens with the largest logits, largest first, of equal ones the lower id first.
@@ -94,6 +108,25 @@ mod tests {
         let mut row = [0.0; 4];
         keep_top_p(&mut row, 1.0, 0.5);
         assert_eq!(row, [0.0, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    }
+
+    #[test]
+    fn keys_sort_as_the_total_order_reversed() {
+        let logits = [
+            f32::INFINITY,
+            3.5,
+            1.0,
+            f32::MIN_POSITIVE,
+            0.0,
+            -0.0,
+            -1e-45,
+            -2.0,
+            -2.5,
+            f32::NEG_INFINITY,
+        ];
+        for pair in logits.windows(2) {
+            assert!(descending(pair[0]) < descending(pair[1]), "{pair:?}");
+        }
     }
 
     #[test]
