@@ -16,6 +16,7 @@ use grail_ports::object_store::{
     Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
+use grail_protocol::timelock::BeaconPublicKey;
 use tokio::time::{Instant, sleep};
 
 /// How often and how long a call is tried.
@@ -110,6 +111,10 @@ impl Chain for Retrying<dyn Chain> {
         self.inner.network()
     }
 
+    fn block_time_ms(&self) -> u64 {
+        self.inner.block_time_ms()
+    }
+
     async fn head(&self) -> Result<Block, ChainError> {
         self.policy.run(chain_is_away, || self.inner.head()).await
     }
@@ -143,6 +148,10 @@ impl Chain for Retrying<dyn Chain> {
 impl Beacon for Retrying<dyn Beacon> {
     fn schedule(&self) -> BeaconSchedule {
         self.inner.schedule()
+    }
+
+    fn public_key(&self) -> BeaconPublicKey {
+        self.inner.public_key()
     }
 
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use grail_protocol::ids::Digest;
+use grail_protocol::timelock::{BeaconPublicKey, RoundSignature};
 
 /// When rounds come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct BeaconRound {
     pub round: u64,
     /// SHA-256 of the round's signature.
     pub randomness: Digest,
+    /// The signature, which opens what was sealed to this round.
+    pub signature: RoundSignature,
 }
 
 /// Why a round could not be had.
@@ -58,6 +61,9 @@ pub enum BeaconError {
 pub trait Beacon: Send + Sync {
     /// Returns when rounds come out.
     fn schedule(&self) -> BeaconSchedule;
+
+    /// Returns the key that rounds are signed with, and that one seals to.
+    fn public_key(&self) -> BeaconPublicKey;
 
     /// Returns `round`, its signature verified, or `None` if it is not out yet.
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError>;

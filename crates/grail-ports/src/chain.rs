@@ -116,6 +116,9 @@ pub trait Chain: Send + Sync {
     /// Returns the name of the network, such as `local`.
     fn network(&self) -> &str;
 
+    /// Returns the time from block to block that the chain aims at, milliseconds, at least 1.
+    fn block_time_ms(&self) -> u64;
+
     /// Returns the newest block.
     async fn head(&self) -> Result<Block, ChainError>;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grail_protocol::ids::{Digest, TokenId};
+use grail_protocol::sketch::{Sketch, Whitening};
 
 use crate::environment::ChatMessage;
 
@@ -78,6 +79,9 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// Most tokens of a completion, at least 1.
     pub max_new_tokens: u32,
+    /// With it the sketches of `grail_protocol::sketch` are captured, each under the key that
+    /// follows from its completion's race key. Of the model's hidden size.
+    pub whitening: Option<Arc<Whitening>>,
 }
 
 /// One completion.
@@ -89,6 +93,8 @@ pub struct Completion {
     pub logprobs: Vec<f32>,
     /// The digest of `grail_protocol::digest` over LM-head inputs and log-probabilities.
     pub hidden_digest: Digest,
+    /// Sketches of the LM-head inputs; empty without a [`Whitening`].
+    pub sketches: Vec<Sketch>,
 }
 
 /// A sequence to be recomputed.
@@ -102,6 +108,11 @@ pub struct ScoreRequest {
     pub race: Option<RaceCheck>,
     /// Whether the entropies are wanted.
     pub entropy: bool,
+    /// With it the sketches are computed, under the key that follows from the race's; it needs a
+    /// race. Of the model's hidden size.
+    pub whitening: Option<Arc<Whitening>>,
+    /// Whether the LM-head inputs themselves are wanted.
+    pub rows: bool,
 }
 
 /// The race that a completion claims to have run.
@@ -127,6 +138,11 @@ pub struct Score {
     pub entropies: Vec<f32>,
     /// The digest of `grail_protocol::digest` over LM-head inputs and log-probabilities.
     pub hidden_digest: Digest,
+    /// Sketches of the LM-head inputs; empty without a [`Whitening`].
+    pub sketches: Vec<Sketch>,
+    /// The LM-head input that predicted each completion token, `[completion tokens, hidden_size]`,
+    /// row by row; empty if not asked for.
+    pub rows: Vec<f32>,
 }
 
 /// Why the model could not do what was asked.

@@ -25,6 +25,8 @@ pub mod rollout;
 pub mod sampler;
 pub mod sampling;
 pub mod signature;
+pub mod sketch;
+pub mod timelock;
 pub mod validated;
 pub mod verdict;
 pub mod verifier;

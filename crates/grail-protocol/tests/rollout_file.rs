@@ -11,7 +11,8 @@ use grail_protocol::constants::{
 use grail_protocol::ids::{Digest, Hotkey, Netuid, Signature, Window};
 use grail_protocol::prover::seal;
 use grail_protocol::rollout::{
-    EnvironmentFingerprint, FileHeader, Group, RawRollouts, Rollout, RolloutFile, Seal, commitment,
+    EnvironmentFingerprint, FileHeader, Group, Proof, RawRollouts, Rollout, RolloutFile, Seal,
+    commitment,
 };
 use grail_protocol::sampler::SamplerParams;
 use grail_protocol::verifier::check_structure;
@@ -180,7 +181,7 @@ fn every_part_of_the_content_changes_the_root() {
         &|_, groups| groups[1].rollouts[4].tokens[0] = 9,
         &|_, groups| groups[1].rollouts[4].reward = 0.5,
         &|_, groups| groups[1].rollouts[4].success = false,
-        &|_, groups| groups[1].rollouts[4].hidden_digest = Digest([0; 32]),
+        &|_, groups| groups[1].rollouts[4].proof = Proof::Exact(Digest([0; 32])),
         &|_, groups| groups[1].rollouts.swap(2, 3),
     ];
     for (number, change) in changes.into_iter().enumerate() {
@@ -223,7 +224,7 @@ prop_compose! {
         success: bool,
         hidden_digest in any_digest(),
     ) -> Rollout {
-        Rollout { tokens, reward, success, hidden_digest }
+        Rollout { tokens, reward, success, proof: Proof::Exact(hidden_digest) }
     }
 }
 

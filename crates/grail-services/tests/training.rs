@@ -35,6 +35,7 @@ fn rollouts(model: &dyn Model, groups: u32) -> ValidatedFile {
             race_keys: (0..16).map(|rollout| [index, rollout, 3, 4]).collect(),
             sampling: Sampling::Race { temperature: SAMPLER.temperature },
             max_new_tokens: SAMPLER.max_new_tokens,
+            whitening: None,
         };
         let prompt = request.prompt.clone();
         let mut answers = Vec::new();

@@ -4,15 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use blst::min_sig::SecretKey;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
+use grail_protocol::ids::Digest;
+use grail_protocol::timelock::{BeaconPublicKey, RoundSignature};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Clock, draw, lock};
 
-/// Makes the randomness of a round from a seed; no signature is involved.
+/// Domain separation tag of drand's quicknet.
+const DST: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
+
+/// Signs rounds as drand's quicknet does, with a key from a seed.
 pub struct FakeBeacon {
+    secret: SecretKey,
     schedule: BeaconSchedule,
     clock: Clock,
-    seed: u64,
     withheld: Mutex<BTreeSet<u64>>,
 }
 
@@ -23,7 +30,9 @@ impl FakeBeacon {
     /// When the period is 0.
     pub fn new(schedule: BeaconSchedule, clock: Clock, seed: u64) -> Self {
         assert!(schedule.period_ms > 0, "a beacon's period is at least 1 ms");
-        Self { schedule, clock, seed, withheld: Mutex::default() }
+        let key_material = draw::digest("grail/testkit/beacon", seed, &[]);
+        let secret = SecretKey::key_gen(&key_material.0, &[]).expect("32 bytes make a key");
+        Self { secret, schedule, clock, withheld: Mutex::default() }
     }
 
     /// Makes `round` unavailable until it is given back.
@@ -43,6 +52,10 @@ impl Beacon for FakeBeacon {
         self.schedule
     }
 
+    fn public_key(&self) -> BeaconPublicKey {
+        BeaconPublicKey(self.secret.sk_to_pk().to_bytes())
+    }
+
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {
         if lock(&self.withheld).contains(&round) {
             return Err(BeaconError::Unavailable(format!("round {round} is withheld")));
@@ -50,8 +63,10 @@ impl Beacon for FakeBeacon {
         if round == 0 || self.schedule.time_of_ms(round) > (self.clock)() {
             return Ok(None);
         }
-        let randomness = draw::digest("grail/testkit/beacon", self.seed, &[&round.to_le_bytes()]);
-        Ok(Some(BeaconRound { round, randomness }))
+        let message = Sha256::digest(round.to_be_bytes());
+        let signature = self.secret.sign(&message, DST, &[]).to_bytes();
+        let randomness = Digest::of(&signature);
+        Ok(Some(BeaconRound { round, randomness, signature: RoundSignature(signature) }))
     }
 }
 

@@ -303,6 +303,10 @@ impl Chain for ChainHandle {
         &self.chain.config.network
     }
 
+    fn block_time_ms(&self) -> u64 {
+        self.chain.config.block_time_ms
+    }
+
     async fn head(&self) -> Result<Block, ChainError> {
         self.call(|state| Ok(self.chain.block_at(state.head)))
     }

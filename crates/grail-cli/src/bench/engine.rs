@@ -113,6 +113,7 @@ fn prefill(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
         race_keys: keys(1).collect(),
         sampling: RACE,
         max_new_tokens: 1,
+        whitening: None,
     };
     let [seconds] = bench.effort.of_tasks([&mut || {
         let from = first.replace(first.get() + sequences);
@@ -174,6 +175,8 @@ fn verify(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
                     prompt_len: request.prompt.len(),
                     race: Some(RaceCheck { key, temperature: 1.0 }),
                     entropy: false,
+                    whitening: None,
+                    rows: false,
                 });
             }
         },

@@ -48,6 +48,7 @@ pub fn group(
         race_keys: keys(rollouts).collect(),
         sampling: RACE,
         max_new_tokens,
+        whitening: None,
     }
 }
 
@@ -63,6 +64,8 @@ pub fn scored(model: &ModelConfig, (sequences, len): (usize, usize)) -> Vec<Scor
         prompt_len: 1,
         race: None,
         entropy: false,
+        whitening: None,
+        rows: false,
     };
     (0..sequences).map(request).collect()
 }

@@ -70,7 +70,11 @@ async fn enter(dir: &Path, file: &NetworkFile, wallet: Arc<Wallet>) -> Result<No
         .await
         .with_context(|| format!("while calling the network at {endpoint}; is it running?"))?;
     let signer: Arc<dyn Signer> = wallet.clone();
-    let identity = ChainIdentity { network: file.name.clone(), netuid: file.netuid };
+    let identity = ChainIdentity {
+        network: file.name.clone(),
+        netuid: file.netuid,
+        block_time_ms: file.block_time_ms,
+    };
     let chain = HttpChain::new(http.clone(), identity, signer.clone(), retry);
     let uid = register(&chain, &*signer).await?;
     let keys = bucket_keys(&layout::wallets(dir).join(&name).join("bucket.json"), &*signer)?;

@@ -8,6 +8,7 @@ use blst::BLST_ERROR;
 use blst::min_sig::{PublicKey, Signature};
 use grail_ports::beacon::{BeaconError, BeaconRound, BeaconSchedule};
 use grail_protocol::ids::Digest;
+use grail_protocol::timelock::RoundSignature;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -99,7 +100,10 @@ impl BeaconKey {
         if outcome != BLST_ERROR::BLST_SUCCESS {
             return Err(refuse("the signature does not fit the public key".into()));
         }
-        Ok(BeaconRound { round, randomness: Digest::of(signature) })
+        let mut bytes = [0; SIGNATURE_BYTES];
+        bytes.copy_from_slice(signature);
+        let signature = RoundSignature(bytes);
+        Ok(BeaconRound { round, randomness: Digest::of(&bytes), signature })
     }
 }
 

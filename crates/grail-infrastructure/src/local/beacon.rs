@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use blst::min_sig::SecretKey;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
 use grail_protocol::ids::Digest;
+use grail_protocol::timelock::BeaconPublicKey;
 use zeroize::Zeroizing;
 
 use crate::beacon::verify::{
@@ -154,6 +155,10 @@ impl LocalBeacon {
 impl Beacon for LocalBeacon {
     fn schedule(&self) -> BeaconSchedule {
         self.schedule
+    }
+
+    fn public_key(&self) -> BeaconPublicKey {
+        BeaconPublicKey(self.key.to_bytes())
     }
 
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {

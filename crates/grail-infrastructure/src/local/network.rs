@@ -299,7 +299,11 @@ pub async fn connect(dir: &Path, name: &str, retry: RetryPolicy) -> Result<Node,
     let endpoint = file.endpoint.ok_or_else(|| NetworkError::NotServed(dir.to_owned()))?;
     let http = Http::new(&endpoint, file.genesis)?;
     retry.run(|error| matches!(error, ClientError::Unavailable(_)), || http.ping()).await?;
-    let identity = ChainIdentity { network: file.name, netuid: file.netuid };
+    let identity = ChainIdentity {
+        network: file.name,
+        netuid: file.netuid,
+        block_time_ms: file.block_time_ms,
+    };
     let signer: Arc<dyn Signer> = Arc::clone(&wallet) as Arc<dyn Signer>;
     let beacon = HttpBeacon::new(http.clone(), &file.beacon)
         .map_err(|error| NetworkError::Config(error.to_string()))?;

@@ -53,7 +53,11 @@ async fn the_chain_over_http() {
     let stranger = Arc::new(Wallet::from_seed(&[99; 32]));
     let file = served.network.file();
     let http = Http::new(&served.server.endpoint(), file.genesis).unwrap();
-    let identity = ChainIdentity { network: file.name, netuid: file.netuid };
+    let identity = ChainIdentity {
+        network: file.name,
+        netuid: file.netuid,
+        block_time_ms: file.block_time_ms,
+    };
     let signer = Arc::clone(&stranger) as Arc<dyn Signer>;
     let stranger_chain = HttpChain::new(http, identity, signer, crate::common::ONCE);
     contract::chain(ChainUnderTest {

@@ -360,7 +360,11 @@ async fn answers_of_a_lying_chain_are_malformed_or_unavailable() {
     let file = served.network.file();
     let chain_at = |endpoint: &str| {
         let http = Http::new(endpoint, file.genesis).unwrap();
-        let identity = ChainIdentity { network: file.name.clone(), netuid: file.netuid };
+        let identity = ChainIdentity {
+            network: file.name.clone(),
+            netuid: file.netuid,
+            block_time_ms: file.block_time_ms,
+        };
         HttpChain::new(http, identity, Arc::new(Wallet::from_seed(&[1; 32])), ONCE)
     };
     let endless = || {

@@ -273,7 +273,11 @@ async fn a_stranger_registers_and_gets_a_bucket() {
     let keys = BucketKeys::random(wallet.hotkey()).unwrap();
     let denied = message(create_bucket(&http, &keys, &*wallet).await);
     assert!(denied.contains("register the hotkey first"), "{denied}");
-    let identity = ChainIdentity { network: file.name, netuid: file.netuid };
+    let identity = ChainIdentity {
+        network: file.name,
+        netuid: file.netuid,
+        block_time_ms: file.block_time_ms,
+    };
     let chain = HttpChain::new(http.clone(), identity, Arc::clone(&signer), ONCE);
     chain.register().await.unwrap();
     assert!(chain.register().await.is_err());

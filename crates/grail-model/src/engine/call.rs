@@ -157,7 +157,9 @@ impl Listener for Place {
             (FinishReason::EndToken | FinishReason::Length, Some(hidden_digest)) => {
                 let Ended { tokens, logprobs, .. } = ended;
                 let group = &mut state.groups[self.group_idx];
-                group[self.rollout_idx] = Some(Completion { tokens, logprobs, hidden_digest });
+                let sketches = Vec::new();
+                group[self.rollout_idx] =
+                    Some(Completion { tokens, logprobs, hidden_digest, sketches });
                 if group.iter().all(Option::is_some) {
                     state.complete.push_back(self.group_idx);
                     state.n_incomplete -= 1;

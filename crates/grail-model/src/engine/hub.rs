@@ -233,6 +233,7 @@ mod tests {
             race_keys: (0..3).map(|key| [key; 4]).collect(),
             sampling: Sampling::Race { temperature: 1.0 },
             max_new_tokens: 20,
+            whitening: None,
         }
     }
 

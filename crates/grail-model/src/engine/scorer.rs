@@ -202,7 +202,15 @@ impl Partial {
 
     fn finish(self) -> Score {
         let Self { logprobs, winners, margins, entropies, digest } = self;
-        Score { logprobs, winners, margins, entropies, hidden_digest: digest.finish() }
+        Score {
+            logprobs,
+            winners,
+            margins,
+            entropies,
+            hidden_digest: digest.finish(),
+            sketches: Vec::new(),
+            rows: Vec::new(),
+        }
     }
 }
 
@@ -211,7 +219,14 @@ mod tests {
     use super::*;
 
     fn request(prompt_len: usize, tokens: &[TokenId]) -> ScoreRequest {
-        ScoreRequest { tokens: tokens.to_vec(), prompt_len, race: None, entropy: false }
+        ScoreRequest {
+            tokens: tokens.to_vec(),
+            prompt_len,
+            race: None,
+            entropy: false,
+            whitening: None,
+            rows: false,
+        }
     }
 
     fn rows(requests: &[ScoreRequest]) -> (Vec<TokenId>, Vec<(usize, usize)>) {

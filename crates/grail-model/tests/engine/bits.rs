@@ -138,8 +138,14 @@ fn a_wide_model_gives_the_same_bits_on_every_path() {
 #[test]
 fn the_digest_of_fixed_weights_and_tokens_is_fixed() {
     let found = NAMES.map(|name| {
-        let sequence =
-            ScoreRequest { tokens: tokens(100, 1), prompt_len: 20, race: None, entropy: false };
+        let sequence = ScoreRequest {
+            tokens: tokens(100, 1),
+            prompt_len: 20,
+            race: None,
+            entropy: false,
+            whitening: None,
+            rows: false,
+        };
         score(&plain_engine(&golden(name)), &[sequence])[0].hidden_digest.to_hex()
     });
     assert_eq!(
@@ -179,6 +185,8 @@ proptest! {
                     temperature: if idx % 2 == 0 { 1.0 } else { 0.7 },
                 }),
                 entropy: idx % 3 == 0,
+                whitening: None,
+                rows: false,
             })
             .collect();
         let plain = plain_engine(&golden("qwen3"));

@@ -37,7 +37,14 @@ fn a_margin_is_the_difference_of_the_protocols_scores() {
     let engine = plain_engine(&golden("llama"));
     let (sequence, key) = (tokens(40, 6), race_key(1, 2));
     let race = Some(RaceCheck { key, temperature: 0.8 });
-    let request = ScoreRequest { tokens: sequence.clone(), prompt_len: 10, race, entropy: false };
+    let request = ScoreRequest {
+        tokens: sequence.clone(),
+        prompt_len: 10,
+        race,
+        entropy: false,
+        whitening: None,
+        rows: false,
+    };
     let score = score(&engine, &[request]).remove(0);
     let logits = engine.logits(&sequence).unwrap();
     assert_eq!(score.winners.len(), 30);
@@ -55,8 +62,14 @@ fn a_margin_is_the_difference_of_the_protocols_scores() {
 fn an_entropy_is_that_of_the_softmax() {
     let engine = plain_engine(&golden("qwen3"));
     let sequence = tokens(40, 6);
-    let request =
-        ScoreRequest { tokens: sequence.clone(), prompt_len: 10, race: None, entropy: true };
+    let request = ScoreRequest {
+        tokens: sequence.clone(),
+        prompt_len: 10,
+        race: None,
+        entropy: true,
+        whitening: None,
+        rows: false,
+    };
     let plain = ScoreRequest { entropy: false, ..request.clone() };
     let scores = score(&engine, &[request, plain]);
     assert_eq!(bits(&scores[0].logprobs), bits(&scores[1].logprobs));
@@ -196,7 +209,14 @@ fn bad_requests_are_refused_before_any_work() {
         let Err(ModelError::BadRequest(text)) = refused else { panic!("{said}: {refused:?}") };
         assert!(text.contains(said), "{text}");
     }
-    let base = ScoreRequest { tokens: tokens(8, 1), prompt_len: 3, race: None, entropy: false };
+    let base = ScoreRequest {
+        tokens: tokens(8, 1),
+        prompt_len: 3,
+        race: None,
+        entropy: false,
+        whitening: None,
+        rows: false,
+    };
     let cold = RaceCheck { key: [0; 4], temperature: 0.0 };
     for (request, said) in [
         (ScoreRequest { prompt_len: 0, ..base.clone() }, "a prompt of 0"),

@@ -134,6 +134,8 @@ fn the_exported_model_scores_as_the_trainer_does() {
                 prompt_len: s.prompt_len,
                 race: None,
                 entropy: false,
+                whitening: None,
+                rows: false,
             })
             .collect();
         for (score, logprobs) in score(&plain_engine(&out), &requests).iter().zip(&logprobs) {

@@ -73,6 +73,7 @@ pub fn request(prompt: Vec<TokenId>, group: u32, n: u32, max_new_tokens: u32) ->
         race_keys: (0..n).map(|rollout| race_key(group, rollout)).collect(),
         sampling: Sampling::Race { temperature: 1.0 },
         max_new_tokens,
+        whitening: None,
     }
 }
 
@@ -109,6 +110,8 @@ pub fn score_requests(
                 prompt_len: request.prompt.len(),
                 race: Some(RaceCheck { key, temperature: 1.0 }),
                 entropy: false,
+                whitening: None,
+                rows: false,
             });
         }
     }

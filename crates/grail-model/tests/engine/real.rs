@@ -69,6 +69,7 @@ fn requests(dir: &Path, n: u32, max_new_tokens: u32) -> Vec<GenerateRequest> {
         race_keys: (0..n).map(|rollout| race_key(group, rollout)).collect(),
         sampling: Sampling::Race { temperature: 1.0 },
         max_new_tokens,
+        whitening: None,
     };
     texts.into_iter().zip(0..).map(request).collect()
 }
@@ -139,6 +140,7 @@ fn real_model_knows_the_capital_of_france() {
         race_keys: vec![[0; 4]],
         sampling: Sampling::Greedy,
         max_new_tokens: 32,
+        whitening: None,
     };
     let mut answer = String::new();
     model
@@ -183,7 +185,14 @@ fn check_golden(model: &'static RealModel, name: &str) {
             compared += 1;
         }
     }
-    let request = ScoreRequest { tokens, prompt_len: 1, race: None, entropy: false };
+    let request = ScoreRequest {
+        tokens,
+        prompt_len: 1,
+        race: None,
+        entropy: false,
+        whitening: None,
+        rows: false,
+    };
     let scores = score(&engine, &[request]);
     let mut logprob_error = 0.0f64;
     for (got, want) in scores[0].logprobs.iter().zip(golden["logprobs"].as_array().unwrap()) {

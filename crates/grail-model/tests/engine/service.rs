@@ -100,7 +100,8 @@ fn hear(events: &Receiver<SequenceEvent>) -> Heard {
             SequenceEvent::Finished { reason, hidden_digest, prompt_tokens_cached } => {
                 assert!(events.recv_timeout(FOR_EVER).is_err(), "an event after the end");
                 let hidden_digest = hidden_digest.unwrap_or(Digest([0; 32]));
-                let completion = Completion { tokens, logprobs, hidden_digest };
+                let completion =
+                    Completion { tokens, logprobs, hidden_digest, sketches: Vec::new() };
                 return Heard { completion, top: tops, reason, prompt_tokens_cached };
             }
         }

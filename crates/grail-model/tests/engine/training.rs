@@ -109,6 +109,8 @@ fn after_steps_the_exported_model_scores_as_the_trainer_does() {
                 prompt_len: s.prompt_len,
                 race: None,
                 entropy: false,
+                whitening: None,
+                rows: false,
             })
             .collect();
         for (score, logprobs) in score(&plain_engine(&out), &requests).iter().zip(&logprobs) {

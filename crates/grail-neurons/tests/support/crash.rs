@@ -19,6 +19,7 @@ use grail_ports::object_store::{
     Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Digest, Hotkey, Netuid};
+use grail_protocol::timelock::BeaconPublicKey;
 use tokio::sync::Notify;
 
 /// When the role is killed.
@@ -101,6 +102,10 @@ impl Chain for Doomed<dyn Chain> {
         self.inner.network()
     }
 
+    fn block_time_ms(&self) -> u64 {
+        self.inner.block_time_ms()
+    }
+
     async fn head(&self) -> Result<Block, ChainError> {
         self.plan.guard(self.inner.head()).await
     }
@@ -136,6 +141,10 @@ impl Chain for Doomed<dyn Chain> {
 impl Beacon for Doomed<dyn Beacon> {
     fn schedule(&self) -> BeaconSchedule {
         self.inner.schedule()
+    }
+
+    fn public_key(&self) -> BeaconPublicKey {
+        self.inner.public_key()
     }
 
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {

@@ -118,6 +118,10 @@ pub enum EncodeError {
         /// Largest count allowed.
         max: u64,
     },
+    /// A proof of another kind than the header's numerics, or sketches that are not one for every
+    /// four tokens.
+    #[error("a rollout's proof does not fit the header's numerics and its number of tokens")]
+    WrongProof,
     /// A float that is infinite or not a number.
     #[error("{0} is not a finite number")]
     NotFinite(&'static str),

@@ -242,6 +242,11 @@ impl Writer {
         self.raw(&value.to_le_bytes());
     }
 
+    /// Writes an integer of 8 bytes.
+    pub fn u64(&mut self, value: u64) {
+        self.raw(&value.to_le_bytes());
+    }
+
     /// Writes a float of 4 bytes, bit for bit.
     pub fn f32(&mut self, what: &'static str, value: f32) -> Result<(), EncodeError> {
         if !value.is_finite() {

@@ -3,7 +3,7 @@
 //! A leaf alone says everything about its rollout (network, window, hotkey, checkpoint, prompt …),
 //! so a leaf with its path can stand as evidence without the rest of the file.
 
-use super::{FileHeader, Group, Rollout};
+use super::{FileHeader, Group, Proof, Rollout};
 use crate::domain::{self, DomainHash};
 use crate::ids::Digest;
 use crate::merkle::merkle_root;
@@ -58,14 +58,19 @@ fn group_node(header: &Digest, group: &Group) -> Digest {
 }
 
 fn leaf(header: &Digest, group: u32, index: u64, prompt: &Digest, rollout: &Rollout) -> Digest {
-    DomainHash::new("rollout")
+    let hash = DomainHash::new("rollout")
         .digest(header)
         .u32(group)
         .u64(index)
         .digest(prompt)
         .tokens(&rollout.tokens)
         .f32(rollout.reward)
-        .u8(rollout.success.into())
-        .digest(&rollout.hidden_digest)
-        .finish()
+        .u8(rollout.success.into());
+    match &rollout.proof {
+        Proof::Exact(digest) => hash.digest(digest),
+        Proof::Tolerant(sketches) => {
+            sketches.iter().fold(hash.u64(sketches.len() as u64), |hash, sketch| hash.u64(sketch.0))
+        }
+    }
+    .finish()
 }

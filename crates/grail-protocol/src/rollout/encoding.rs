@@ -7,28 +7,30 @@
 //!           tokenizer:32 numerics:name rollouts_per_group:u32
 //! groups  = count:u32 group*
 //! group   = index:u32 prompt:tokens count:u32 rollout*
-//! rollout = tokens reward:f32 success:u8 hidden digest:32
+//! rollout = tokens reward:f32 success:u8 proof
+//! proof   = hidden digest:32 if numerics is exact-1, else sketch:u64 * ceil(tokens / 4)
 //! name    = length:u32 printable ASCII        tokens = count:u32 token:u32*
 //! ```
 //!
 //! Integers are little-endian, floats are their bits and finite, seal is 0 (open), success is 0 or
 //! 1, and nothing follows the last group.
 
-use super::{EnvironmentFingerprint, FileHeader, Group, Rollout, RolloutFile, Seal};
+use super::{EnvironmentFingerprint, FileHeader, Group, Proof, Rollout, RolloutFile, Seal};
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 use crate::constants::{
     COMPLETION_TOKENS_MAX, GROUPS_PER_FILE_MAX, PROMPT_TOKENS_MAX, PROTOCOL_VERSION,
     ROLLOUT_FILE_BYTES_MAX, ROLLOUTS_PER_GROUP,
 };
 use crate::sampler::SamplerParams;
+use crate::sketch::{Sketch, sketches_of};
 
 /// First bytes of every rollout file.
 pub const MAGIC: &[u8; 8] = b"GRAILROL";
 
 const SEAL_OPEN: u8 = 0;
 
-/// Bytes of a rollout without tokens.
-const ROLLOUT_BYTES_MIN: usize = 4 + 4 + 1 + 32;
+/// Bytes of a rollout without tokens and proof.
+const ROLLOUT_BYTES_MIN: usize = 4 + 4 + 1;
 /// Bytes of a group without prompt and rollouts.
 const GROUP_BYTES_MIN: usize = 4 + 4 + 4;
 
@@ -49,7 +51,7 @@ impl RolloutFile {
         write_header(&mut writer, &self.header)?;
         writer.count("groups", (0, GROUPS_PER_FILE_MAX), self.groups.len())?;
         for group in &self.groups {
-            write_group(&mut writer, group)?;
+            write_group(&mut writer, &self.header.numerics, group)?;
         }
         writer.finish(ROLLOUT_FILE_BYTES_MAX)
     }
@@ -70,7 +72,9 @@ impl RolloutFile {
         let signature = reader.signature("signature")?;
         let header = read_header(&mut reader)?;
         let count = reader.count("groups", (0, GROUPS_PER_FILE_MAX), GROUP_BYTES_MIN)?;
-        let groups = (0..count).map(|_| read_group(&mut reader)).collect::<Result<_, _>>()?;
+        let groups = (0..count)
+            .map(|_| read_group(&mut reader, &header.numerics))
+            .collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(Self { seal, root, signature, header, groups })
     }
@@ -113,7 +117,7 @@ fn read_header(reader: &mut Reader<'_>) -> Result<FileHeader, DecodeError> {
     })
 }
 
-fn write_group(writer: &mut Writer, group: &Group) -> Result<(), EncodeError> {
+fn write_group(writer: &mut Writer, numerics: &str, group: &Group) -> Result<(), EncodeError> {
     writer.u32(group.index);
     writer.tokens("prompt tokens", PROMPT_TOKENS_MAX, &group.prompt)?;
     writer.count("rollouts", (0, ROLLOUTS_PER_GROUP), group.rollouts.len())?;
@@ -121,24 +125,43 @@ fn write_group(writer: &mut Writer, group: &Group) -> Result<(), EncodeError> {
         writer.tokens("completion tokens", COMPLETION_TOKENS_MAX, &rollout.tokens)?;
         writer.f32("reward", rollout.reward)?;
         writer.bool(rollout.success);
-        writer.raw(&rollout.hidden_digest.0);
+        write_proof(writer, numerics, rollout)?;
     }
     Ok(())
 }
 
-fn read_group(reader: &mut Reader<'_>) -> Result<Group, DecodeError> {
+/// A proof of another kind than the header's could not be read back.
+fn write_proof(writer: &mut Writer, numerics: &str, rollout: &Rollout) -> Result<(), EncodeError> {
+    match &rollout.proof {
+        Proof::Exact(digest) if Proof::is_exact(numerics) => writer.raw(&digest.0),
+        Proof::Tolerant(sketches)
+            if !Proof::is_exact(numerics)
+                && sketches.len() == sketches_of(rollout.tokens.len()) =>
+        {
+            sketches.iter().for_each(|sketch| writer.u64(sketch.0));
+        }
+        _ => return Err(EncodeError::WrongProof),
+    }
+    Ok(())
+}
+
+fn read_group(reader: &mut Reader<'_>, numerics: &str) -> Result<Group, DecodeError> {
     let index = reader.u32("group index")?;
     let prompt = reader.tokens("prompt tokens", PROMPT_TOKENS_MAX)?;
     let count = reader.count("rollouts", (0, ROLLOUTS_PER_GROUP), ROLLOUT_BYTES_MIN)?;
-    let rollouts = (0..count).map(|_| read_rollout(reader)).collect::<Result<_, _>>()?;
+    let rollouts = (0..count).map(|_| read_rollout(reader, numerics)).collect::<Result<_, _>>()?;
     Ok(Group { index, prompt, rollouts })
 }
 
-fn read_rollout(reader: &mut Reader<'_>) -> Result<Rollout, DecodeError> {
-    Ok(Rollout {
-        tokens: reader.tokens("completion tokens", COMPLETION_TOKENS_MAX)?,
-        reward: reader.f32("reward")?,
-        success: reader.bool("success")?,
-        hidden_digest: reader.digest("hidden digest")?,
-    })
+fn read_rollout(reader: &mut Reader<'_>, numerics: &str) -> Result<Rollout, DecodeError> {
+    let tokens = reader.tokens("completion tokens", COMPLETION_TOKENS_MAX)?;
+    let reward = reader.f32("reward")?;
+    let success = reader.bool("success")?;
+    let proof = if Proof::is_exact(numerics) {
+        Proof::Exact(reader.digest("hidden digest")?)
+    } else {
+        let sketches = (0..sketches_of(tokens.len())).map(|_| reader.u64("sketch").map(Sketch));
+        Proof::Tolerant(sketches.collect::<Result<_, _>>()?)
+    };
+    Ok(Rollout { tokens, reward, success, proof })
 }

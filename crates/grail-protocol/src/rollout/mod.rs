@@ -9,12 +9,13 @@ pub mod commitment;
 pub mod encoding;
 
 use crate::codec::DecodeError;
-use crate::constants::ROLLOUT_FILE_BYTES_MAX;
+use crate::constants::{NUMERICS_EXACT, ROLLOUT_FILE_BYTES_MAX};
 use crate::domain::DomainHash;
 use crate::ids::{Digest, Hotkey, Netuid, Signature, TokenId, Window};
 use crate::randomness::WindowRandomness;
 use crate::sampler::{RaceKey, RaceKeyInputs, SamplerParams, race_key};
 use crate::signature::{self, BadSignature};
+use crate::sketch::Sketch;
 
 /// Which environment, with which parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +88,26 @@ pub struct Rollout {
     pub reward: f32,
     /// Success that the miner claims.
     pub success: bool,
+    /// What ties the tokens to the weights; its kind follows from the header's `numerics`.
+    pub proof: Proof,
+}
+
+/// What ties a completion to the weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Of an engine under [`NUMERICS_EXACT`]: the
     /// [`HiddenStateDigest`](crate::digest::HiddenStateDigest) over the completion.
-    pub hidden_digest: Digest,
+    Exact(Digest),
+    /// Of any other engine: [sketches](crate::sketch), one for every
+    /// [`STRIDE`](crate::sketch::STRIDE) tokens.
+    Tolerant(Vec<Sketch>),
+}
+
+impl Proof {
+    /// Returns the kind of a rollout's proof in a file whose header says `numerics`.
+    pub fn is_exact(numerics: &str) -> bool {
+        numerics == NUMERICS_EXACT
+    }
 }
 
 /// The answers to one problem.

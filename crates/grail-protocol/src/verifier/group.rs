@@ -2,7 +2,7 @@
 
 use super::rejection::Rejection;
 use crate::ids::{Digest, TokenId};
-use crate::rollout::{Group, Rollout};
+use crate::rollout::{Group, Proof, Rollout};
 
 /// A decision about a miner's work. Our own failures are errors and never come here.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,15 +135,17 @@ pub fn check_hidden_states(
     rollout: &Rollout,
     facts: &ScoreFacts,
 ) -> Verdict {
-    if rollout.hidden_digest == facts.hidden_digest {
-        return Verdict::Accepted;
+    match &rollout.proof {
+        Proof::Exact(found) if *found != facts.hidden_digest => {
+            Verdict::Rejected(Rejection::HiddenStateMismatch {
+                group,
+                rollout: index,
+                expected: facts.hidden_digest,
+                found: *found,
+            })
+        }
+        Proof::Exact(_) | Proof::Tolerant(_) => Verdict::Accepted,
     }
-    Verdict::Rejected(Rejection::HiddenStateMismatch {
-        group,
-        rollout: index,
-        expected: facts.hidden_digest,
-        found: rollout.hidden_digest,
-    })
 }
 
 /// Checks that every token won its race.

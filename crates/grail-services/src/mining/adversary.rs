@@ -292,12 +292,15 @@ fn proved(
         prompt_len: task.prompt.len(),
         race: None,
         entropy: false,
+        whitening: None,
+        rows: false,
     };
     let scores = job.checkpoint.model.score(&[request], stop)?;
     let score = scores.into_iter().next().ok_or_else(|| {
         ModelError::BadRequest("the model returned no score for one sequence".to_owned())
     })?;
-    Ok(Completion { tokens, logprobs: score.logprobs, hidden_digest: score.hidden_digest })
+    let grail_ports::model::Score { logprobs, hidden_digest, sketches, .. } = score;
+    Ok(Completion { tokens, logprobs, hidden_digest, sketches })
 }
 
 /// Mines honestly, then claims the full reward for everything.

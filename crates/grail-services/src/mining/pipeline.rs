@@ -12,7 +12,7 @@ use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::ids::{TokenId, Window};
 use grail_protocol::prover;
 use grail_protocol::randomness::{WindowRandomness, task_seed};
-use grail_protocol::rollout::{FileHeader, Group, Rollout};
+use grail_protocol::rollout::{FileHeader, Group, Proof, Rollout};
 use grail_protocol::sampler::RaceKey;
 
 use crate::checkpoint::LoadedCheckpoint;
@@ -103,6 +103,7 @@ pub fn request(job: &MiningJob, task: &GroupTask) -> GenerateRequest {
         race_keys: task.race_keys.iter().map(|key| key.0).collect(),
         sampling: Sampling::Race { temperature: job.checkpoint.sampler.temperature },
         max_new_tokens: job.checkpoint.sampler.max_new_tokens,
+        whitening: None,
     }
 }
 
@@ -147,7 +148,7 @@ pub fn claim(
             tokens,
             reward: evaluation.reward,
             success: evaluation.success,
-            hidden_digest,
+            proof: Proof::Exact(hidden_digest),
         });
     }
     Ok(Group { index: task.group, prompt: task.prompt.clone(), rollouts })

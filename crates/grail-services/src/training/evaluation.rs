@@ -101,6 +101,7 @@ fn request(
         race_keys: vec![race_key(number)],
         sampling: Sampling::Race { temperature: sampler.temperature },
         max_new_tokens: sampler.max_new_tokens,
+        whitening: None,
     })
 }
 

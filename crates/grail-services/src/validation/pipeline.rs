@@ -225,6 +225,8 @@ fn score_requests(bench: &Bench, header: &FileHeader, group: &Group) -> Vec<Scor
             prompt_len: group.prompt.len(),
             race: Some(race(index)),
             entropy: false,
+            whitening: None,
+            rows: false,
         })
         .collect()
 }
@@ -305,7 +307,7 @@ fn decide_without_rewards(
 }
 
 fn split_score(score: Score) -> (Vec<f32>, ScoreFacts) {
-    let Score { logprobs, winners, margins, hidden_digest, entropies: _ } = score;
+    let Score { logprobs, winners, margins, hidden_digest, .. } = score;
     (logprobs, ScoreFacts { winners, margins, hidden_digest })
 }
 

@@ -41,6 +41,7 @@ fn request(model: &dyn Model, group: u32, sampling: Sampling) -> GenerateRequest
         race_keys: keys(group, 4),
         sampling,
         max_new_tokens: MAX_NEW_TOKENS,
+        whitening: None,
     }
 }
 
@@ -118,7 +119,7 @@ fn check_completion(
     key: [u32; 4],
     is_race: bool,
 ) {
-    let Completion { tokens, logprobs, hidden_digest } = completion;
+    let Completion { tokens, logprobs, hidden_digest, .. } = completion;
     let ends = |token: &u32| model.info().eos_token_ids.contains(token);
     let (last, before) = tokens.split_last().expect("a completion has a token");
     assert!(!before.iter().any(ends), "the first end token ends");
@@ -132,6 +133,8 @@ fn check_completion(
         prompt_len: request.prompt.len(),
         race,
         entropy: false,
+        whitening: None,
+        rows: false,
     };
     let scores = score(model, &[request(Some(race)), request(None)]);
     for score in &scores {
@@ -173,7 +176,14 @@ fn stopping(model: &dyn Model) {
     let mut keep = |_, _| panic!("nothing is handed over after a stop");
     assert_eq!(model.generate(&requests, &stop, &mut keep), Err(ModelError::Stopped));
     let tokens = requests[0].prompt.clone();
-    let request = ScoreRequest { prompt_len: 1, tokens, race: None, entropy: false };
+    let request = ScoreRequest {
+        prompt_len: 1,
+        tokens,
+        race: None,
+        entropy: false,
+        whitening: None,
+        rows: false,
+    };
     assert_eq!(model.score(&[request], &stop), Err(ModelError::Stopped));
 }
 
@@ -195,7 +205,14 @@ fn bad_requests(model: &dyn Model) {
     for (name, bad) in [
         (
             "no prompt",
-            ScoreRequest { tokens: tokens.clone(), prompt_len: 0, race: None, entropy: false },
+            ScoreRequest {
+                tokens: tokens.clone(),
+                prompt_len: 0,
+                race: None,
+                entropy: false,
+                whitening: None,
+                rows: false,
+            },
         ),
         (
             "no completion",
@@ -204,12 +221,31 @@ fn bad_requests(model: &dyn Model) {
                 prompt_len: n_tokens,
                 race: None,
                 entropy: false,
+                whitening: None,
+                rows: false,
             },
         ),
-        ("no tokens", ScoreRequest { tokens: vec![], prompt_len: 0, race: None, entropy: false }),
+        (
+            "no tokens",
+            ScoreRequest {
+                tokens: vec![],
+                prompt_len: 0,
+                race: None,
+                entropy: false,
+                whitening: None,
+                rows: false,
+            },
+        ),
         (
             "a foreign token",
-            ScoreRequest { tokens: vec![0, u32::MAX], prompt_len: 1, race: None, entropy: false },
+            ScoreRequest {
+                tokens: vec![0, u32::MAX],
+                prompt_len: 1,
+                race: None,
+                entropy: false,
+                whitening: None,
+                rows: false,
+            },
         ),
     ] {
         let answer = model.score(&[bad], &StopFlag::default());
@@ -298,6 +334,8 @@ pub fn trainer(provider: &dyn ModelProvider, dir: &Path, scratch: &Path) {
                 prompt_len: *prompt_len,
                 race: None,
                 entropy: false,
+                whitening: None,
+                rows: false,
             })
             .collect();
         let scores = score(model, &requests);

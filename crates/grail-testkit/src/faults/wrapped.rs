@@ -11,6 +11,7 @@ use grail_ports::object_store::{
     Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
+use grail_protocol::timelock::BeaconPublicKey;
 
 use super::{Fate, FaultKind, Faults};
 
@@ -144,6 +145,10 @@ impl Chain for FaultyChain {
         self.inner.network()
     }
 
+    fn block_time_ms(&self) -> u64 {
+        self.inner.block_time_ms()
+    }
+
     async fn head(&self) -> Result<Block, ChainError> {
         self.run("head", "", self.inner.head()).await
     }
@@ -183,6 +188,10 @@ pub(super) struct FaultyBeacon {
 impl Beacon for FaultyBeacon {
     fn schedule(&self) -> BeaconSchedule {
         self.inner.schedule()
+    }
+
+    fn public_key(&self) -> BeaconPublicKey {
+        self.inner.public_key()
     }
 
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {

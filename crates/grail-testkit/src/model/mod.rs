@@ -82,17 +82,19 @@ impl FakeModel {
             }
             position = position.after(&self.weights, token);
         }
-        Ok(Completion { tokens, logprobs, hidden_digest: digest.finish() })
+        Ok(Completion { tokens, logprobs, hidden_digest: digest.finish(), sketches: Vec::new() })
     }
 
     fn score_one(&self, request: &ScoreRequest) -> Result<Score, ModelError> {
-        let ScoreRequest { tokens, prompt_len, race, entropy } = request;
+        let ScoreRequest { tokens, prompt_len, race, entropy, .. } = request;
         let mut score = Score {
             logprobs: Vec::new(),
             winners: Vec::new(),
             margins: Vec::new(),
             entropies: Vec::new(),
             hidden_digest: HiddenStateDigest::new().finish(),
+            sketches: Vec::new(),
+            rows: Vec::new(),
         };
         let mut digest = HiddenStateDigest::new();
         let positions = weights::positions(&self.weights, tokens, *prompt_len);
@@ -190,7 +192,7 @@ fn check_temperature(temperature: f32) -> Result<(), ModelError> {
 }
 
 fn check_generate(request: &GenerateRequest) -> Result<(), ModelError> {
-    let GenerateRequest { prompt, race_keys, sampling, max_new_tokens } = request;
+    let GenerateRequest { prompt, race_keys, sampling, max_new_tokens, .. } = request;
     let room = usize::try_from(*max_new_tokens).unwrap_or(usize::MAX);
     check_tokens(prompt, prompt.len(), prompt.len().saturating_add(room))?;
     if *max_new_tokens == 0 || race_keys.is_empty() {
@@ -207,7 +209,7 @@ fn check_generate(request: &GenerateRequest) -> Result<(), ModelError> {
 }
 
 fn check_score(request: &ScoreRequest) -> Result<(), ModelError> {
-    let ScoreRequest { tokens, prompt_len, race, entropy: _ } = request;
+    let ScoreRequest { tokens, prompt_len, race, .. } = request;
     check_tokens(tokens, *prompt_len, tokens.len())?;
     if *prompt_len == tokens.len() {
         return bad_request("a sequence without a completion".to_owned());

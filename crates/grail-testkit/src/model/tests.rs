@@ -48,8 +48,14 @@ fn noise_hides_behind_the_same_name_but_changes_the_digest() {
     let honest = FakeModel::new(1);
     let noisy = honest.with_noise(5, 1e-3);
     assert_eq!(honest.info(), noisy.info());
-    let request =
-        ScoreRequest { tokens: vec![97, 98, 99], prompt_len: 1, race: None, entropy: false };
+    let request = ScoreRequest {
+        tokens: vec![97, 98, 99],
+        prompt_len: 1,
+        race: None,
+        entropy: false,
+        whitening: None,
+        rows: false,
+    };
     let score = |model: &FakeModel| {
         model.score(std::slice::from_ref(&request), &StopFlag::default()).unwrap()
     };
@@ -65,6 +71,7 @@ fn top_p_leaves_out_the_unlikely() {
         race_keys: (0..200).map(|key| [key, 1, 2, 3]).collect(),
         sampling: Sampling::TopP { temperature: 1.0, top_p },
         max_new_tokens: 1,
+        whitening: None,
     };
     let first_tokens = |top_p| {
         let mut seen = std::collections::BTreeSet::new();
@@ -178,6 +185,7 @@ fn the_fake_model_learns_the_fake_environment() {
                 race_keys: (0..16).map(|key| [key, u32::try_from(seed).unwrap(), 0, 0]).collect(),
                 sampling: Sampling::Race { temperature: 1.0 },
                 max_new_tokens: 4,
+                whitening: None,
             })
             .collect();
         let (mut sequences, mut advantages, mut successes) = (Vec::new(), Vec::new(), 0);

@@ -65,7 +65,14 @@ impl Trainer for FakeTrainer {
         for sequence in sequences {
             let TrainingSequence { tokens, prompt_len } = sequence.clone();
             check_tokens(&tokens, prompt_len, tokens.len())?;
-            check_score(&ScoreRequest { tokens, prompt_len, race: None, entropy: false })?;
+            check_score(&ScoreRequest {
+                tokens,
+                prompt_len,
+                race: None,
+                entropy: false,
+                whitening: None,
+                rows: false,
+            })?;
         }
         for (index, TrainingSequence { tokens, prompt_len }) in sequences.iter().enumerate() {
             if stop.is_stopped() {

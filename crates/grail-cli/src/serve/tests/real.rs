@@ -32,6 +32,7 @@ fn generated(prompt: &str, seed: u64, n: u32, max_new_tokens: u32) -> Vec<Comple
         race_keys: (0..n).map(|choice| race_key(seed, choice)).collect(),
         sampling: Sampling::Race { temperature: 1.0 },
         max_new_tokens,
+        whitening: None,
     };
     let mut group = Vec::new();
     let on_group = &mut |_, completions| group = completions;

@@ -51,6 +51,10 @@ impl Chain for InProcessChain {
         &self.chain.rules().network
     }
 
+    fn block_time_ms(&self) -> u64 {
+        self.chain.rules().block_time_ms
+    }
+
     async fn head(&self) -> Result<Block, ChainError> {
         Ok(self.chain.head())
     }

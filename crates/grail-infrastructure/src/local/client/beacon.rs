@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
 use grail_protocol::ids::Digest;
+use grail_protocol::timelock::BeaconPublicKey;
 
 use super::http::{ClientError, Http};
 use crate::beacon::verify::{BeaconInfo, BeaconInfoError, BeaconKey, RoundJson};
@@ -31,6 +32,10 @@ impl HttpBeacon {
 impl Beacon for HttpBeacon {
     fn schedule(&self) -> BeaconSchedule {
         self.schedule
+    }
+
+    fn public_key(&self) -> BeaconPublicKey {
+        BeaconPublicKey(self.key.to_bytes())
     }
 
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {

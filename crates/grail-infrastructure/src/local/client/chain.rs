@@ -26,6 +26,8 @@ pub struct ChainIdentity {
     pub network: String,
     /// The subnet.
     pub netuid: Netuid,
+    /// Time from block to block, milliseconds.
+    pub block_time_ms: u64,
 }
 
 /// An embedded chain in another process.
@@ -107,6 +109,10 @@ impl Chain for HttpChain {
 
     fn network(&self) -> &str {
         &self.identity.network
+    }
+
+    fn block_time_ms(&self) -> u64 {
+        self.identity.block_time_ms
     }
 
     async fn head(&self) -> Result<Block, ChainError> {
