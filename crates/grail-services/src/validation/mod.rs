@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod discovery;
+pub mod evidence;
 pub mod history;
 pub mod pipeline;
 pub mod publishing;
