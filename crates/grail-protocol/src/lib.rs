@@ -7,6 +7,7 @@
 //! [`digest`] ties them to the weights, [`prover`] seals the [`rollout`] file, and [`verifier`]
 //! decides on it.
 
+pub mod calibration;
 pub mod canonical_json;
 pub mod checkpoint;
 pub mod codec;

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod discovery;
 pub mod evidence;
+pub mod examine;
 pub mod history;
 pub mod pipeline;
 pub mod publishing;

@@ -5,20 +5,19 @@
 
 use std::sync::Arc;
 
-use grail_ports::model::{ModelError, RaceCheck, Score, ScoreRequest, StopFlag};
+use grail_ports::model::{ModelError, StopFlag};
 use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::ids::{Hotkey, Netuid, TokenId, Window};
-use grail_protocol::randomness::{ValidationChallenge, WindowRandomness, task_seed};
-use grail_protocol::rollout::{FileHeader, Group, Rollout, RolloutFile};
+use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
+use grail_protocol::rollout::{FileHeader, Group, RolloutFile};
 use grail_protocol::sampling::choose_groups;
 use grail_protocol::validated::{ValidatedGroup, ValidatedRollout};
 use grail_protocol::verifier::{
-    EvaluationFacts, ExpectedContext, GroupFacts, Rejection, RolloutFacts, ScoreFacts,
-    UnusableFacts, Verdict, check_group, check_hidden_states, check_prompt, check_race,
-    check_structure,
+    ExpectedContext, Rejection, Verdict, check_prompt, check_structure,
 };
 use tracing::warn;
 
+use super::examine::{Fault, GroupReport, examine_group, prompt_of};
 use crate::checkpoint::LoadedCheckpoint;
 use crate::context::Heartbeat;
 use crate::math::mean;
@@ -114,7 +113,7 @@ pub fn judge(
         .collect();
     let rollouts = count(file.n_rollouts());
     let checked = count(chosen.len()).saturating_mul(ROLLOUTS_PER_GROUP);
-    let prompts = prompts(bench, hotkey, &chosen);
+    let prompts = prompts(bench, file.header(), &chosen);
     // All prompts before any forward pass: cheaper, and a copied file shows as what it is.
     for (group, prompt) in chosen.iter().zip(&prompts) {
         if let Some(Verdict::Rejected(rejection)) =
@@ -126,7 +125,7 @@ pub fn judge(
     let mut judgement = Judgement { groups, rollouts, ..Judgement::default() };
     for (group, prompt) in chosen.into_iter().zip(prompts) {
         let outcome = match prompt {
-            Some(prompt) => judge_group(bench, file.header(), group, prompt, stop)?,
+            Some(_) => judge_group(bench, file.header(), group, stop)?,
             None => GroupOutcome::Unverified,
         };
         heartbeat.beat();
@@ -168,15 +167,12 @@ fn void(groups: u32, rollouts: u32, checked: u32, rejection: Rejection) -> Judge
 }
 
 /// Returns the right prompt of each group; nothing where we cannot render it.
-fn prompts(bench: &Bench, hotkey: Hotkey, groups: &[&Group]) -> Vec<Option<Vec<TokenId>>> {
-    let LoadedCheckpoint { model, environment, .. } = &*bench.checkpoint;
+fn prompts(bench: &Bench, header: &FileHeader, groups: &[&Group]) -> Vec<Option<Vec<TokenId>>> {
     let render = |group: &&Group| {
-        let seed = task_seed(bench.randomness, hotkey, group.index);
-        model
-            .render(&environment.prompt(seed))
-            .inspect_err(
-                |error| warn!(%hotkey, group = group.index, %error, "no prompt to compare"),
-            )
+        prompt_of(bench, header, group.index)
+            .inspect_err(|error| {
+                warn!(hotkey = %header.hotkey, group = group.index, %error, "no prompt to compare");
+            })
             .ok()
     };
     groups.iter().map(render).collect()
@@ -186,129 +182,44 @@ fn judge_group(
     bench: &Bench,
     header: &FileHeader,
     group: &Group,
-    prompt: Vec<TokenId>,
     stop: &StopFlag,
 ) -> Result<GroupOutcome, ModelError> {
-    let model = &bench.checkpoint.model;
-    let seed = task_seed(bench.randomness, header.hotkey, group.index);
-    let unverified = |error: &dyn std::fmt::Display| {
-        warn!(hotkey = %header.hotkey, group = group.index, %error, "left a group unverified");
+    let hotkey = header.hotkey;
+    let unverified = |reason: &dyn std::fmt::Display| {
+        warn!(%hotkey, group = group.index, %reason, "left a group unverified");
         GroupOutcome::Unverified
     };
-    let scores = match model.score(&score_requests(bench, header, group), stop) {
-        Ok(scores) => scores,
+    let report = match examine_group(bench, header, group, stop) {
+        Ok(report) => report,
         Err(ModelError::Stopped) => return Err(ModelError::Stopped),
         Err(error) => return Ok(unverified(&error)),
     };
-    let evaluations = match evaluate(bench, seed, group) {
-        Ok(evaluations) => Some(evaluations),
-        Err(reason) => {
-            unverified(&reason);
-            None
-        }
-    };
-    Ok(match decide(header.hotkey, group, prompt, scores, evaluations) {
-        Ok(outcome) => outcome,
-        Err(error) => unverified(&error),
+    Ok(match report.first_fault() {
+        Some(Fault::Violation(rejection)) => GroupOutcome::Rejected(rejection.clone()),
+        Some(Fault::Undecided(check)) => unverified(&check.detail),
+        None => match validated(hotkey, group, report) {
+            Some(validated) => GroupOutcome::Accepted(validated),
+            None => unverified(&"there is no reward for a rollout"),
+        },
     })
 }
 
-fn score_requests(bench: &Bench, header: &FileHeader, group: &Group) -> Vec<ScoreRequest> {
-    let race = |rollout| RaceCheck {
-        key: header.race_key(bench.randomness, group.index, rollout).0,
-        temperature: header.sampler.temperature,
-    };
-    (0u32..)
-        .zip(&group.rollouts)
-        .map(|(index, rollout)| ScoreRequest {
-            tokens: [group.prompt.as_slice(), &rollout.tokens].concat(),
-            prompt_len: group.prompt.len(),
-            race: Some(race(index)),
-            entropy: false,
-            whitening: None,
-            rows: false,
+/// Returns what the trainer gets of an accepted group: tokens of the miner, everything else our own.
+fn validated(hotkey: Hotkey, group: &Group, report: GroupReport) -> Option<ValidatedGroup> {
+    let rollouts = group.rollouts.iter().zip(report.rollouts).map(|(rollout, report)| {
+        Some(ValidatedRollout {
+            tokens: rollout.tokens.clone(),
+            logprobs: report.logprobs,
+            reward: report.reward?,
+            success: report.success?,
         })
-        .collect()
-}
-
-/// Returns what every answer is worth, or why our environment cannot say.
-fn evaluate(bench: &Bench, seed: u64, group: &Group) -> Result<Vec<EvaluationFacts>, String> {
-    let LoadedCheckpoint { model, environment, .. } = &*bench.checkpoint;
-    let one = |tokens: &[TokenId]| {
-        let text = model.decode(tokens).map_err(|error| error.to_string())?;
-        let worth = environment.evaluate(seed, &text).map_err(|error| error.to_string())?;
-        Ok(EvaluationFacts { reward: worth.reward, success: worth.success })
-    };
-    group.rollouts.iter().map(|rollout| one(&rollout.tokens)).collect()
-}
-
-fn decide(
-    hotkey: Hotkey,
-    group: &Group,
-    prompt: Vec<TokenId>,
-    scores: Vec<Score>,
-    evaluations: Option<Vec<EvaluationFacts>>,
-) -> Result<GroupOutcome, UnusableFacts> {
-    let (logprobs, facts): (Vec<Vec<f32>>, Vec<ScoreFacts>) =
-        scores.into_iter().map(split_score).unzip();
-    let Some(evaluations) = evaluations else {
-        return decide_without_rewards(group, &facts);
-    };
-    let rollouts = facts.into_iter().zip(evaluations.iter().copied());
-    let rollouts = rollouts.map(|(score, evaluation)| RolloutFacts { score, evaluation }).collect();
-    let facts = GroupFacts { prompt, rollouts };
-    if let Verdict::Rejected(rejection) = check_group(group, &facts)? {
-        return Ok(GroupOutcome::Rejected(rejection));
-    }
-    // A trainer could not use these; the tokens were sampled honestly all the same.
-    let usable = |(rollout, logprobs): (&Rollout, &Vec<f32>)| {
-        rollout.tokens.len() == logprobs.len() && logprobs.iter().all(|lp| lp.is_finite())
-    };
-    if !group.rollouts.iter().zip(&logprobs).all(usable) {
-        warn!(%hotkey, group = group.index, "our log-probabilities are not usable");
-        return Ok(GroupOutcome::Unverified);
-    }
-    Ok(GroupOutcome::Accepted(ValidatedGroup {
+    });
+    Some(ValidatedGroup {
         hotkey,
         index: group.index,
-        prompt: facts.prompt,
-        rollouts: group
-            .rollouts
-            .iter()
-            .zip(logprobs)
-            .zip(evaluations)
-            .map(|((rollout, logprobs), worth)| ValidatedRollout {
-                tokens: rollout.tokens.clone(),
-                logprobs,
-                reward: worth.reward,
-                success: worth.success,
-            })
-            .collect(),
-    }))
-}
-
-/// What the model alone can prove still counts when the environment is down.
-fn decide_without_rewards(
-    group: &Group,
-    facts: &[ScoreFacts],
-) -> Result<GroupOutcome, UnusableFacts> {
-    let rollouts = || (0u32..).zip(group.rollouts.iter().zip(facts));
-    for (index, (rollout, facts)) in rollouts() {
-        if let Verdict::Rejected(found) = check_hidden_states(group.index, index, rollout, facts) {
-            return Ok(GroupOutcome::Rejected(found));
-        }
-    }
-    for (index, (rollout, facts)) in rollouts() {
-        if let Verdict::Rejected(found) = check_race(group.index, index, rollout, facts)? {
-            return Ok(GroupOutcome::Rejected(found));
-        }
-    }
-    Ok(GroupOutcome::Unverified)
-}
-
-fn split_score(score: Score) -> (Vec<f32>, ScoreFacts) {
-    let Score { logprobs, winners, margins, hidden_digest, .. } = score;
-    (logprobs, ScoreFacts { winners, margins, hidden_digest })
+        prompt: group.prompt.clone(),
+        rollouts: rollouts.collect::<Option<_>>()?,
+    })
 }
 
 fn count(n: usize) -> u32 {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Shares of honest rollouts that lie beyond the tail thresholds of a calibration, largest first.
 ///
 /// A rollout beyond the threshold of a level also lies beyond those of the levels before.
-pub const TAIL_LEVELS: [f64; 3] = [0.1, 0.03, 0.01];
+pub const TAIL_LEVELS: [f64; 3] = grail_protocol::calibration::TAIL_LEVELS;
 
 /// What a checked group of the tolerant profile says; an exact group has no tails and no entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
