@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use grail_ports::model::{Model, ModelError, ModelInfo, ModelProvider, Trainer};
 use grail_protocol::checkpoint::checkpoint_digest;
+use grail_protocol::constants::NUMERICS_EXACT;
 use grail_protocol::ids::Digest;
 
 use super::weights::{
@@ -92,7 +93,7 @@ pub(super) fn info_of(weights: &Weights) -> ModelInfo {
         eos_token_ids: vec![END],
         checkpoint_digest: digest_of(&files_of(weights)),
         tokenizer_digest: Digest::of(TOKENIZER.as_bytes()),
-        numerics: "fake-1".to_owned(),
+        numerics: NUMERICS_EXACT.to_owned(),
     }
 }
 

@@ -1,0 +1,150 @@
+//! What a report says of honest and of changed groups, and what a judgement makes of it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use grail_ports::model::StopFlag;
+use grail_ports::signer::Signer as _;
+use grail_protocol::ids::{Digest, Netuid, Window};
+use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
+use grail_protocol::rollout::{EnvironmentFingerprint, Group, Proof};
+use grail_protocol::sampler::SamplerParams;
+use grail_services::checkpoint::LoadedCheckpoint;
+use grail_services::mining::pipeline::{MiningJob, mine};
+use grail_services::validation::examine::{
+    CheckOutcome, Fault, GroupReport, ProfileName, checks, examine_group,
+};
+use grail_services::validation::pipeline::Bench;
+use grail_testkit::{FakeEnvironment, FakeModel, FakeSigner};
+
+struct Scene {
+    bench: Bench,
+    job: MiningJob,
+    environment: Arc<FakeEnvironment>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let environment = Arc::new(FakeEnvironment::default());
+        let checkpoint = Arc::new(LoadedCheckpoint {
+            window: Window::from_start(60).unwrap(),
+            model: Arc::new(FakeModel::new(7)),
+            environment: environment.clone(),
+            fingerprint: EnvironmentFingerprint::new("fake", "{}"),
+            sampler: SamplerParams { temperature: 1.0, max_new_tokens: 6 },
+            dir: PathBuf::new(),
+        });
+        let bench = Bench {
+            network: "local".to_owned(),
+            netuid: Netuid(81),
+            window: Window::from_start(90).unwrap(),
+            randomness: WindowRandomness(Digest([5; 32])),
+            challenge: ValidationChallenge(Digest([6; 32])),
+            checkpoint: checkpoint.clone(),
+            groups_checked_max: 4,
+        };
+        let hotkey = FakeSigner::new(3).hotkey();
+        let header = checkpoint.header(&bench.network, bench.netuid, bench.window, hotkey);
+        let job =
+            MiningJob { window: bench.window, randomness: bench.randomness, checkpoint, header };
+        Self { bench, job, environment }
+    }
+
+    fn group(&self) -> Group {
+        mine(&self.job, 1, 1, &StopFlag::default()).unwrap().remove(0)
+    }
+
+    fn examine(&self, group: &Group) -> GroupReport {
+        examine_group(&self.bench, &self.job.header, group, &StopFlag::default()).unwrap()
+    }
+}
+
+fn outcomes(report: &GroupReport, rollout: usize) -> Vec<(&'static str, CheckOutcome)> {
+    report.rollouts[rollout].checks.iter().map(|it| (it.check, it.outcome)).collect()
+}
+
+fn code(report: &GroupReport) -> Option<&'static str> {
+    match report.first_fault() {
+        Some(Fault::Violation(rejection)) => Some(rejection.code()),
+        Some(Fault::Undecided(check)) => Some(check.check),
+        None => None,
+    }
+}
+
+#[test]
+fn an_honest_group_passes_every_check() {
+    let scene = Scene::new();
+    let group = scene.group();
+    let report = scene.examine(&group);
+    assert_eq!(code(&report), None);
+    assert_eq!(report.rollouts.len(), 16);
+    for (index, (found, rollout)) in report.rollouts.iter().zip(&group.rollouts).enumerate() {
+        let passed = [checks::HIDDEN_STATES, checks::RACE, checks::REWARD, checks::LOGPROBS]
+            .map(|check| (check, CheckOutcome::Passed));
+        assert_eq!(outcomes(&report, index), passed);
+        assert_eq!(found.profile, ProfileName::Exact);
+        assert_eq!(found.rejection, None);
+        assert_eq!(found.margins, vec![0.0; rollout.tokens.len()]);
+        assert_eq!(found.logprobs.len(), rollout.tokens.len());
+        assert_eq!((found.reward, found.success), (Some(rollout.reward), Some(rollout.success)));
+        assert_eq!((found.lost, found.tail_hits), (None, [false; 3]));
+    }
+}
+
+#[test]
+fn every_check_runs_and_the_first_check_decides_over_all_rollouts() {
+    let scene = Scene::new();
+    let mut group = scene.group();
+    // Rollout 2 claims too much, 7 has other tokens, 9 another digest.
+    group.rollouts[2].reward += 1.0;
+    let changed = &mut group.rollouts[7].tokens[0];
+    *changed = if *changed == 50 { 51 } else { 50 };
+    let report = scene.examine(&group);
+    assert_eq!(code(&report), Some("hidden_state_mismatch"));
+    group.rollouts[9].proof = Proof::Exact(Digest([9; 32]));
+    let report = scene.examine(&group);
+
+    let failed = |rollout: usize| -> Vec<&str> {
+        let failed = report.rollouts[rollout].checks.iter();
+        failed.filter(|it| it.outcome == CheckOutcome::Failed).map(|it| it.check).collect()
+    };
+    assert_eq!(failed(2), [checks::REWARD]);
+    assert!(failed(7).starts_with(&[checks::HIDDEN_STATES, checks::RACE]), "{:?}", failed(7));
+    assert_eq!(failed(9), [checks::HIDDEN_STATES]);
+    let lost = report.rollouts[7].lost.unwrap();
+    assert_eq!((lost.position, lost.claimed), (0, group.rollouts[7].tokens[0]));
+    assert!(lost.margin > 0.0 && lost.winner != lost.claimed);
+    let race = &report.rollouts[7].checks[1];
+    assert!(race.measured.unwrap() > 0.0 && race.threshold == Some(0.0));
+    let Some(Fault::Violation(first)) = report.first_fault() else { panic!("two rules broken") };
+    assert!(first.to_string().contains("rollout 7"), "{first}");
+    assert_eq!(report.rollouts[2].rejection.as_ref().unwrap().code(), "reward_mismatch");
+}
+
+#[test]
+fn another_prompt_is_named_first_and_the_rest_is_examined_all_the_same() {
+    let scene = Scene::new();
+    let mut group = scene.group();
+    group.prompt.push(65);
+    group.rollouts[0].reward += 1.0;
+    let report = scene.examine(&group);
+    assert_eq!(code(&report), Some("prompt_mismatch"));
+    assert_eq!(report.rollouts.len(), 16);
+    assert!(report.rollouts[0].rejection.is_some());
+}
+
+#[test]
+fn a_broken_environment_leaves_rewards_undecided_but_not_the_races() {
+    let scene = Scene::new();
+    let seed =
+        grail_protocol::randomness::task_seed(scene.bench.randomness, scene.job.header.hotkey, 1);
+    let mut group = scene.group();
+    scene.environment.break_seed(seed);
+    let report = scene.examine(&group);
+    assert_eq!(code(&report), Some(checks::REWARD));
+    assert_eq!(report.rollouts[0].reward, None);
+    group.rollouts[3].proof = Proof::Exact(Digest([9; 32]));
+    assert_eq!(code(&scene.examine(&group)), Some("hidden_state_mismatch"));
+}
