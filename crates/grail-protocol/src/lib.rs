@@ -28,6 +28,7 @@ pub mod sampling;
 pub mod signature;
 pub mod sketch;
 pub mod timelock;
+pub mod v5;
 pub mod validated;
 pub mod verdict;
 pub mod verifier;

@@ -1,0 +1,130 @@
+//! Reads vectors from `tests/vectors`, or from the folder that `GRAIL_VECTORS` names.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+/// Returns a file of a topic.
+pub fn load(topic: &str, file: &str) -> Value {
+    let path = folder().join(topic).join(file);
+    serde_json::from_str(&read(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Checks every case of a file, says how many there were, and fails when there were fewer than the
+/// topic's README announces.
+pub fn every_case(topic: &str, file: &str, check: impl FnMut(&Value)) {
+    let vectors = load(topic, file);
+    let cases = list(&vectors["cases"]);
+    cases.iter().for_each(check);
+    println!("v5 vectors: {topic}/{file}: {} cases", cases.len());
+    let announced = announced(topic, file);
+    assert!(cases.len() >= announced, "{topic}/{file}: {} of {announced} cases", cases.len());
+}
+
+/// Checks a list of a file that its README does not count. In this crate's own vectors there must be
+/// `at_least` so many; another set need not repeat fixed cases.
+pub fn every_entry(topic: &str, file: &str, key: &str, at_least: usize, check: impl FnMut(&Value)) {
+    let vectors = load(topic, file);
+    let entries = vectors.get(key).map_or(&[][..], list);
+    entries.iter().for_each(check);
+    println!("v5 vectors: {topic}/{file}: {} {key}", entries.len());
+    let is_own = other_folder().is_none();
+    assert!(!is_own || entries.len() >= at_least, "{topic}/{file}: {} {key}", entries.len());
+}
+
+/// Returns how many cases the topic's README announces: `Cases: a.json 12, b.json 3.`
+fn announced(topic: &str, file: &str) -> usize {
+    let readme = read(&folder().join(topic).join("README.md"));
+    let counts = readme.lines().find_map(|line| line.strip_prefix("Cases: ")).unwrap();
+    let count = counts.trim_end_matches('.').split(", ").find_map(|count| count.strip_prefix(file));
+    count
+        .unwrap_or_else(|| panic!("{topic}/README.md does not count {file}"))
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+fn folder() -> PathBuf {
+    other_folder()
+        .unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors")))
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests may take another folder of vectors")]
+fn other_folder() -> Option<PathBuf> {
+    std::env::var_os("GRAIL_VECTORS").map(PathBuf::from)
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests read their vectors")]
+fn read(path: &std::path::Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap_or_else(|| panic!("{value} is no list"))
+}
+
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+pub fn bytes(value: &Value) -> Vec<u8> {
+    hex::decode(text(value)).unwrap()
+}
+
+pub fn size(value: &Value) -> usize {
+    usize::try_from(value.as_u64().unwrap_or_else(|| panic!("{value} is no size"))).unwrap()
+}
+
+pub fn sizes(value: &Value) -> Vec<usize> {
+    list(value).iter().map(size).collect()
+}
+
+/// Integers are numbers, or text beyond 2^53.
+pub fn integer(value: &Value) -> i128 {
+    value.as_i64().map_or_else(|| text(value).parse().unwrap(), i128::from)
+}
+
+/// Floats are numbers, or the text of what JSON has no number for.
+pub fn float(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| match text(value) {
+        "NaN" | "nan" => f64::NAN,
+        "Infinity" | "inf" => f64::INFINITY,
+        "-Infinity" | "-inf" => f64::NEG_INFINITY,
+        other => other.parse().unwrap(),
+    })
+}
+
+pub fn floats(value: &Value) -> Vec<f64> {
+    list(value).iter().map(float).collect()
+}
+
+/// Tokens are hashed by their low 32 bits.
+pub fn tokens(value: &Value) -> Vec<u32> {
+    list(value).iter().map(|token| token.as_i64().unwrap() as u32).collect()
+}
+
+/// Little-endian floats, f32 or bf16 (the high half of an f32).
+pub fn hidden(value: &Value, dtype: &str) -> Vec<f32> {
+    let bytes = bytes(value);
+    match dtype {
+        "f32" => bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect(),
+        "bf16" => {
+            let halves = bytes.as_chunks::<2>().0.iter();
+            halves.map(|raw| widen_bf16(u16::from_le_bytes(*raw))).collect()
+        }
+        other => panic!("dtype {other}"),
+    }
+}
+
+pub fn widen_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+pub fn bits(value: &Value) -> u64 {
+    u64::from_str_radix(text(value), 16).unwrap()
+}
+
+/// Equal, with NaN equal to itself.
+pub fn same(a: f64, b: f64) -> bool {
+    a == b || (a.is_nan() && b.is_nan())
+}
