@@ -99,6 +99,7 @@ fn submit(
         max_new_tokens,
         top_logprobs: 0,
         capture_digest: false,
+        whitening: None,
         ignore_eos: true,
     };
     let ticket = service.submit(

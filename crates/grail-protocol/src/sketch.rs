@@ -192,15 +192,44 @@ impl Sketcher {
 
 /// Returns the signs of the projections of `row`: each a sum in f32 over the dimensions in order.
 fn project(row: &[f32], whitening: &Whitening, signs: &[u64]) -> Sketch {
-    let mut sums = [0.0f32; SKETCH_BITS];
+    let half = |shift| u64::from(project_half(row, whitening, signs, shift)) << shift;
+    Sketch(half(0) | half(HALF_BITS))
+}
+
+/// Projections that are summed together: as many as the registers of any vector unit hold.
+const HALF: usize = SKETCH_BITS / 2;
+const HALF_BITS: u32 = 32;
+
+/// Bit `i` of a word, by `i`.
+const BIT: [u32; HALF] = {
+    let mut bits = [0; HALF];
+    let mut i = 0;
+    while i < HALF {
+        bits[i] = 1 << i;
+        i += 1;
+    }
+    bits
+};
+
+/// Returns the signs of the projections `shift..shift + 32`.
+fn project_half(row: &[f32], whitening: &Whitening, signs: &[u64], shift: u32) -> u32 {
+    let mut sums = [0.0f32; HALF];
     let whitened = row.iter().zip(&whitening.mean).zip(&whitening.scale);
-    for (((x, mean), scale), &signs) in whitened.zip(signs) {
+    for (((x, mean), scale), signs) in whitened.zip(signs) {
         let value = ((x - mean) * scale).to_bits();
-        for (bit, sum) in (0u32..).zip(&mut sums) {
-            let sign = u32::from(signs >> bit & 1 == 1) << 31;
+        let [b0, b1, b2, b3, b4, b5, b6, b7] = signs.to_le_bytes();
+        let low = [b0, b1, b2, b3];
+        let signs = u32::from_le_bytes(if shift == 0 { low } else { [b4, b5, b6, b7] });
+        // A comparison with each bit, because not every vector unit shifts lanes by different
+        // counts.
+        for (sum, bit) in sums.iter_mut().zip(BIT) {
+            let sign = u32::from(signs & bit == bit) << 31;
             *sum += f32::from_bits(value ^ sign);
         }
     }
-    let below = (0u32..).zip(sums).filter(|(_, sum)| *sum < 0.0);
-    Sketch(below.fold(0, |bits, (bit, _)| bits | 1 << bit))
+    let below = BIT.iter().zip(sums).filter(|(_, sum)| *sum < 0.0);
+    below.fold(0, |bits, (bit, _)| bits | bit)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use grail_model::{
     ServiceConfig,
 };
 use grail_ports::model::{GenerateRequest, RaceCheck, Sampling, ScoreRequest, StopFlag};
+use grail_protocol::sketch::Whitening;
 
 use super::measure::median_ratio;
 use super::record::{Ratio, Work};
@@ -204,22 +205,27 @@ fn verify(bench: &mut Bench<'_>, engine: &Engine) -> Result<()> {
 }
 
 /// A rollout that is streamed.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Streamed {
     sampling: Sampling,
     capture_digest: bool,
+    whitening: Option<Arc<Whitening>>,
 }
 
-/// What the race costs in decoding, and what the capture of hidden states and digests does: each with
-/// it, in turn with decoding without.
+/// What the race costs in decoding, and what the capture of hidden states, digests and sketches does:
+/// each with it, in turn with decoding without.
 fn shares(bench: &mut Bench<'_>, service: &EngineService) -> Result<()> {
-    let usual = Streamed { sampling: RACE, capture_digest: true };
-    let greedy = Streamed { sampling: Sampling::Greedy, ..usual };
-    let unseen = Streamed { capture_digest: false, ..usual };
     let model = bench.model;
-    let run = |streamed| stream_group(service, model, streamed);
+    // What the statistics say costs nothing.
+    let (mean, scale) = (vec![0.0; model.hidden_size], vec![1.0; model.hidden_size]);
+    let whitening = Some(Arc::new(Whitening::new(mean, scale)?));
+    let usual = Streamed { sampling: RACE, capture_digest: true, whitening: None };
+    let greedy = Streamed { sampling: Sampling::Greedy, ..usual.clone() };
+    let captured = Streamed { whitening, ..usual.clone() };
+    let unseen = Streamed { capture_digest: false, ..usual.clone() };
+    let run = |streamed: &Streamed| stream_group(service, model, streamed);
     if bench.selection.wants("ratio.race_share") {
-        let [race, greedy] = bench.effort.of_tasks([&mut || run(usual), &mut || run(greedy)])?;
+        let [race, greedy] = bench.effort.of_tasks([&mut || run(&usual), &mut || run(&greedy)])?;
         bench.ratios.push(Ratio {
             id: "ratio.race_share",
             what: format!("share of the race in decoding {GROUP} rollouts, against greedy choice"),
@@ -228,10 +234,12 @@ fn shares(bench: &mut Bench<'_>, service: &EngineService) -> Result<()> {
     }
     if bench.selection.wants("ratio.capture_cost") {
         let [captured, unseen] =
-            bench.effort.of_tasks([&mut || run(usual), &mut || run(unseen)])?;
+            bench.effort.of_tasks([&mut || run(&captured), &mut || run(&unseen)])?;
         bench.ratios.push(Ratio {
             id: "ratio.capture_cost",
-            what: format!("time that hidden states and digests add to decoding {GROUP} rollouts"),
+            what: format!(
+                "time that hidden states, their digests and sketches add to decoding {GROUP} rollouts"
+            ),
             value: median_ratio(&captured, &unseen) - 1.0,
         });
     }
@@ -239,7 +247,7 @@ fn shares(bench: &mut Bench<'_>, service: &EngineService) -> Result<()> {
 }
 
 /// Streams a group's rollouts of one prompt, and waits for all.
-fn stream_group(service: &EngineService, model: &ModelConfig, streamed: Streamed) -> Result<()> {
+fn stream_group(service: &EngineService, model: &ModelConfig, streamed: &Streamed) -> Result<()> {
     let (ended, ends) = mpsc::channel();
     let mut tickets = Vec::with_capacity(GROUP);
     for race_key in keys(GROUP) {
@@ -250,6 +258,7 @@ fn stream_group(service: &EngineService, model: &ModelConfig, streamed: Streamed
             max_new_tokens: NEW_TOKENS,
             top_logprobs: 0,
             capture_digest: streamed.capture_digest,
+            whitening: streamed.whitening.clone(),
             ignore_eos: true,
         };
         let ended = ended.clone();

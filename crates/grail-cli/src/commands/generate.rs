@@ -206,6 +206,7 @@ impl Job<'_> {
                 max_new_tokens: self.args.max_tokens.min(room),
                 top_logprobs: 0,
                 capture_digest: false,
+                whitening: None,
                 ignore_eos: false,
             },
             reading: Reading {

@@ -147,6 +147,7 @@ impl FakeEngine {
             (live.events)(SequenceEvent::Finished {
                 reason,
                 hidden_digest,
+                sketches: Vec::new(),
                 prompt_tokens_cached: 1,
             });
         } else {
@@ -226,6 +227,7 @@ fn cancel(shared: &Shared, id: u64) {
         (live.events)(SequenceEvent::Finished {
             reason,
             hidden_digest: None,
+            sketches: Vec::new(),
             prompt_tokens_cached: 0,
         });
         shared.changes.send_replace(());

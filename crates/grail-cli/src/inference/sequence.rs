@@ -227,7 +227,12 @@ impl Sequence {
                         return Ok(Step::Piece(piece));
                     }
                 }
-                Some(SequenceEvent::Finished { reason, hidden_digest, prompt_tokens_cached }) => {
+                Some(SequenceEvent::Finished {
+                    reason,
+                    hidden_digest,
+                    prompt_tokens_cached,
+                    ..
+                }) => {
                     let piece = self.finished(reason, hidden_digest, prompt_tokens_cached)?;
                     if !(piece.text.is_empty() && piece.tokens.is_empty()) {
                         return Ok(Step::Piece(piece));

@@ -118,6 +118,7 @@ impl Job {
                 max_new_tokens: self.max_new_tokens.unwrap_or(room).min(room),
                 top_logprobs: self.top_logprobs,
                 capture_digest: self.capture_digest,
+                whitening: None,
                 ignore_eos: self.ignore_eos,
             },
             reading: Reading { context, stops: self.stops.clone(), end_tokens },

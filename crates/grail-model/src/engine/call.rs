@@ -121,6 +121,7 @@ fn jobs(call: &Arc<Call>, requests: &[GenerateRequest]) -> VecDeque<Job> {
                     max_new_tokens: request.max_new_tokens,
                     top_logprobs: 0,
                     capture_digest: true,
+                    whitening: request.whitening.clone(),
                     ignore_eos: false,
                 },
                 listener: Box::new(Place { call: Some(Arc::clone(call)), group_idx, rollout_idx }),
@@ -155,9 +156,8 @@ impl Listener for Place {
         match (ended.reason, ended.hidden_digest) {
             (FinishReason::Failed(error), _) => state.error = Some(error),
             (FinishReason::EndToken | FinishReason::Length, Some(hidden_digest)) => {
-                let Ended { tokens, logprobs, .. } = ended;
+                let Ended { tokens, logprobs, sketches, .. } = ended;
                 let group = &mut state.groups[self.group_idx];
-                let sketches = Vec::new();
                 group[self.rollout_idx] =
                     Some(Completion { tokens, logprobs, hidden_digest, sketches });
                 if group.iter().all(Option::is_some) {

@@ -222,6 +222,7 @@ mod tests {
             max_new_tokens: 9,
             top_logprobs: 0,
             capture_digest: false,
+            whitening: None,
             ignore_eos: true,
         };
         Job { prompt: Arc::from([5, 6, 7]), spec, listener: Box::new(Bomb) }

@@ -1,11 +1,18 @@
 //! Refuses requests that the model cannot serve, before any work is done for them.
 
+use std::sync::Arc;
+
 use grail_ports::model::{GenerateRequest, ModelError, Sampling, ScoreRequest};
 use grail_protocol::ids::TokenId;
+use grail_protocol::sampler::RaceKey;
+use grail_protocol::sketch::{SketchKey, Sketcher, Whitening};
 
 use super::Engine;
 use super::scheduler::blocks_needed;
 use crate::arch::Decoder;
+
+/// Most bytes of LM-head inputs that one call may ask for.
+const ROWS_BYTES_MAX: usize = 1 << 30;
 
 fn refuse<T>(text: String) -> Result<T, ModelError> {
     Err(ModelError::BadRequest(text))
@@ -46,6 +53,27 @@ fn check_temperature(temperature: f32) -> Result<(), ModelError> {
     refuse(format!("temperature {temperature} is not a number above 0; 1 is usual"))
 }
 
+/// Starts the sketches of the completion whose race has the key `race_key`.
+pub(super) fn sketcher(race_key: [u32; 4], whitening: &Arc<Whitening>) -> Sketcher {
+    Sketcher::new(SketchKey::of(RaceKey(race_key)), Arc::clone(whitening))
+}
+
+/// Checks that statistics, if there are any, are those of a model like this one.
+pub(super) fn check_whitening(
+    whitening: Option<&Arc<Whitening>>,
+    decoder: &Decoder,
+) -> Result<(), ModelError> {
+    let Some(whitening) = whitening else { return Ok(()) };
+    let (found, hidden) = (whitening.hidden_size(), decoder.shape.hidden);
+    if found == hidden {
+        return Ok(());
+    }
+    refuse(format!(
+        "whitening of {found} dimensions for hidden states of {hidden}; take that of this \
+         checkpoint's metadata"
+    ))
+}
+
 /// Checks all that [`Engine::generate`] is asked for.
 pub(super) fn check_generate(
     requests: &[GenerateRequest],
@@ -56,6 +84,7 @@ pub(super) fn check_generate(
         if request.race_keys.is_empty() {
             return refuse("a group has no race keys; give one for each completion".into());
         }
+        check_whitening(request.whitening.as_ref(), &engine.decoder)?;
     }
     Ok(())
 }
@@ -111,11 +140,47 @@ pub(crate) fn check_sequence(
 }
 
 pub(super) fn check_score(requests: &[ScoreRequest], decoder: &Decoder) -> Result<(), ModelError> {
+    let mut row_tokens = 0usize;
     for request in requests {
         check_sequence(&request.tokens, request.prompt_len, decoder)?;
         if let Some(race) = request.race {
             check_temperature(race.temperature)?;
         }
+        check_whitening(request.whitening.as_ref(), decoder)?;
+        if request.whitening.is_some() && request.race.is_none() {
+            let text = "sketches need the key of a race; give the race with the whitening";
+            return refuse(text.into());
+        }
+        if request.rows {
+            row_tokens += request.tokens.len() - request.prompt_len;
+        }
     }
-    Ok(())
+    check_rows(row_tokens, decoder.shape.hidden)
+}
+
+/// Bounds the rows that a call returns: `tokens` of `hidden` values each.
+fn check_rows(tokens: usize, hidden: usize) -> Result<(), ModelError> {
+    let bytes = tokens.saturating_mul(hidden * size_of::<f32>());
+    if bytes <= ROWS_BYTES_MAX {
+        return Ok(());
+    }
+    refuse(format!(
+        "the rows of {tokens} tokens take {bytes} bytes, above {ROWS_BYTES_MAX}; ask for those of \
+         fewer sequences at a time"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_call_are_bounded() {
+        let fitting = ROWS_BYTES_MAX / 4 / 576;
+        assert_eq!(check_rows(fitting, 576), Ok(()));
+        for tokens in [fitting + 1, usize::MAX] {
+            let refused = check_rows(tokens, 576).unwrap_err().to_string();
+            assert!(refused.contains("fewer sequences at a time"), "{refused}");
+        }
+    }
 }

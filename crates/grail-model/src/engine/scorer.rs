@@ -8,11 +8,13 @@ use grail_kernels::RaceKey;
 use grail_ports::model::{ModelError, RaceCheck, Sampling, Score, ScoreRequest, StopFlag};
 use grail_protocol::digest::HiddenStateDigest;
 use grail_protocol::ids::TokenId;
+use grail_protocol::sketch::Sketcher;
 
 use super::Engine;
 use super::batch::Batch;
 use super::cache::{BLOCK_POSITIONS, KvCache, blocks_for};
 use super::head::{Draw, Drawn, Head};
+use super::requests::sketcher;
 use crate::arch::Scratch;
 
 /// One completion token to be looked at.
@@ -31,6 +33,9 @@ struct Partial {
     margins: Vec<f32>,
     entropies: Vec<f32>,
     digest: HiddenStateDigest,
+    sketcher: Option<Sketcher>,
+    /// `[tokens so far, hidden]`, if they were asked for.
+    rows: Option<Vec<f32>>,
 }
 
 /// As [`Engine::score`]; the requests have been checked.
@@ -142,8 +147,9 @@ fn score_pass(
     let mut cache = KvCache::transient(&decoder.shape, n_blocks);
     decoder.forward(kernels, &batch, &mut cache, scratch, config.layer_rows_max, stop)?;
 
-    let mut partials: Vec<Partial> = requests.iter().map(Partial::new).collect();
     let hidden = decoder.shape.hidden;
+    let partial = |request| Partial::new(request, hidden);
+    let mut partials: Vec<Partial> = requests.iter().map(partial).collect();
     for targets in targets.chunks(head.rows_max()) {
         if stop.is_stopped() {
             return Err(ModelError::Stopped);
@@ -176,7 +182,7 @@ impl Target {
 }
 
 impl Partial {
-    fn new(request: &ScoreRequest) -> Self {
+    fn new(request: &ScoreRequest, hidden: usize) -> Self {
         let n = request.tokens.len() - request.prompt_len;
         let if_asked = |asked: bool| Vec::with_capacity(if asked { n } else { 0 });
         Self {
@@ -185,6 +191,11 @@ impl Partial {
             margins: if_asked(request.race.is_some()),
             entropies: if_asked(request.entropy),
             digest: HiddenStateDigest::new(),
+            sketcher: match (request.race, &request.whitening) {
+                (Some(race), Some(whitening)) => Some(sketcher(race.key, whitening)),
+                _ => None,
+            },
+            rows: request.rows.then(|| Vec::with_capacity(n * hidden)),
         }
     }
 
@@ -193,6 +204,12 @@ impl Partial {
         let claimed = drawn.claimed.expect("each target claims a token");
         self.logprobs.push(claimed.logprob);
         self.digest.push(input_row, claimed.logprob);
+        if let Some(sketcher) = &mut self.sketcher {
+            sketcher.push(input_row);
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.extend_from_slice(input_row);
+        }
         if let Some(winner) = drawn.token {
             self.winners.push(winner.token);
             self.margins.push(winner.score - claimed.score);
@@ -201,15 +218,15 @@ impl Partial {
     }
 
     fn finish(self) -> Score {
-        let Self { logprobs, winners, margins, entropies, digest } = self;
+        let Self { logprobs, winners, margins, entropies, digest, sketcher, rows } = self;
         Score {
             logprobs,
             winners,
             margins,
             entropies,
             hidden_digest: digest.finish(),
-            sketches: Vec::new(),
-            rows: Vec::new(),
+            sketches: sketcher.map(Sketcher::finish).unwrap_or_default(),
+            rows: rows.unwrap_or_default(),
         }
     }
 }

@@ -3,11 +3,12 @@
 use grail_kernels::Kernels;
 use grail_model::EngineConfig;
 use grail_ports::model::{Completion, GenerateRequest, ScoreRequest};
+use grail_protocol::sketch::sketches_of;
 use proptest::prelude::*;
 
 use crate::models::{
     NAMES, bf16, bits, edge_requests, engine, generate, golden, isas, kernels, model_in,
-    plain_engine, race_key, request, score, score_requests, tokens,
+    plain_engine, race_key, request, score, score_requests, sketched, tokens,
 };
 
 fn configs() -> Vec<EngineConfig> {
@@ -40,8 +41,9 @@ fn generation_does_not_depend_on_the_batch() {
     for name in NAMES {
         let model = bf16(name);
         let dir = model_in(&model);
-        let requests = edge_requests();
-        let base = generate(&plain_engine(&dir), &requests);
+        let plain = plain_engine(&dir);
+        let requests = sketched(&plain, edge_requests());
+        let base = generate(&plain, &requests);
         assert_eq!(one_by_one(&dir, &requests), base, "{name}: batch 1 and ragged batch");
         for config in configs() {
             let engine = engine(&dir, kernels(1), config);
@@ -59,8 +61,9 @@ fn scoring_gives_the_bits_of_generation() {
     for name in NAMES {
         let model = bf16(name);
         let dir = model_in(&model);
-        let requests = edge_requests();
-        let groups = generate(&plain_engine(&dir), &requests);
+        let plain = plain_engine(&dir);
+        let requests = sketched(&plain, edge_requests());
+        let groups = generate(&plain, &requests);
         let sequences = score_requests(&requests, &groups);
         let completions: Vec<&Completion> = groups.iter().flatten().collect();
         for config in configs().into_iter().chain([EngineConfig::default()]) {
@@ -70,6 +73,8 @@ fn scoring_gives_the_bits_of_generation() {
                 assert_eq!(score.winners, completion.tokens, "{name}");
                 assert!(score.margins.iter().all(|&margin| margin == 0.0), "{name}");
                 assert_eq!(score.hidden_digest, completion.hidden_digest, "{name}");
+                assert_eq!(score.sketches, completion.sketches, "{name}");
+                assert_eq!(score.sketches.len(), sketches_of(completion.tokens.len()));
             }
         }
         // Without neighbours that share the prompt.
@@ -86,7 +91,7 @@ fn threads_and_instruction_sets_give_the_same_bits() {
     for name in NAMES {
         let model = bf16(name);
         for dir in [model_in(&model), golden(name)] {
-            let requests = edge_requests();
+            let requests = sketched(&plain_engine(&dir), edge_requests());
             let mut base = None;
             for isa in isas() {
                 for threads in [1, 2, 3] {

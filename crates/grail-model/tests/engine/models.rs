@@ -1,6 +1,7 @@
 //! Tiny models and requests that the tests share.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use grail_kernels::{Isa, Kernels};
 use grail_model::{Engine, EngineConfig, ModelTrainer, Precision, TrainerConfig};
@@ -8,6 +9,7 @@ use grail_ports::model::{
     Completion, GenerateRequest, RaceCheck, Sampling, Score, ScoreRequest, StopFlag, Trainer,
 };
 use grail_protocol::ids::TokenId;
+use grail_protocol::sketch::Whitening;
 use tempfile::TempDir;
 
 pub const NAMES: [&str; 4] = ["llama", "qwen2", "qwen3", "gemma3"];
@@ -86,6 +88,20 @@ pub fn edge_requests() -> Vec<GenerateRequest> {
         .collect()
 }
 
+/// `requests` with their sketches, whitened by statistics that the model never had.
+pub fn sketched(engine: &Engine, requests: Vec<GenerateRequest>) -> Vec<GenerateRequest> {
+    let whitening = Some(whitening(engine.model_config().hidden_size));
+    let sketched = |request| GenerateRequest { whitening: whitening.clone(), ..request };
+    requests.into_iter().map(sketched).collect()
+}
+
+/// Statistics of `hidden` dimensions, no two alike.
+pub fn whitening(hidden: usize) -> Arc<Whitening> {
+    let mean = (0..hidden).map(|dim| (dim as f32).sin()).collect();
+    let scale = (0..hidden).map(|dim| 0.5 + (dim as f32).cos().abs()).collect();
+    Arc::new(Whitening::new(mean, scale).unwrap())
+}
+
 pub fn generate(engine: &Engine, requests: &[GenerateRequest]) -> Vec<Vec<Completion>> {
     let mut groups = vec![Vec::new(); requests.len()];
     engine
@@ -110,7 +126,7 @@ pub fn score_requests(
                 prompt_len: request.prompt.len(),
                 race: Some(RaceCheck { key, temperature: 1.0 }),
                 entropy: false,
-                whitening: None,
+                whitening: request.whitening.clone(),
                 rows: false,
             });
         }

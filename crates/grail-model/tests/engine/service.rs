@@ -12,7 +12,8 @@ use grail_ports::model::{Completion, GenerateRequest, ModelError, Sampling, Stop
 use grail_protocol::ids::Digest;
 
 use crate::models::{
-    EOS, bits, edge_requests, engine, generate, golden, kernels, plain_engine, request, tokens,
+    EOS, bits, edge_requests, engine, generate, golden, kernels, plain_engine, request, sketched,
+    tokens,
 };
 
 /// Longer than any test may take: a wait of this length is a failure.
@@ -37,6 +38,7 @@ fn sequence(request: &GenerateRequest, rollout: usize) -> SequenceRequest {
         max_new_tokens: request.max_new_tokens,
         top_logprobs: 0,
         capture_digest: true,
+        whitening: request.whitening.clone(),
         ignore_eos: false,
     }
 }
@@ -97,11 +99,10 @@ fn hear(events: &Receiver<SequenceEvent>) -> Heard {
                 logprobs.push(logprob);
                 tops.push(top);
             }
-            SequenceEvent::Finished { reason, hidden_digest, prompt_tokens_cached } => {
+            SequenceEvent::Finished { reason, hidden_digest, sketches, prompt_tokens_cached } => {
                 assert!(events.recv_timeout(FOR_EVER).is_err(), "an event after the end");
                 let hidden_digest = hidden_digest.unwrap_or(Digest([0; 32]));
-                let completion =
-                    Completion { tokens, logprobs, hidden_digest, sketches: Vec::new() };
+                let completion = Completion { tokens, logprobs, hidden_digest, sketches };
                 return Heard { completion, top: tops, reason, prompt_tokens_cached };
             }
         }
@@ -116,8 +117,9 @@ fn ask(service: &EngineService, request: SequenceRequest) -> Heard {
 
 #[test]
 fn a_service_streams_what_generate_returns() {
-    let requests = edge_requests();
-    let expected = generate(&plain_engine(&golden("llama")), &requests);
+    let engine = plain_engine(&golden("llama"));
+    let requests = sketched(&engine, edge_requests());
+    let expected = generate(&engine, &requests);
     let service = plain_service();
     let mut streams = Vec::new();
     for (request, completions) in requests.iter().zip(&expected) {

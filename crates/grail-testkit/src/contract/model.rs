@@ -1,5 +1,6 @@
 //! The contract of [`Model`], [`ModelProvider`] and [`Trainer`](grail_ports::model::Trainer).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,8 @@ use grail_ports::model::{
     Completion, GenerateRequest, Model, ModelError, ModelProvider, OptimizerConfig, RaceCheck,
     Sampling, Score, ScoreRequest, StopFlag, TrainingSequence,
 };
+use grail_protocol::digest::HiddenStateDigest;
+use grail_protocol::sketch::{Whitening, sketches_of};
 
 const MAX_NEW_TOKENS: u32 = 12;
 const TEMPERATURE: f32 = 0.9;
@@ -20,6 +23,7 @@ pub fn model(model: &dyn Model) {
     facts(model);
     texts(model);
     groups(model);
+    captures(model);
     stopping(model);
     bad_requests(model);
 }
@@ -168,6 +172,55 @@ fn check_completion(
     assert_ne!(forged_score.hidden_digest, *hidden_digest, "the digest sees the change");
 }
 
+/// What is captured on request: sketches while generating and scoring, and rows.
+fn captures(model: &dyn Model) {
+    let plain = request(model, 0, Sampling::Race { temperature: TEMPERATURE });
+    let whitening = Some(whitening(model.info().hidden_size));
+    let asked = GenerateRequest { whitening: whitening.clone(), ..plain.clone() };
+    let group = generate(model, std::slice::from_ref(&asked)).remove(0);
+    let unasked = generate(model, std::slice::from_ref(&plain)).remove(0);
+    for ((completion, mut plain), &key) in group.iter().zip(unasked).zip(&asked.race_keys) {
+        assert!(plain.sketches.is_empty(), "no sketch was asked for");
+        plain.sketches.clone_from(&completion.sketches);
+        assert_eq!(plain, *completion, "sketches are only an addition");
+        let n_tokens = completion.tokens.len();
+        assert_eq!(completion.sketches.len(), sketches_of(n_tokens));
+
+        let scored = ScoreRequest {
+            tokens: [asked.prompt.as_slice(), &completion.tokens].concat(),
+            prompt_len: asked.prompt.len(),
+            race: Some(RaceCheck { key, temperature: TEMPERATURE }),
+            entropy: false,
+            whitening: whitening.clone(),
+            rows: true,
+        };
+        let without = ScoreRequest { whitening: None, rows: false, ..scored.clone() };
+        let mut scores = score(model, &[scored, without]);
+        assert!(scores[1].sketches.is_empty() && scores[1].rows.is_empty(), "nobody asked");
+        let Score { sketches, rows, .. } = &mut scores[0];
+        let (sketches, rows) = (std::mem::take(sketches), std::mem::take(rows));
+        assert_eq!(sketches, completion.sketches, "generated and scored agree");
+        assert_eq!(scores[0], scores[1], "sketches and rows are only an addition");
+        let hidden = usize::try_from(model.info().hidden_size).expect("a width fits");
+        assert_eq!(rows.len(), n_tokens * hidden, "a row for each token");
+        let mut digest = HiddenStateDigest::new();
+        for (row, logprob) in rows.chunks_exact(hidden).zip(&scores[0].logprobs) {
+            digest.push(row, *logprob);
+        }
+        assert_eq!(digest.finish(), completion.hidden_digest, "the rows are those of the digest");
+    }
+    let keys: BTreeSet<u64> = group.iter().map(|completion| completion.sketches[0].0).collect();
+    assert!(keys.len() > 1, "every rollout has projections of its own");
+}
+
+/// Statistics that move and stretch `hidden_size` dimensions, each by something else.
+fn whitening(hidden_size: u32) -> Arc<Whitening> {
+    let steps = |dim: u32| (dim % 7) as f32 / 8.0;
+    let mean = (0..hidden_size).map(|dim| steps(dim) - 0.25).collect();
+    let scale = (0..hidden_size).map(|dim| 0.5 + steps(dim + 3)).collect();
+    Arc::new(Whitening::new(mean, scale).expect("finite, and above 0"))
+}
+
 fn stopping(model: &dyn Model) {
     let race = Sampling::Race { temperature: TEMPERATURE };
     let requests: Vec<_> = (0..3).map(|group| request(model, group, race)).collect();
@@ -190,65 +243,37 @@ fn stopping(model: &dyn Model) {
 fn bad_requests(model: &dyn Model) {
     let good = request(model, 0, Sampling::Race { temperature: TEMPERATURE });
     let vocab_size = model.info().vocab_size;
+    let foreign = Some(whitening(model.info().hidden_size + 1));
     let mut keep = |_, _| panic!("a bad request gives nothing");
     for (name, bad) in [
         ("an empty prompt", GenerateRequest { prompt: vec![], ..good.clone() }),
         ("no tokens", GenerateRequest { max_new_tokens: 0, ..good.clone() }),
         ("a foreign token", GenerateRequest { prompt: vec![vocab_size], ..good.clone() }),
         ("too long", GenerateRequest { max_new_tokens: u32::MAX, ..good.clone() }),
+        ("other whitening", GenerateRequest { whitening: foreign.clone(), ..good.clone() }),
     ] {
         let answer = model.generate(&[good.clone(), bad], &StopFlag::default(), &mut keep);
         assert!(matches!(answer, Err(ModelError::BadRequest(_))), "{name}: {answer:?}");
     }
     let tokens = good.prompt;
     let n_tokens = tokens.len();
+    let good = ScoreRequest {
+        tokens,
+        prompt_len: 1,
+        race: Some(RaceCheck { key: [1, 2, 3, 4], temperature: TEMPERATURE }),
+        entropy: false,
+        whitening: Some(whitening(model.info().hidden_size)),
+        rows: false,
+    };
     for (name, bad) in [
-        (
-            "no prompt",
-            ScoreRequest {
-                tokens: tokens.clone(),
-                prompt_len: 0,
-                race: None,
-                entropy: false,
-                whitening: None,
-                rows: false,
-            },
-        ),
-        (
-            "no completion",
-            ScoreRequest {
-                tokens: tokens.clone(),
-                prompt_len: n_tokens,
-                race: None,
-                entropy: false,
-                whitening: None,
-                rows: false,
-            },
-        ),
-        (
-            "no tokens",
-            ScoreRequest {
-                tokens: vec![],
-                prompt_len: 0,
-                race: None,
-                entropy: false,
-                whitening: None,
-                rows: false,
-            },
-        ),
-        (
-            "a foreign token",
-            ScoreRequest {
-                tokens: vec![0, u32::MAX],
-                prompt_len: 1,
-                race: None,
-                entropy: false,
-                whitening: None,
-                rows: false,
-            },
-        ),
+        ("no prompt", ScoreRequest { prompt_len: 0, ..good.clone() }),
+        ("no completion", ScoreRequest { prompt_len: n_tokens, ..good.clone() }),
+        ("no tokens", ScoreRequest { tokens: vec![], ..good.clone() }),
+        ("a foreign token", ScoreRequest { tokens: vec![0, u32::MAX], ..good.clone() }),
+        ("other whitening", ScoreRequest { whitening: foreign, ..good.clone() }),
+        ("sketches without a key", ScoreRequest { race: None, ..good.clone() }),
     ] {
-        let answer = model.score(&[bad], &StopFlag::default());
+        let answer = model.score(&[good.clone(), bad], &StopFlag::default());
         assert!(matches!(answer, Err(ModelError::BadRequest(_))), "{name}: {answer:?}");
     }
 }

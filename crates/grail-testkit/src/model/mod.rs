@@ -18,10 +18,11 @@ use grail_ports::model::{
 use grail_protocol::digest::HiddenStateDigest;
 use grail_protocol::ids::TokenId;
 use grail_protocol::sampler::{RaceKey, race_score, race_winner};
+use grail_protocol::sketch::{SketchKey, Sketcher, Whitening};
 
 pub use provider::FakeProvider;
 pub use trainer::FakeTrainer;
-use weights::{Position, VOCAB_SIZE, Weights};
+use weights::{HIDDEN_SIZE, Position, VOCAB_SIZE, Weights};
 
 /// Ends a completion; the ids below [`FIRST_CHARACTER`] are special, the others ASCII characters.
 const END: TokenId = 0;
@@ -70,11 +71,15 @@ impl FakeModel {
         }
         let (mut tokens, mut logprobs) = (Vec::new(), Vec::new());
         let mut digest = HiddenStateDigest::new();
+        let mut sketcher = request.whitening.as_ref().map(|whitening| sketcher(key, whitening));
         for step in 0..request.max_new_tokens {
             let logits = position.logits(&self.weights);
             let token = choose(&logits, request.sampling, key, step)?;
             let logprob = weights::logprob(&logits, token);
             digest.push(&position.row, logprob);
+            if let Some(sketcher) = &mut sketcher {
+                sketcher.push(&position.row);
+            }
             tokens.push(token);
             logprobs.push(logprob);
             if token == END {
@@ -82,11 +87,12 @@ impl FakeModel {
             }
             position = position.after(&self.weights, token);
         }
-        Ok(Completion { tokens, logprobs, hidden_digest: digest.finish(), sketches: Vec::new() })
+        let sketches = sketcher.map(Sketcher::finish).unwrap_or_default();
+        Ok(Completion { tokens, logprobs, hidden_digest: digest.finish(), sketches })
     }
 
     fn score_one(&self, request: &ScoreRequest) -> Result<Score, ModelError> {
-        let ScoreRequest { tokens, prompt_len, race, entropy, .. } = request;
+        let ScoreRequest { tokens, prompt_len, race, entropy, whitening, rows } = request;
         let mut score = Score {
             logprobs: Vec::new(),
             winners: Vec::new(),
@@ -97,12 +103,20 @@ impl FakeModel {
             rows: Vec::new(),
         };
         let mut digest = HiddenStateDigest::new();
+        let sketches = race.zip(whitening.as_ref());
+        let mut sketcher = sketches.map(|(race, whitening)| sketcher(RaceKey(race.key), whitening));
         let positions = weights::positions(&self.weights, tokens, *prompt_len);
         for (step, (position, token)) in (0..).zip(positions) {
             let logits = position.logits(&self.weights);
             let logprob = weights::logprob(&logits, token);
             digest.push(&position.row, logprob);
             score.logprobs.push(logprob);
+            if let Some(sketcher) = &mut sketcher {
+                sketcher.push(&position.row);
+            }
+            if *rows {
+                score.rows.extend_from_slice(&position.row);
+            }
             if *entropy {
                 score.entropies.push(weights::entropy(&logits));
             }
@@ -115,8 +129,13 @@ impl FakeModel {
             score.margins.push(of(winner) - of(token));
         }
         score.hidden_digest = digest.finish();
+        score.sketches = sketcher.map(Sketcher::finish).unwrap_or_default();
         Ok(score)
     }
+}
+
+fn sketcher(key: RaceKey, whitening: &Arc<Whitening>) -> Sketcher {
+    Sketcher::new(SketchKey::of(key), Arc::clone(whitening))
 }
 
 fn run_race(
@@ -191,8 +210,16 @@ fn check_temperature(temperature: f32) -> Result<(), ModelError> {
     bad_request(format!("temperature {temperature}"))
 }
 
+fn check_whitening(whitening: Option<&Arc<Whitening>>) -> Result<(), ModelError> {
+    match whitening.map(|whitening| whitening.hidden_size()) {
+        None | Some(HIDDEN_SIZE) => Ok(()),
+        Some(other) => bad_request(format!("whitening of {other} dimensions, not {HIDDEN_SIZE}")),
+    }
+}
+
 fn check_generate(request: &GenerateRequest) -> Result<(), ModelError> {
-    let GenerateRequest { prompt, race_keys, sampling, max_new_tokens, .. } = request;
+    let GenerateRequest { prompt, race_keys, sampling, max_new_tokens, whitening } = request;
+    check_whitening(whitening.as_ref())?;
     let room = usize::try_from(*max_new_tokens).unwrap_or(usize::MAX);
     check_tokens(prompt, prompt.len(), prompt.len().saturating_add(room))?;
     if *max_new_tokens == 0 || race_keys.is_empty() {
@@ -209,7 +236,11 @@ fn check_generate(request: &GenerateRequest) -> Result<(), ModelError> {
 }
 
 fn check_score(request: &ScoreRequest) -> Result<(), ModelError> {
-    let ScoreRequest { tokens, prompt_len, race, .. } = request;
+    let ScoreRequest { tokens, prompt_len, race, whitening, .. } = request;
+    check_whitening(whitening.as_ref())?;
+    if whitening.is_some() && race.is_none() {
+        return bad_request("sketches without the key of a race".to_owned());
+    }
     check_tokens(tokens, *prompt_len, tokens.len())?;
     if *prompt_len == tokens.len() {
         return bad_request("a sequence without a completion".to_owned());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use grail_kernels::RaceKey;
 use grail_ports::model::{ModelError, Sampling};
 use grail_protocol::ids::{Digest, TokenId};
+use grail_protocol::sketch::{Sketch, Whitening};
 
 use crate::engine::cache::{BLOCK_POSITIONS, blocks_for};
 
@@ -16,7 +17,7 @@ pub(in crate::engine) struct Job {
 }
 
 /// How one completion is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::engine) struct Spec {
     pub(in crate::engine) sampling: Sampling,
     pub(in crate::engine) race_key: RaceKey,
@@ -26,6 +27,8 @@ pub(in crate::engine) struct Spec {
     pub(in crate::engine) top_logprobs: u8,
     /// Whether the digest of hidden states is computed.
     pub(in crate::engine) capture_digest: bool,
+    /// With it sketches are made, under the key that follows from the race's.
+    pub(in crate::engine) whitening: Option<Arc<Whitening>>,
     /// Whether the completion goes on after an end token.
     pub(in crate::engine) ignore_eos: bool,
 }
@@ -54,6 +57,7 @@ pub(in crate::engine) struct Ended {
     pub(in crate::engine) tokens: Vec<TokenId>,
     pub(in crate::engine) logprobs: Vec<f32>,
     pub(in crate::engine) hidden_digest: Option<Digest>,
+    pub(in crate::engine) sketches: Vec<Sketch>,
     pub(in crate::engine) prompt_tokens_cached: u32,
 }
 
@@ -65,6 +69,7 @@ impl Ended {
             tokens: Vec::new(),
             logprobs: Vec::new(),
             hidden_digest: None,
+            sketches: Vec::new(),
             prompt_tokens_cached: 0,
         }
     }

@@ -2,11 +2,13 @@
 
 use grail_protocol::digest::HiddenStateDigest;
 use grail_protocol::ids::TokenId;
+use grail_protocol::sketch::Sketcher;
 
 use super::job::{Ended, FinishReason, Listener, Spec, own_blocks};
 use super::prompt::{Prompt, PromptId, Prompts};
 use crate::engine::blocks::BlockPool;
 use crate::engine::cache::{BLOCK_POSITIONS, KvCache};
+use crate::engine::requests::sketcher;
 
 pub(super) struct Sequence {
     pub(super) prompt: PromptId,
@@ -25,6 +27,7 @@ pub(super) struct Sequence {
     promised: usize,
     logprobs: Vec<f32>,
     digest: Option<HiddenStateDigest>,
+    sketcher: Option<Sketcher>,
     /// Whether another sequence had the prompt computed.
     joined: bool,
 }
@@ -39,9 +42,10 @@ impl Sequence {
         spec: Spec,
         listener: Box<dyn Listener>,
     ) -> Self {
+        let sketcher =
+            spec.whitening.as_ref().map(|whitening| sketcher(spec.race_key.0, whitening));
         Self {
             prompt,
-            spec,
             blocks: Vec::new(),
             cached: prompt_len,
             tokens: Vec::new(),
@@ -51,7 +55,9 @@ impl Sequence {
             promised: own_blocks(prompt_len, spec.max_new_tokens),
             logprobs: Vec::new(),
             digest: spec.capture_digest.then(HiddenStateDigest::new),
+            sketcher,
             joined,
+            spec,
         }
     }
 
@@ -102,6 +108,9 @@ impl Sequence {
         if let Some(digest) = &mut self.digest {
             digest.push(input_row, logprob);
         }
+        if let Some(sketcher) = &mut self.sketcher {
+            sketcher.push(input_row);
+        }
         if !self.spec.ignore_eos && eos_token_ids.contains(&token) {
             self.end = Some(FinishReason::EndToken);
         } else if self.tokens.len() == self.spec.max_new_tokens as usize {
@@ -135,6 +144,7 @@ impl Sequence {
             tokens: self.tokens,
             logprobs: self.logprobs,
             hidden_digest: self.digest.map(HiddenStateDigest::finish),
+            sketches: self.sketcher.map(Sketcher::finish).unwrap_or_default(),
             prompt_tokens_cached: u32::try_from(cached).expect("positions are below 2^14"),
         };
         (self.listener, ended)

@@ -35,6 +35,7 @@ fn spec(max_new_tokens: u32) -> Spec {
         max_new_tokens,
         top_logprobs: 0,
         capture_digest: true,
+        whitening: None,
         ignore_eos: true,
     }
 }

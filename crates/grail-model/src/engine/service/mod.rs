@@ -23,7 +23,7 @@ use grail_ports::model::{ModelError, StopFlag};
 use self::gate::Gate;
 use self::stream::{Life, Stream};
 use super::Engine;
-use super::requests::check_completion;
+use super::requests::{check_completion, check_whitening};
 use super::scheduler::{Job, Spec};
 
 pub use self::stream::Ticket;
@@ -92,6 +92,7 @@ impl EngineService {
             max_new_tokens: request.max_new_tokens,
             top_logprobs: request.top_logprobs,
             capture_digest: request.capture_digest,
+            whitening: request.whitening,
             ignore_eos: request.ignore_eos,
         };
         let listener = Box::new(Stream::new(events, Arc::clone(&life), Arc::clone(gate)));
@@ -162,7 +163,9 @@ fn check(request: &SequenceRequest, engine: &Engine) -> Result<(), SubmitError> 
     if *top_logprobs > TOP_LOGPROBS_MAX {
         return refuse(format!("top_logprobs {top_logprobs} is above {TOP_LOGPROBS_MAX}"));
     }
-    match check_completion(prompt, *max_new_tokens, *sampling, engine) {
+    let checked = check_completion(prompt, *max_new_tokens, *sampling, engine)
+        .and_then(|()| check_whitening(request.whitening.as_ref(), &engine.decoder));
+    match checked {
         Err(ModelError::BadRequest(text)) => refuse(text),
         other => other.map_err(|error| SubmitError::BadRequest(error.to_string())),
     }

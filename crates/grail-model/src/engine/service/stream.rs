@@ -82,9 +82,14 @@ impl Listener for Stream {
     }
 
     fn finished(&mut self, ended: Ended) {
-        let Ended { reason, hidden_digest, prompt_tokens_cached, .. } = ended;
+        let Ended { reason, hidden_digest, sketches, prompt_tokens_cached, .. } = ended;
         self.life.end();
-        self.tell(SequenceEvent::Finished { reason, hidden_digest, prompt_tokens_cached });
+        self.tell(SequenceEvent::Finished {
+            reason,
+            hidden_digest,
+            sketches,
+            prompt_tokens_cached,
+        });
         self.hang_up();
     }
 }

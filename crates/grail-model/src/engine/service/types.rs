@@ -1,7 +1,10 @@
 //! What is asked of a service, and what it says.
 
+use std::sync::Arc;
+
 use grail_ports::model::Sampling;
 use grail_protocol::ids::{Digest, TokenId};
+use grail_protocol::sketch::{Sketch, Whitening};
 
 pub use crate::engine::scheduler::FinishReason;
 
@@ -38,6 +41,9 @@ pub struct SequenceRequest {
     /// Whether to compute the digest of `grail_protocol::digest` over LM-head inputs and
     /// log-probabilities.
     pub capture_digest: bool,
+    /// With it the sketches of `grail_protocol::sketch` are captured, under the key that follows
+    /// from the race's. Of the model's hidden size.
+    pub whitening: Option<Arc<Whitening>>,
     /// Whether to go on after an end token.
     pub ignore_eos: bool,
 }
@@ -61,6 +67,8 @@ pub enum SequenceEvent {
         reason: FinishReason,
         /// The digest, if it was asked for, over the tokens told so far.
         hidden_digest: Option<Digest>,
+        /// The sketches, over the same tokens; empty without a [`Whitening`].
+        sketches: Vec<Sketch>,
         /// Tokens of the prompt that were in the cache already.
         prompt_tokens_cached: u32,
     },
