@@ -81,24 +81,61 @@ fn write_number(out: &mut String, number: &Number) {
 }
 
 /// Writes as Python's `repr` does: plain digits for decimal exponents -4 to 15, else scientific
-/// with at least two digits of exponent. JSON numbers are finite.
-fn write_float(out: &mut String, value: f64) {
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').expect("`{:e}` writes an exponent");
+/// with at least two digits of exponent. The value must be finite.
+pub(crate) fn write_float(out: &mut String, value: f64) {
+    let shortest = format!("{:e}", value.abs());
+    let (mantissa, exponent) = shortest.split_once('e').expect("`{:e}` writes an exponent");
     let exponent: i32 = exponent.parse().expect("`{:e}` writes a small exponent");
-    if !(-4..16).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        write!(out, "{mantissa}e{sign}{:02}", exponent.abs())
-            .expect("writing to a string cannot fail");
-        return;
+    let digits = to_even(mantissa.replace('.', ""), exponent, value.abs());
+    if value.is_sign_negative() {
+        out.push('-');
     }
-    // `{}` never uses an exponent, but leaves out a fraction of zero.
-    let plain = value.to_string();
-    out.push_str(&plain);
-    if !plain.contains('.') {
-        out.push_str(".0");
+    let (first, rest) = digits.split_at(1);
+    if !(-4..16).contains(&exponent) {
+        let point = if rest.is_empty() { "" } else { "." };
+        let sign = if exponent < 0 { '-' } else { '+' };
+        write!(out, "{first}{point}{rest}e{sign}{:02}", exponent.abs())
+            .expect("writing to a string cannot fail");
+    } else if exponent < 0 {
+        let zeros = "0".repeat(exponent.unsigned_abs() as usize - 1);
+        write!(out, "0.{zeros}{digits}").expect("writing to a string cannot fail");
+    } else {
+        let n_whole = exponent.unsigned_abs() as usize + 1;
+        let padded = format!("{digits:0<width$}", width = n_whole + 1);
+        // One digit at least after the point; more only as the number has them.
+        let end = digits.len().max(n_whole + 1);
+        write!(out, "{}.{}", &padded[..n_whole], &padded[n_whole..end])
+            .expect("writing to a string cannot fail");
     }
 }
+
+/// Where a number lies exactly between two shortest decimals, Rust takes the upper and Python the
+/// even one. Numbers that were f32 once, such as log-probabilities, often do.
+fn to_even(digits: String, exponent: i32, value: f64) -> String {
+    let last = digits.as_bytes()[digits.len() - 1];
+    if last.is_multiple_of(2) {
+        return digits;
+    }
+    let lower = format!("{}{}", &digits[..digits.len() - 1], char::from(last - 1));
+    let is_between = |decimals: usize| {
+        let exact = format!("{value:.decimals$e}");
+        let (mantissa, _) = exact.split_once('e').expect("`{:e}` writes an exponent");
+        let tail = mantissa.replace('.', "");
+        let tail = tail.strip_prefix(lower.as_str()).and_then(|tail| tail.strip_prefix('5'));
+        tail.is_some_and(|tail| tail.bytes().all(|digit| digit == b'0'))
+    };
+    // A glance first; then every digit that an f64 can have.
+    if is_between(digits.len()) && is_between(F64_DIGITS_MAX) {
+        let (first, rest) = lower.split_at(1);
+        if format!("{first}.{rest}e{exponent}").parse() == Ok(value) {
+            return lower;
+        }
+    }
+    digits
+}
+
+/// Significant decimal digits of the longest f64.
+const F64_DIGITS_MAX: usize = 767;
 
 #[cfg(test)]
 mod tests {
@@ -123,6 +160,11 @@ mod tests {
             (1.797_693_134_862_315_7e308, "1.7976931348623157e+308"),
             (5e-324, "5e-324"),
             (1_700_000_000.25, "1700000000.25"),
+            (-0.000_123, "-0.000123"),
+            (120.0, "120.0"),
+            // Exactly between two decimals of 17 digits.
+            (f64::from(3.812_385_6_f32), "3.8123855590820312"),
+            (f64::from(0.1f32), "0.10000000149011612"),
         ] {
             assert_eq!(canonical_json(&json!(value)), want);
         }

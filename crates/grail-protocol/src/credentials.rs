@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn vectors() -> Value {
-        serde_json::from_str(include_str!("../tests/vectors/credentials.json")).unwrap()
+        serde_json::from_str(include_str!("../tests/vectors/credentials/credentials.json")).unwrap()
     }
 
     fn text(value: &Value, key: &str) -> String {

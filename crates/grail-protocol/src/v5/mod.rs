@@ -17,14 +17,22 @@
 //! Where the reference has a fault that peers need not agree on, this module is stricter; the item
 //! says so in its documentation.
 
+pub mod binding;
 pub mod bucket;
+pub mod completion;
 pub mod constants;
 pub mod distribution;
+pub mod envelope;
+pub mod gating;
+pub mod groups;
 pub mod indices;
 pub mod prf;
 pub mod python;
 pub mod r_vec;
 pub mod randomness;
+pub mod seeds;
+pub mod selection;
 pub mod sketch;
 pub mod tolerance;
 pub mod verify;
+pub mod wallet;

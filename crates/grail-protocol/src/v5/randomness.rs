@@ -48,7 +48,7 @@ pub fn from_hex(digits: &str) -> Result<Vec<u8>, BadRandomness> {
 }
 
 /// Python's `str.strip` also removes four separators that Unicode does not call white space.
-fn is_python_space(character: char) -> bool {
+pub(super) fn is_python_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
 

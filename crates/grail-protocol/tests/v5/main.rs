@@ -5,6 +5,7 @@
 
 mod primitives;
 mod proof;
+mod rules;
 mod validation;
 mod vectors;
 mod weaknesses;

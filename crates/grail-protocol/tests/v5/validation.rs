@@ -3,7 +3,8 @@
 use grail_protocol::v5::distribution::{
     DistributionOutcome, Metrics, chosen_probabilities, judge, softmax_at,
 };
-use grail_protocol::v5::{indices, verify};
+use grail_protocol::v5::gating::{FileGate, Stop};
+use grail_protocol::v5::{groups, indices, verify};
 use serde_json::Value;
 
 use crate::vectors::{
@@ -170,6 +171,59 @@ fn soft_checks_end_a_file_as_in_the_reference() {
         for (check, threshold) in thresholds.borrow().iter() {
             let cutoff = verify::soft_cutoff(*threshold, size(&case["planned_checks"]));
             assert_eq!(cutoff, size(&case["cutoffs"][check]), "{check} {case}");
+        }
+    });
+}
+
+#[test]
+fn files_are_stopped_as_in_the_reference() {
+    every_case("validation", "failure_gating_sequences.json", |case| {
+        let mut gate = FileGate::new(size(&case["planned_checks"]));
+        let mut stopped = None;
+        for (row, results) in list(&case["checks_sequence"]).iter().enumerate() {
+            let results = results.as_object().unwrap().iter();
+            let results = results.map(|(check, passed)| (check.clone(), *passed == true)).collect();
+            if let Some(stop) = gate.take(&results) {
+                stopped = Some((row, stop));
+                break;
+            }
+        }
+        assert_eq!(stopped.map(|(row, _)| row as u64), case["stopped_at"].as_u64(), "{stopped:?}");
+        let stop = stopped.map(|(_, stop)| stop);
+        assert_eq!(stop.map(Stop::reason).as_deref(), case["reason"].as_str());
+        assert_eq!(matches!(stop, Some(Stop::Hard(_))), case["hard_failure"] == true);
+        assert_eq!(matches!(stop, Some(Stop::Soft(_))), case["soft_gate"] == true);
+        let want = case["soft_failures"].as_object().unwrap();
+        assert_eq!(gate.soft_failures().len(), want.len());
+        for (check, count) in gate.soft_failures() {
+            assert_eq!(*count, size(&want[*check]), "{check}");
+        }
+    });
+}
+
+#[test]
+fn groups_are_checked_as_in_the_reference() {
+    every_case("validation", "group_checks.json", |case| {
+        let fault = groups::check(&floats(&case["rewards"]), &floats(&case["advantages"]));
+        let seeds: Vec<Option<i64>> =
+            case["env_seeds"].as_array().into_iter().flatten().map(Value::as_i64).collect();
+        let passes = fault.is_none() && groups::have_one_seed(&seeds);
+        assert_eq!(passes, case["valid"] == true, "{} {fault:?}", case["name"]);
+    });
+}
+
+#[test]
+fn samples_are_extrapolated_as_in_the_reference() {
+    every_case("validation", "extrapolation.json", |case| {
+        let metrics = &case["metrics"];
+        let number = |key: &str| case[key].as_u64().unwrap();
+        for (key, want) in [
+            ("valid", "estimated_valid"),
+            ("successful", "estimated_successful"),
+            ("unique", "estimated_unique"),
+        ] {
+            let estimated = groups::extrapolate(number("total"), number(key), number("checked"));
+            assert_eq!(Some(estimated), metrics[want].as_u64(), "{case}");
         }
     });
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use grail_protocol::v5::python::json;
 use serde_json::Value;
 
 /// Returns a file of a topic.
@@ -30,6 +31,17 @@ pub fn every_entry(topic: &str, file: &str, key: &str, at_least: usize, check: i
     println!("v5 vectors: {topic}/{file}: {} {key}", entries.len());
     let is_own = other_folder().is_none();
     assert!(!is_own || entries.len() >= at_least, "{topic}/{file}: {} {key}", entries.len());
+}
+
+/// Returns a list of a file with every value as Python reads it: integers of any size, `NaN`.
+pub fn python_list(topic: &str, file: &str, key: &str) -> Vec<json::Value> {
+    let parsed = json::parse(&read(&folder().join(topic).join(file))).unwrap();
+    parsed.get(key).and_then(json::Value::as_list).unwrap().to_vec()
+}
+
+/// Returns a value as Python reads it.
+pub fn python(value: &Value) -> json::Value {
+    json::parse(&value.to_string()).unwrap()
 }
 
 /// Returns how many cases the topic's README announces: `Cases: a.json 12, b.json 3.`
