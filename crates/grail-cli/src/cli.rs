@@ -112,7 +112,7 @@ pub struct LocalnetArgs {
     #[arg(long, value_name = "N")]
     pub cheaters: Option<u16>,
     /// What cheaters try, in turn, another one each window: free-sampling, noisy-weights,
-    /// edited-answer, copied-file, forged-reward (default all).
+    /// edited-answer, copied-file, copied-seal, forged-reward (default all).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cheats: Option<Vec<String>>,
     /// Start from this model folder or GGUF file instead of the small embedded model.
@@ -191,6 +191,12 @@ pub struct VerifyArgs {
     /// Window randomness, 64 hexadecimal digits.
     #[arg(long, value_name = "HEX")]
     pub randomness: Option<String>,
+    /// Signature of the beacon round that the file is sealed to, 96 hexadecimal digits.
+    #[arg(long, value_name = "HEX")]
+    pub seal_signature: Option<String>,
+    /// Public key of that beacon, 192 hexadecimal digits.
+    #[arg(long, value_name = "HEX")]
+    pub beacon_key: Option<String>,
     /// Hotkey (SS58) of the bucket that the file was found in.
     #[arg(long, value_name = "SS58")]
     pub hotkey: Option<String>,

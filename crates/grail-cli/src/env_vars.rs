@@ -134,7 +134,7 @@ pub const VARIABLES: &[Variable] = &[
         name: "GRAIL_LOCALNET_CHEATS",
         key: "localnet.cheats",
         meaning: "what they try, in turn, one a window: free-sampling, noisy-weights, edited-answer, \
-                  copied-file, forged-reward; comma separated, empty means all",
+                  copied-file, copied-seal, forged-reward; comma separated, empty means all",
         set: |config, text| {
             let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
             config.localnet.cheats = names.map(str::to_owned).collect();

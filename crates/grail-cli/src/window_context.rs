@@ -3,12 +3,13 @@
 //! A local network publishes them in the validator's bucket, so that anyone can check a file offline.
 
 use grail_protocol::ids::{Digest, Netuid, Window};
+use grail_protocol::timelock::{BeaconPublicKey, RoundSignature};
 use serde::{Deserialize, Serialize};
 
 /// Version of the JSON.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// Largest JSON that is read; real ones have about 300 bytes.
+/// Largest JSON that is read; real ones have about 700 bytes.
 pub const BYTES_MAX: u64 = 64 * 1024;
 
 /// The facts of one window.
@@ -27,6 +28,20 @@ pub struct WindowContext {
     pub randomness: Digest,
     /// Randomness that chose the groups that the validator checked.
     pub challenge: Digest,
+    /// What opens the window's files.
+    pub seal: SealContext,
+}
+
+/// The beacon round that the files of a window are sealed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealContext {
+    /// Key of the beacon.
+    pub beacon_key: BeaconPublicKey,
+    /// Number of the round.
+    pub round: u64,
+    /// Signature of the round.
+    pub signature: RoundSignature,
 }
 
 impl WindowContext {
@@ -45,15 +60,22 @@ impl WindowContext {
     /// # Errors
     /// What is wrong with it.
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
-        let context: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if context.version != VERSION {
+        // The version first: fields of another version would be told as unknown or missing.
+        let Versioned { version } =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if version != VERSION {
             return Err(format!(
-                "it has version {}, this program reads {VERSION}; update the program",
-                context.version
+                "it has version {version}, this program reads {VERSION}; update the older, or have \
+                 the window's facts published again"
             ));
         }
-        Ok(context)
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 #[cfg(test)]
@@ -68,6 +90,11 @@ mod tests {
             window: Window::from_start(60).unwrap(),
             randomness: Digest([1; 32]),
             challenge: Digest([2; 32]),
+            seal: SealContext {
+                beacon_key: BeaconPublicKey([3; 96]),
+                round: 4,
+                signature: RoundSignature([5; 48]),
+            },
         }
     }
 
@@ -80,7 +107,8 @@ mod tests {
     fn other_json_is_refused() {
         let text = context().to_json();
         for (from, to, part) in [
-            ("\"version\": 1", "\"version\": 2", "update the program"),
+            ("\"version\": 2", "\"version\": 3", "this program reads 2"),
+            ("\"signature\": \"05", "\"signature\": \"", "96 hexadecimal digits"),
             ("\"window\": 60", "\"window\": 61", "first block of a window"),
             ("\"netuid\"", "\"subnet\"", "subnet"),
             ("{", "", "expected"),

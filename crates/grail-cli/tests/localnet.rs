@@ -20,6 +20,7 @@ fn expected_rejection(cheat: &str) -> &'static str {
         "free-sampling" | "edited-answer" => "race_lost",
         "noisy-weights" => "hidden_state_mismatch",
         "copied-file" => "prompt_mismatch",
+        "copied-seal" => "root_mismatch",
         "forged-reward" => "reward_mismatch",
         other => panic!("{other} is no cheat"),
     }

@@ -294,7 +294,7 @@ async fn hostile_files_are_rejected_for_what_they_are() {
         file.header.hotkey = hotkey(OTHER_MINER);
         file.encode().unwrap()
     };
-    check(rejection_of(renamed).await, "root_mismatch");
+    check(rejection_of(renamed).await, "bad_signature");
 }
 
 #[tokio::test(start_paused = true)]

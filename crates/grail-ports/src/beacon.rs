@@ -2,32 +2,8 @@
 
 use async_trait::async_trait;
 use grail_protocol::ids::Digest;
+pub use grail_protocol::randomness::BeaconSchedule;
 use grail_protocol::timelock::{BeaconPublicKey, RoundSignature};
-
-/// When rounds come out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BeaconSchedule {
-    /// Time of round 1, milliseconds since the Unix epoch.
-    pub genesis_ms: u64,
-    /// Time between rounds, milliseconds; at least 1.
-    pub period_ms: u64,
-}
-
-impl BeaconSchedule {
-    /// Returns the first round that comes out strictly after `time_ms`.
-    pub fn first_round_after(&self, time_ms: u64) -> u64 {
-        match time_ms.checked_sub(self.genesis_ms) {
-            // Round r comes out at genesis + (r - 1) * period.
-            Some(elapsed_ms) => elapsed_ms / self.period_ms + 2,
-            None => 1,
-        }
-    }
-
-    /// Returns when `round` comes out, milliseconds since the Unix epoch.
-    pub fn time_of_ms(&self, round: u64) -> u64 {
-        self.genesis_ms.saturating_add(round.saturating_sub(1).saturating_mul(self.period_ms))
-    }
-}
 
 /// One round whose signature was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,18 +43,4 @@ pub trait Beacon: Send + Sync {
 
     /// Returns `round`, its signature verified, or `None` if it is not out yet.
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_round_after_a_time_is_strictly_later() {
-        let schedule = BeaconSchedule { genesis_ms: 10_000, period_ms: 3_000 };
-        for (time_ms, round) in [(0, 1), (9_999, 1), (10_000, 2), (12_999, 2), (13_000, 3)] {
-            assert_eq!(schedule.first_round_after(time_ms), round, "at {time_ms}");
-            assert!(schedule.time_of_ms(round) > time_ms);
-        }
-    }
 }

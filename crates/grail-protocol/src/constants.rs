@@ -25,6 +25,11 @@ pub const ROLLOUT_FILE_BYTES_MAX: u64 = 367_001_600;
 /// Version of the proof and of every encoding in this crate.
 pub const PROTOCOL_VERSION: u16 = 6;
 
+/// Version of a rollout file's frame: 7 puts the seal behind the header.
+///
+/// The proof, the hashes and every other encoding stay those of [`PROTOCOL_VERSION`].
+pub const ROLLOUT_FILE_VERSION: u16 = 7;
+
 /// [`PROTOCOL_VERSION`] as checkpoint metadata spells it.
 pub const PROTOCOL_NAME: &str = "v6";
 

@@ -4,8 +4,8 @@
 //! are arguments. A miner's fault is data ([`verifier::Rejection`]), never an error of ours.
 //!
 //! The way of a rollout: [`randomness`] gives the miner its problems, [`sampler`] its tokens,
-//! [`digest`] ties them to the weights, [`prover`] seals the [`rollout`] file, and [`verifier`]
-//! decides on it.
+//! [`digest`] ties them to the weights, [`prover`] signs the [`rollout`] file and seals it with
+//! [`timelock`], and [`verifier`] decides on it.
 
 pub mod calibration;
 pub mod canonical_json;

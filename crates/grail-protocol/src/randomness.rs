@@ -3,8 +3,44 @@
 //! Everything derives from a block hash and one *fixed* beacon round, so miner and validator compute
 //! the same values. A beacon that is missing is waited for; nothing ever replaces it.
 
+use crate::constants::WINDOW_BLOCKS;
 use crate::domain::DomainHash;
 use crate::ids::{BlockHash, Digest, Hotkey};
+
+/// When the rounds of a beacon come out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeaconSchedule {
+    /// Time of round 1, milliseconds since the Unix epoch.
+    pub genesis_ms: u64,
+    /// Time between rounds, milliseconds; at least 1.
+    pub period_ms: u64,
+}
+
+impl BeaconSchedule {
+    /// Returns the first round that comes out strictly after `time_ms`.
+    pub fn first_round_after(&self, time_ms: u64) -> u64 {
+        match time_ms.checked_sub(self.genesis_ms) {
+            // Round r comes out at genesis + (r - 1) * period.
+            Some(elapsed_ms) => (elapsed_ms / self.period_ms).saturating_add(2),
+            None => 1,
+        }
+    }
+
+    /// Returns when `round` comes out, milliseconds since the Unix epoch.
+    pub fn time_of_ms(&self, round: u64) -> u64 {
+        self.genesis_ms.saturating_add(round.saturating_sub(1).saturating_mul(self.period_ms))
+    }
+
+    /// Returns the round that files of a window are sealed to: the first after the *nominal*
+    /// deadline, `first_block_ms` (timestamp of the window's first block) and 30 block times.
+    ///
+    /// Everybody can compute it from the window's first block on. The real deadline is the
+    /// timestamp of a block that does not exist yet, so nobody could seal to it.
+    pub fn seal_round(&self, first_block_ms: u64, block_time_ms: u64) -> u64 {
+        let window_ms = WINDOW_BLOCKS.saturating_mul(block_time_ms);
+        self.first_round_after(first_block_ms.saturating_add(window_ms))
+    }
+}
 
 /// Randomness of a window: unknown before its first block, the same for everybody after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +88,26 @@ mod tests {
 
     const BLOCK: Digest = Digest([1; 32]);
     const BEACON: Digest = Digest([2; 32]);
+
+    #[test]
+    fn the_first_round_after_a_time_is_strictly_later() {
+        let schedule = BeaconSchedule { genesis_ms: 10_000, period_ms: 3_000 };
+        for (time_ms, round) in [(0, 1), (9_999, 1), (10_000, 2), (12_999, 2), (13_000, 3)] {
+            assert_eq!(schedule.first_round_after(time_ms), round, "at {time_ms}");
+            assert!(schedule.time_of_ms(round) > time_ms);
+        }
+    }
+
+    #[test]
+    fn a_window_is_sealed_to_the_first_round_after_its_nominal_deadline() {
+        let schedule = BeaconSchedule { genesis_ms: 1_000, period_ms: 3_000 };
+        // 30 blocks of 12 s after 1 s: the deadline is the time of round 121, which is too early.
+        assert_eq!(schedule.seal_round(1_000, 12_000), 122);
+        assert_eq!(schedule.seal_round(1_000, 11_999), 121);
+        assert_eq!(schedule.time_of_ms(121), 361_000);
+        let hostile = BeaconSchedule { genesis_ms: 0, period_ms: 1 };
+        assert_eq!(hostile.seal_round(u64::MAX, u64::MAX), u64::MAX);
+    }
 
     #[test]
     fn the_values_are_the_documented_hashes() {

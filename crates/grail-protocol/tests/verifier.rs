@@ -4,9 +4,12 @@ mod fixtures;
 
 use std::collections::BTreeSet;
 
-use fixtures::{EOS, Wallet, context, facts, groups, header, sealed};
+use fixtures::{
+    EOS, Wallet, context, facts, groups, header, open_context, opener, quicknet, sealed, unsealed,
+};
 use grail_protocol::ids::{Digest, Hotkey, Netuid};
-use grail_protocol::rollout::{FileHeader, Group, RolloutFile};
+use grail_protocol::rollout::{Body, FileHeader, Group, RolloutFile, SealedBody, commitment};
+use grail_protocol::timelock::{self, RoundOpener, SealTo};
 use grail_protocol::verifier::{
     GroupFacts, Rejection, TerminationFault, UnusableFacts, Verdict, check_group, check_prompt,
     check_structure,
@@ -91,16 +94,75 @@ fn content_that_its_miner_did_not_sign_is_refused() {
     let forged = sealed(&other, header(miner.hotkey()), groups(1));
     assert_eq!(check_structure(&forged, &context).unwrap_err().code(), "bad_signature");
 
-    let mut file = RolloutFile::decode(&sealed(&miner, header(miner.hotkey()), groups(1))).unwrap();
-    file.groups[0].rollouts[0].reward = 1.0;
-    let changed = file.encode().unwrap();
-    assert_eq!(check_structure(&changed, &context).unwrap_err().code(), "root_mismatch");
+    let mut file =
+        RolloutFile::decode(&unsealed(&miner, header(miner.hotkey()), groups(1))).unwrap();
+    let Body::Open(groups) = &mut file.body else { panic!("it is open") };
+    groups[0].rollouts[0].reward = 1.0;
+    let (changed, open) = (file.encode().unwrap(), open_context(miner.hotkey()));
+    assert_eq!(check_structure(&changed, &open).unwrap_err().code(), "root_mismatch");
 
     // A key that is no point of the curve.
     let nobody = Hotkey([0xff; 32]);
-    let bytes = sealed(&other, header(nobody), groups(1));
+    let bytes = sealed(&other, header(nobody), fixtures::groups(1));
     let rejection = check_structure(&bytes, &fixtures::context(nobody)).unwrap_err();
     assert_eq!(rejection.code(), "bad_signature");
+}
+
+#[test]
+fn a_seal_must_be_there_be_of_the_round_and_open() {
+    let miner = Wallet::new(1);
+    let (context, open) = (context(miner.hotkey()), open_context(miner.hotkey()));
+    let clear = unsealed(&miner, header(miner.hotkey()), groups(1));
+    let shut = sealed(&miner, header(miner.hotkey()), groups(1));
+    let rejection = check_structure(&clear, &context).unwrap_err();
+    assert_eq!(rejection.code(), "wrong_seal");
+    assert_eq!(rejection.to_string(), "not sealed, expected sealed to beacon round 1000");
+    let rejection = check_structure(&shut, &open).unwrap_err();
+    assert_eq!(rejection, Rejection::WrongSeal { expected: None, found: Some(1_000) });
+    check_structure(&clear, &open).unwrap();
+
+    // Sealed to a later round under the right number: nothing that the round's signature opens.
+    let mut file = RolloutFile::decode(&shut).unwrap();
+    let content = grail_protocol::rollout::encoding::encode_groups("exact-1", &groups(1)).unwrap();
+    let later = SealTo { round: 1_001, ..quicknet() };
+    let ciphertext = timelock::seal(later, content, &[1; 32]).unwrap();
+    file.body = Body::Sealed(SealedBody { round: 1_000, ciphertext });
+    let rejection = check_structure(&file.encode().unwrap(), &context).unwrap_err();
+    assert_eq!(rejection.code(), "seal_broken");
+    assert!(rejection.to_string().contains("sealed to another round"), "{rejection}");
+}
+
+/// Nobody can read a rival's body in time, but anybody can carry it away.
+#[test]
+fn a_rivals_sealed_body_under_the_own_name_has_another_root() {
+    let (victim, thief) = (Wallet::new(1), Wallet::new(2));
+    let mut file =
+        RolloutFile::decode(&sealed(&victim, header(victim.hotkey()), groups(2))).unwrap();
+    file.header = header(thief.hotkey());
+    file.signature = thief.sign(&commitment::signed_message(&file.root));
+    let rejection = check_structure(&file.encode().unwrap(), &context(thief.hotkey())).unwrap_err();
+    assert_eq!(rejection.code(), "root_mismatch");
+}
+
+/// A file of somebody else, or of another window, costs its verifier no opening.
+#[test]
+fn nothing_is_opened_before_the_signature_holds() {
+    let (miner, other) = (Wallet::new(1), Wallet::new(2));
+    let mut file = RolloutFile::decode(&sealed(&miner, header(miner.hotkey()), groups(1))).unwrap();
+    // Opening this would be `seal_broken`.
+    file.body = Body::Sealed(SealedBody { round: 1_000, ciphertext: vec![7; 200] });
+    file.signature = other.sign(b"something");
+    let bytes = file.encode().unwrap();
+    let context = context(miner.hotkey());
+    assert_eq!(check_structure(&bytes, &context).unwrap_err().code(), "bad_signature");
+    let mut elsewhere = context.clone();
+    elsewhere.header.window = elsewhere.header.window.next();
+    assert_eq!(check_structure(&bytes, &elsewhere).unwrap_err().code(), "window_mismatch");
+    let Ok(later) = RoundOpener::new(quicknet().key, 1_001, fixtures::signature_1000()) else {
+        assert_eq!(opener().round(), 1_000, "the signature fits its own round alone");
+        return;
+    };
+    panic!("{later:?} opens a round that it does not belong to");
 }
 
 #[test]

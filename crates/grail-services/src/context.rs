@@ -11,7 +11,8 @@ use grail_ports::events::{Event, EventSink};
 use grail_ports::model::{ModelProvider, StopFlag};
 use grail_ports::object_store::Buckets;
 use grail_ports::signer::Signer;
-use grail_protocol::ids::{BlockNumber, Digest, Hotkey};
+use grail_protocol::ids::{BlockNumber, Digest, Hotkey, Window};
+use grail_protocol::timelock::{NoOpener, RoundOpener, SealTo};
 
 /// Makes the environment that a checkpoint names by id and canonical parameters, or says why not.
 pub type EnvironmentFactory =
@@ -79,6 +80,9 @@ pub enum RandomnessError {
     /// The beacon failed.
     #[error(transparent)]
     Beacon(#[from] BeaconError),
+    /// The beacon's key and the signature of a round do not belong together.
+    #[error(transparent)]
+    Opener(#[from] NoOpener),
 }
 
 /// A block with the beacon round that comes out strictly after it.
@@ -104,4 +108,33 @@ pub async fn block_with_beacon(
     let round = beacon.schedule().first_round_after(block.timestamp_ms);
     let found = beacon.round(round).await?;
     Ok(found.map(|round| BlockWithBeacon { block, beacon: round.randomness }))
+}
+
+/// Returns where the files of `window` are sealed to, or `None` if its first block is not there.
+///
+/// Miners seal to it, and validators, trainers and everybody else open with its signature.
+pub async fn seal_of(
+    chain: &dyn Chain,
+    beacon: &dyn Beacon,
+    window: Window,
+) -> Result<Option<SealTo>, RandomnessError> {
+    let first = chain.block(window.start()).await?;
+    Ok(first.map(|first| SealTo {
+        key: beacon.public_key(),
+        round: beacon.schedule().seal_round(first.timestamp_ms, chain.block_time_ms()),
+    }))
+}
+
+/// Returns what opens the files of `window`, or `None` while its round is not out: then nobody can
+/// read them, and nobody is to blame.
+pub async fn opener_of(
+    chain: &dyn Chain,
+    beacon: &dyn Beacon,
+    window: Window,
+) -> Result<Option<RoundOpener>, RandomnessError> {
+    let Some(SealTo { key, round }) = seal_of(chain, beacon, window).await? else {
+        return Ok(None);
+    };
+    let found = beacon.round(round).await?;
+    Ok(found.map(|found| RoundOpener::new(key, round, found.signature)).transpose()?)
 }

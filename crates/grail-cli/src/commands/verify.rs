@@ -17,6 +17,8 @@ use grail_protocol::keys::METADATA_FILE;
 use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
 use grail_protocol::rollout::{EnvironmentFingerprint, FileHeader, RawRollouts};
 use grail_protocol::sampler::SamplerParams;
+use grail_protocol::timelock::{BeaconPublicKey, RoundOpener, RoundSignature};
+use grail_protocol::verifier::ExpectedSeal;
 use grail_services::checkpoint::LoadedCheckpoint;
 use grail_services::context::Heartbeat;
 use grail_services::validation::pipeline::{Bench, Judgement, judge};
@@ -86,10 +88,10 @@ fn examine(args: &VerifyArgs, config: &Config) -> Result<Answer> {
             return Ok(Answer::rejected(&args.file, "malformed", evidence));
         }
     };
-    let claimed = decoded.header().clone();
-    drop(decoded);
+    let (claimed, seal_round) = (decoded.header().clone(), decoded.seal_round());
 
     let mut sources = Sources::read(args)?;
+    let seal = sources.seal(args, seal_round)?;
     let expected = sources.expected(args, config, &claimed)?;
     let model = engine::provider(config.engine)?
         .load(&args.checkpoint)
@@ -100,6 +102,7 @@ fn examine(args: &VerifyArgs, config: &Config) -> Result<Answer> {
         window: expected.window,
         randomness: WindowRandomness(expected.randomness),
         challenge: ValidationChallenge(expected.challenge),
+        seal,
         checkpoint: Arc::new(LoadedCheckpoint {
             window: expected.window,
             model,
@@ -190,6 +193,31 @@ impl Sources {
                 None => self.believe("sampler", claimed.sampler),
             },
         })
+    }
+
+    /// Returns how the file must be sealed. A signature that is not the beacon's own is our mistake,
+    /// and none of the miner's.
+    fn seal(&mut self, args: &VerifyArgs, found: Option<u64>) -> Result<ExpectedSeal> {
+        let (key, signature) = (args.beacon_key.as_deref(), args.seal_signature.as_deref());
+        let key = key.map(str::parse::<BeaconPublicKey>).transpose().context("--beacon-key")?;
+        let signature = signature.map(str::parse::<RoundSignature>).transpose();
+        let signature = signature.context("--seal-signature")?;
+        let known = self.context.as_ref().map(|context| context.seal.clone());
+        let round = match (&known, found) {
+            (Some(known), _) => known.round,
+            (None, Some(found)) => self.believe("seal round", found),
+            (None, None) => return Ok(self.believe("seal", ExpectedSeal::Open)),
+        };
+        let key = key.or(known.as_ref().map(|known| known.beacon_key));
+        let signature = signature.or(known.map(|known| known.signature));
+        let (Some(key), Some(signature)) = (key, signature) else {
+            bail!(
+                "the file is sealed to beacon round {round}: nobody can read it before that round \
+                 is out; when it is, give --seal-signature and --beacon-key, or --context with the \
+                 facts that a validator publishes for the window"
+            );
+        };
+        Ok(ExpectedSeal::Round(RoundOpener::new(key, round, signature)?))
     }
 
     fn environment(

@@ -131,6 +131,16 @@ impl<'a> Reader<'a> {
         Window::from_start(start).map_err(|refused| DecodeError::BadWindow(refused.0))
     }
 
+    /// Reads `needed` bytes.
+    pub fn bytes(&mut self, what: &'static str, needed: usize) -> Result<&'a [u8], DecodeError> {
+        let (at, left) = (self.offset, self.left());
+        if needed > left {
+            return Err(DecodeError::Truncated { what, at, needed, left });
+        }
+        self.offset += needed;
+        Ok(&self.bytes[at..at + needed])
+    }
+
     /// Reads a count of 4 bytes between `min` and `max`, of items of at least `item_bytes_min`
     /// bytes each: a count that the bytes left cannot hold is refused before anything is allocated.
     pub fn count(
@@ -170,7 +180,7 @@ impl<'a> Reader<'a> {
             Ok(length) if (1..=NAME_BYTES_MAX).contains(&length) => length,
             _ => return Err(refused),
         };
-        let bytes = self.slice(what, length)?;
+        let bytes = self.bytes(what, length)?;
         match std::str::from_utf8(bytes) {
             Ok(text) if is_name(bytes) => Ok(text.to_owned()),
             _ => Err(refused),
@@ -180,7 +190,7 @@ impl<'a> Reader<'a> {
     /// Reads a count (4 bytes, at most `max`), then that many tokens of 4 bytes each.
     pub fn tokens(&mut self, what: &'static str, max: u32) -> Result<Vec<TokenId>, DecodeError> {
         let count = self.count(what, (0, max), 4)?;
-        let words = self.slice(what, 4 * count)?.chunks_exact(4);
+        let words = self.bytes(what, 4 * count)?.chunks_exact(4);
         Ok(words.map(|word| TokenId::from_le_bytes([word[0], word[1], word[2], word[3]])).collect())
     }
 
@@ -190,17 +200,8 @@ impl<'a> Reader<'a> {
 
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
         let mut array = [0; N];
-        array.copy_from_slice(self.slice(what, N)?);
+        array.copy_from_slice(self.bytes(what, N)?);
         Ok(array)
-    }
-
-    fn slice(&mut self, what: &'static str, needed: usize) -> Result<&'a [u8], DecodeError> {
-        let (at, left) = (self.offset, self.left());
-        if needed > left {
-            return Err(DecodeError::Truncated { what, at, needed, left });
-        }
-        self.offset += needed;
-        Ok(&self.bytes[at..at + needed])
     }
 }
 

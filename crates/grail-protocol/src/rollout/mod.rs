@@ -1,20 +1,27 @@
 //! The one record of what a miner did in a window: every role reads this and nothing else.
 //!
 //! A file is a header, groups, and one signature over a Merkle root of all of it; see [`encoding`]
-//! for the bytes and [`commitment`] for the root. It passes through stages, each a type:
-//! [`RawRollouts`] (size checked) → [`DecodedFile`] → [`SignedFile`] (root and signature checked);
-//! the verifier goes on from there.
+//! for the bytes and [`commitment`] for the root. Root, signature and header are public at once; the
+//! groups are sealed to the beacon round of the deadline ([`timelock`](crate::timelock)). A file
+//! passes through stages, each a type that proves a check: [`RawRollouts`] (size) →
+//! [`DecodedFile`] (frame) → [`VouchedFile`] (the root is signed) → [`OpenedFile`] (the groups are
+//! readable) → [`SignedFile`] (they have that root); the verifier goes on from there.
 
 pub mod commitment;
 pub mod encoding;
+mod stages;
 
-use crate::codec::DecodeError;
-use crate::constants::{NUMERICS_EXACT, ROLLOUT_FILE_BYTES_MAX};
+use std::fmt;
+
+pub use stages::{
+    DecodedFile, OpenFault, OpenedFile, RawRollouts, SignedFile, UnsignedContent, VouchedFile,
+};
+
+use crate::constants::NUMERICS_EXACT;
 use crate::domain::DomainHash;
 use crate::ids::{Digest, Hotkey, Netuid, Signature, TokenId, Window};
 use crate::randomness::WindowRandomness;
 use crate::sampler::{RaceKey, RaceKeyInputs, SamplerParams, race_key};
-use crate::signature::{self, BadSignature};
 use crate::sketch::Sketch;
 
 /// Which environment, with which parameters.
@@ -121,120 +128,39 @@ pub struct Group {
     pub rollouts: Vec<Rollout>,
 }
 
-/// How the content of a file is closed until the deadline.
-///
-/// Timelock encryption to the beacon round of the deadline will be a second variant: root and
-/// signature stand outside the content, so they can be public while the content is sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seal {
-    /// Everybody can read it at once.
-    Open,
+/// The work in a file: for everybody to read, or sealed until the deadline.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// The groups.
+    Open(Vec<Group>),
+    /// The groups, sealed.
+    Sealed(SealedBody),
+}
+
+/// Groups that open with a round of the beacon.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedBody {
+    /// The round whose signature opens it.
+    pub round: u64,
+    /// What [`timelock::seal`](crate::timelock::seal) makes of the encoded groups.
+    pub ciphertext: Vec<u8>,
+}
+
+impl fmt::Debug for SealedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedBody(round {}, {} bytes)", self.round, self.ciphertext.len())
+    }
 }
 
 /// A file as its bytes say; nothing is checked but that they are a canonical encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RolloutFile {
-    /// How the content is closed.
-    pub seal: Seal,
-    /// The root that the miner signed.
+    /// The root that the miner signed; of the groups as they are when opened.
     pub root: Digest,
     /// Signature of the header's hotkey over the root.
     pub signature: Signature,
     /// What the file is about.
     pub header: FileHeader,
     /// The work.
-    pub groups: Vec<Group>,
-}
-
-/// Bytes of a size that is worth decoding.
-#[derive(Clone, Copy, Debug)]
-pub struct RawRollouts<'a>(&'a [u8]);
-
-impl<'a> RawRollouts<'a> {
-    /// Takes the bytes of an object.
-    ///
-    /// # Errors
-    /// [`DecodeError::TooLarge`] above [`ROLLOUT_FILE_BYTES_MAX`].
-    pub fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        match bytes.len() as u64 {
-            size if size > ROLLOUT_FILE_BYTES_MAX => {
-                Err(DecodeError::TooLarge { bytes: size, max: ROLLOUT_FILE_BYTES_MAX })
-            }
-            _ => Ok(Self(bytes)),
-        }
-    }
-
-    /// Decodes the file.
-    ///
-    /// # Errors
-    /// When the bytes are not the one encoding of any file.
-    pub fn decode(self) -> Result<DecodedFile, DecodeError> {
-        RolloutFile::decode(self.0).map(DecodedFile)
-    }
-}
-
-/// A file that was decoded; who made it is not known yet.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DecodedFile(RolloutFile);
-
-/// Why a file's content is not covered by its miner's signature.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnsignedContent {
-    /// The root in the file is not that of the content.
-    #[error("the content has root {found}, the file says {claimed}; it was changed after signing")]
-    RootMismatch {
-        /// The root in the file.
-        claimed: Digest,
-        /// The root of the content.
-        found: Digest,
-    },
-    /// The root is not signed by the header's hotkey.
-    #[error(transparent)]
-    BadSignature(#[from] BadSignature),
-}
-
-impl DecodedFile {
-    /// Returns what the file says it is about.
-    pub fn header(&self) -> &FileHeader {
-        &self.0.header
-    }
-
-    /// Checks that the header's hotkey signed the whole content.
-    ///
-    /// # Errors
-    /// When the content was changed, or signed by another key.
-    pub fn verify_signature(self) -> Result<SignedFile, UnsignedContent> {
-        let RolloutFile { root: claimed, signature, header, groups, .. } = self.0;
-        let found = commitment::root(&header, &groups);
-        if claimed != found {
-            return Err(UnsignedContent::RootMismatch { claimed, found });
-        }
-        signature::verify(header.hotkey, &commitment::signed_message(&found), &signature)?;
-        Ok(SignedFile { header, groups, root: found })
-    }
-}
-
-/// A file whose whole content its hotkey signed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SignedFile {
-    header: FileHeader,
-    groups: Vec<Group>,
-    root: Digest,
-}
-
-impl SignedFile {
-    /// Returns what the file is about.
-    pub fn header(&self) -> &FileHeader {
-        &self.header
-    }
-
-    /// Returns the groups, in the order of the file.
-    pub fn groups(&self) -> &[Group] {
-        &self.groups
-    }
-
-    /// Returns the signed root.
-    pub fn root(&self) -> Digest {
-        self.root
-    }
+    pub body: Body,
 }

@@ -1,6 +1,7 @@
 //! The validator's side of the proof: rules that decide, from facts that others computed.
 //!
-//! 1. [`check_structure`]: bytes and context to a [`StructuredFile`], without a model;
+//! 1. [`check_structure`]: bytes and context to a [`StructuredFile`], without a model; the context
+//!    has the round's signature that opens the file;
 //! 2. [`choose_groups`](crate::sampling::choose_groups): which groups are recomputed;
 //! 3. [`check_prompt`], then the verifier's model and environment, then [`check_group`] (or its
 //!    parts, when the environment failed for some rollout).
@@ -18,4 +19,6 @@ pub use group::{
     check_hidden_states, check_prompt, check_race, check_reward,
 };
 pub use rejection::{HeaderField, Rejection, TerminationFault};
-pub use structure::{ExpectedContext, StructuredFile, check_structure};
+pub use structure::{
+    ExpectedContext, ExpectedSeal, StructuredFile, check_opened, check_structure, open_file,
+};

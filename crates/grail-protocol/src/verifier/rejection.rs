@@ -5,6 +5,7 @@ use std::fmt;
 use crate::codec::DecodeError;
 use crate::ids::{Digest, TokenId};
 use crate::rollout::UnsignedContent;
+use crate::timelock::OpenError;
 
 /// A field of the header that binds a file to its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +54,17 @@ pub enum TerminationFault {
 pub enum Rejection {
     /// The bytes are no rollout file.
     Malformed(DecodeError),
+    /// The body is no encoding of groups.
+    MalformedGroups(DecodeError),
+    /// The body is sealed to another round than the window's, or not where it must be.
+    WrongSeal {
+        /// Round that it must be sealed to; `None` if it must be open.
+        expected: Option<u64>,
+        /// Round that it is sealed to; `None` if it is open.
+        found: Option<u64>,
+    },
+    /// The body does not open although the round's signature is out.
+    SealBroken(OpenError),
     /// The file belongs elsewhere.
     HeaderMismatch {
         /// The field that differs.
@@ -193,7 +205,9 @@ impl Rejection {
     /// Returns the stable name of the reason, for metrics and reports.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) | Self::MalformedGroups(_) => "malformed",
+            Self::WrongSeal { .. } => "wrong_seal",
+            Self::SealBroken(_) => "seal_broken",
             Self::HeaderMismatch { field, .. } => field.names().0,
             Self::Unsigned(UnsignedContent::RootMismatch { .. }) => "root_mismatch",
             Self::Unsigned(UnsignedContent::BadSignature(_)) => "bad_signature",
@@ -214,6 +228,16 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(error) => write!(f, "not a rollout file: {error}"),
+            Self::MalformedGroups(error) => {
+                write!(
+                    f,
+                    "the body is no encoding of groups (offsets count from its start): {error}"
+                )
+            }
+            Self::WrongSeal { expected, found } => {
+                write!(f, "{}, expected {}", SealedTo(*found), SealedTo(*expected))
+            }
+            Self::SealBroken(error) => write!(f, "the sealed body does not open: {error}"),
             Self::HeaderMismatch { field, expected, found } => {
                 write!(f, "made for {} {found}, expected {expected}", field.names().1)
             }
@@ -279,6 +303,18 @@ impl fmt::Display for Rejection {
                 "group {group}, rollout {rollout}: claims reward {claimed_reward} (success \
                  {claimed_success}), is worth {reward} (success {success})"
             ),
+        }
+    }
+}
+
+/// Shows a round that something is sealed to, or that it is open.
+struct SealedTo(Option<u64>);
+
+impl fmt::Display for SealedTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(round) => write!(f, "sealed to beacon round {round}"),
+            None => f.write_str("not sealed"),
         }
     }
 }

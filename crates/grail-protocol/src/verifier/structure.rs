@@ -3,20 +3,45 @@
 use super::rejection::{HeaderField, Rejection, TerminationFault};
 use crate::constants::ROLLOUTS_PER_GROUP;
 use crate::ids::{Digest, TokenId};
-use crate::rollout::{EnvironmentFingerprint, FileHeader, Group, RawRollouts, Rollout, SignedFile};
+use crate::rollout::{
+    EnvironmentFingerprint, FileHeader, Group, OpenFault, OpenedFile, RawRollouts, Rollout,
+    SignedFile,
+};
 use crate::sampler::SamplerParams;
+use crate::timelock::RoundOpener;
 
-/// What a verifier expects of a file, from the chain, the checkpoint and its own model.
+/// What a verifier expects of a file, from the chain, the beacon, the checkpoint and its own model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpectedContext {
     /// The header that an honest file of the bucket's owner has.
     pub header: FileHeader,
+    /// How an honest file is sealed.
+    pub seal: ExpectedSeal,
     /// Number of tokens that the model knows.
     pub vocab_size: u32,
     /// Tokens that end a completion.
     pub eos_token_ids: Vec<TokenId>,
     /// Most tokens of prompt and completion together.
     pub sequence_tokens_max: u32,
+}
+
+/// How an honest file is sealed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExpectedSeal {
+    /// To this round of the beacon, whose signature is out. Before it is out, nothing can be decided:
+    /// wait, and blame nobody.
+    Round(RoundOpener),
+    /// Not at all: laboratories and tests, or a file that its owner opened for an archive.
+    Open,
+}
+
+impl ExpectedSeal {
+    fn opener(&self) -> Option<&RoundOpener> {
+        match self {
+            Self::Round(opener) => Some(opener),
+            Self::Open => None,
+        }
+    }
 }
 
 /// A signed file in its right place and form: groups `0..n`, each with all its rollouts, tokens that
@@ -46,8 +71,8 @@ impl StructuredFile {
     }
 }
 
-/// Checks everything about a file that needs no model, cheap checks first: size, encoding, header,
-/// signature, contiguity, tokens, lengths, termination.
+/// Checks everything about a file that needs no model, cheap checks first: [`open_file`], then
+/// [`check_opened`].
 ///
 /// # Errors
 /// The first violation, in that order.
@@ -55,10 +80,43 @@ pub fn check_structure(
     bytes: &[u8],
     expected: &ExpectedContext,
 ) -> Result<StructuredFile, Rejection> {
+    check_opened(open_file(bytes, expected)?, expected)
+}
+
+/// Returns a file with readable groups: size, frame, header, seal's round, signature over the root,
+/// then opening and decoding. Nothing is opened or decoded for a stranger.
+///
+/// # Errors
+/// The first violation, in that order.
+pub fn open_file(bytes: &[u8], expected: &ExpectedContext) -> Result<OpenedFile, Rejection> {
     let decoded =
         RawRollouts::new(bytes).and_then(RawRollouts::decode).map_err(Rejection::Malformed)?;
     check_header(decoded.header(), &expected.header)?;
-    let signed = decoded.verify_signature().map_err(Rejection::Unsigned)?;
+    let opener = expected.seal.opener();
+    let (wanted, found) = (opener.map(RoundOpener::round), decoded.seal_round());
+    if wanted != found {
+        return Err(Rejection::WrongSeal { expected: wanted, found });
+    }
+    let vouched = decoded.verify_signature().map_err(|bad| Rejection::Unsigned(bad.into()))?;
+    vouched.open(opener).map_err(|fault| match fault {
+        OpenFault::Sealed { round } => {
+            Rejection::WrongSeal { expected: wanted, found: Some(round) }
+        }
+        OpenFault::Seal(error) => Rejection::SealBroken(error),
+        OpenFault::Content(error) => Rejection::MalformedGroups(error),
+    })
+}
+
+/// Checks everything about the content that needs no model: root, contiguity, tokens, lengths,
+/// termination.
+///
+/// # Errors
+/// The first violation, in that order.
+pub fn check_opened(
+    opened: OpenedFile,
+    expected: &ExpectedContext,
+) -> Result<StructuredFile, Rejection> {
+    let signed = opened.verify_root().map_err(Rejection::Unsigned)?;
     for (position, group) in (0u32..).zip(signed.groups()) {
         if group.index != position {
             return Err(Rejection::GroupsNotContiguous { position, found: group.index });

@@ -64,7 +64,7 @@ def merkle(leaves):
     return domain_hash(b"merkle-node", merkle(leaves[:half]), merkle(leaves[half:]))
 
 
-assert take(8) == b"GRAILROL" and number("H") == 6 and take(1) == b"\0"
+assert take(8) == b"GRAILROL" and number("H") == 7
 claimed_root, signature = take(32), take(64)
 header = domain_hash(
     b"header",
@@ -81,6 +81,7 @@ header = domain_hash(
     sized(name()),  # numerics
     take(4),  # rollouts_per_group
 )
+assert take(1) == b"\0"  # an open body
 groups = []
 for _ in range(number("I")):
     index = take(4)

@@ -8,24 +8,26 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use grail_ports::chain::Block;
 use grail_ports::model::{Completion, ModelError, ScoreRequest, StopFlag};
 use grail_protocol::constants::{ROLLOUT_FILE_BYTES_MAX, WINDOW_BLOCKS};
 use grail_protocol::domain::DomainHash;
 use grail_protocol::ids::{TokenId, Window};
 use grail_protocol::keys;
-use grail_protocol::rollout::{Group, RolloutFile};
+use grail_protocol::rollout::{Body, Group, RawRollouts, RolloutFile, commitment};
 use grail_protocol::sampler::RaceKey;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::ledger::Sealed;
 use super::pace::{self, MiningConfig, Pace};
 use super::pipeline::{self, GroupTask, MiningJob, PipelineError};
 use super::session::{MiningSession, Next};
 use super::{MiningError, MiningOutcome};
 use crate::blocking::blocking;
 use crate::checkpoint::LoadedCheckpoint;
-use crate::context::RunContext;
+use crate::context::{RunContext, opener_of};
 use crate::peers::PeerDirectory;
 use crate::state;
 
@@ -39,19 +41,24 @@ pub enum Cheat {
     NoisyWeights,
     /// Writes another answer and recomputes its proof. Caught as `race_lost`.
     EditedAnswer,
-    /// Signs another miner's groups. Caught as `prompt_mismatch`.
+    /// Signs the groups of another miner's previous window, the newest that can be read. Caught as
+    /// `prompt_mismatch`.
     CopiedFile,
+    /// Puts its name and signature around another miner's sealed work of this window, unread.
+    /// Caught as `root_mismatch`.
+    CopiedSeal,
     /// Claims the full reward for every answer. Caught as `reward_mismatch`.
     ForgedReward,
 }
 
 impl Cheat {
     /// All of them, in the order in which a cycling cheater takes them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::FreeSampling,
         Self::NoisyWeights,
         Self::EditedAnswer,
         Self::CopiedFile,
+        Self::CopiedSeal,
         Self::ForgedReward,
     ];
 
@@ -62,6 +69,7 @@ impl Cheat {
             Self::NoisyWeights => "noisy-weights",
             Self::EditedAnswer => "edited-answer",
             Self::CopiedFile => "copied-file",
+            Self::CopiedSeal => "copied-seal",
             Self::ForgedReward => "forged-reward",
         }
     }
@@ -72,6 +80,7 @@ impl Cheat {
             Self::FreeSampling | Self::EditedAnswer => "race_lost",
             Self::NoisyWeights => "hidden_state_mismatch",
             Self::CopiedFile => "prompt_mismatch",
+            Self::CopiedSeal => "root_mismatch",
             Self::ForgedReward => "reward_mismatch",
         }
     }
@@ -86,8 +95,8 @@ impl fmt::Display for Cheat {
 /// A text that names no cheat.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a cheat; use free-sampling, noisy-weights, edited-answer, copied-file or \
-     forged-reward"
+    "`{0}` is not a cheat; use free-sampling, noisy-weights, edited-answer, copied-file, \
+     copied-seal or forged-reward"
 )]
 pub struct UnknownCheat(pub String);
 
@@ -153,12 +162,15 @@ impl Adversary {
         let stop = self.session.ctx.stop.clone();
         let maker = match self.cheat_of(job.window) {
             Cheat::CopiedFile => {
-                return match self.copy(&job).await? {
+                return match self.readable_groups(job.window).await? {
                     Some(groups) => self.session.deliver(&job, groups, 0.0).await,
-                    None => {
-                        let reason = "nobody uploaded a file to copy yet".to_owned();
-                        Ok(MiningOutcome::Waiting(reason))
-                    }
+                    None => Ok(nothing_to_copy()),
+                };
+            }
+            Cheat::CopiedSeal => {
+                return match self.foreign_seal(&job).await? {
+                    Some((sealed, bytes)) => self.session.deliver_file(sealed, &bytes).await,
+                    None => Ok(nothing_to_copy()),
                 };
             }
             Cheat::NoisyWeights => match self.with_noise(&job).await {
@@ -193,24 +205,65 @@ impl Adversary {
         Ok(MiningJob { checkpoint: Arc::new(checkpoint), ..job.clone() })
     }
 
-    /// Returns the groups of the first peer that has uploaded, if there is one.
-    async fn copy(&mut self, job: &MiningJob) -> Result<Option<Vec<Group>>, MiningError> {
-        let ctx = &self.session.ctx;
-        self.peers.refresh(&*ctx.chain).await?;
-        let metagraph = ctx.chain.metagraph().await?;
-        for neuron in metagraph.neurons.iter().filter(|neuron| neuron.hotkey != ctx.hotkey()) {
-            let Some(bucket) = self.peers.bucket(&*ctx.buckets, neuron.hotkey) else {
-                continue;
-            };
-            let key = keys::rollout_file(neuron.hotkey, job.window);
-            let bytes = bucket.get(&key, ROLLOUT_FILE_BYTES_MAX).await.unwrap_or_default();
-            let file = bytes.and_then(|bytes| RolloutFile::decode(&bytes).ok());
-            if let Some(file) = file.filter(|file| !file.groups.is_empty()) {
-                return Ok(Some(file.groups));
+    /// Returns the groups of the first peer that uploaded in the window before `window`: those of
+    /// `window` itself open after its deadline.
+    async fn readable_groups(&mut self, window: Window) -> Result<Option<Vec<Group>>, MiningError> {
+        let (chain, beacon) = (self.session.ctx.chain.clone(), self.session.ctx.beacon.clone());
+        let Some(previous) = window.previous() else { return Ok(None) };
+        let Some(opener) = opener_of(&*chain, &*beacon, previous).await? else { return Ok(None) };
+        for bytes in self.files_of_peers(previous).await? {
+            let decoded = RawRollouts::new(&bytes).and_then(RawRollouts::decode).ok();
+            let vouched = decoded.and_then(|file| file.verify_signature().ok());
+            let opened = vouched.and_then(|file| file.open(Some(&opener)).ok());
+            let groups = opened.map(|file| file.groups().to_vec()).unwrap_or_default();
+            if !groups.is_empty() {
+                return Ok(Some(groups));
             }
         }
         Ok(None)
     }
+
+    /// Returns the sealed body and the root of the first peer that has uploaded in the window of
+    /// `job`, under our header and signature.
+    async fn foreign_seal(
+        &mut self,
+        job: &MiningJob,
+    ) -> Result<Option<(Sealed, Vec<u8>)>, MiningError> {
+        for bytes in self.files_of_peers(job.window).await? {
+            let Ok(file) = RolloutFile::decode(&bytes) else { continue };
+            if !matches!(file.body, Body::Sealed(_)) {
+                continue;
+            }
+            let signature = self.session.ctx.signer.sign(&commitment::signed_message(&file.root));
+            let file = RolloutFile { header: job.header.clone(), signature, ..file };
+            let bytes = file.encode().map_err(|error| PipelineError::Prover(error.into()))?;
+            // Nobody can count what is inside.
+            let sealed =
+                Sealed { window: job.window, groups: 0, rollouts: 0, tokens: 0, seconds: 0.0 };
+            return Ok(Some((sealed, bytes)));
+        }
+        Ok(None)
+    }
+
+    /// Returns the files that others have uploaded for `window`.
+    async fn files_of_peers(&mut self, window: Window) -> Result<Vec<Bytes>, MiningError> {
+        let ctx = &self.session.ctx;
+        self.peers.refresh(&*ctx.chain).await?;
+        let metagraph = ctx.chain.metagraph().await?;
+        let mut files = Vec::new();
+        for neuron in metagraph.neurons.iter().filter(|neuron| neuron.hotkey != ctx.hotkey()) {
+            let Some(bucket) = self.peers.bucket(&*ctx.buckets, neuron.hotkey) else {
+                continue;
+            };
+            let key = keys::rollout_file(neuron.hotkey, window);
+            files.extend(bucket.get(&key, ROLLOUT_FILE_BYTES_MAX).await.unwrap_or_default());
+        }
+        Ok(files)
+    }
+}
+
+fn nothing_to_copy() -> MiningOutcome {
+    MiningOutcome::Waiting("nobody uploaded a file to copy yet".to_owned())
 }
 
 /// Races with keys of its own choice; everything else is honest.

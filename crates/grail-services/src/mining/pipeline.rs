@@ -7,13 +7,13 @@ use std::sync::Arc;
 use grail_ports::environment::EnvironmentError;
 use grail_ports::model::{Completion, GenerateRequest, ModelError, Sampling, StopFlag};
 use grail_ports::signer::Signer;
-use grail_protocol::codec::EncodeError;
 use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::ids::{TokenId, Window};
-use grail_protocol::prover;
+use grail_protocol::prover::{self, ProverError};
 use grail_protocol::randomness::{WindowRandomness, task_seed};
 use grail_protocol::rollout::{FileHeader, Group, Proof, Rollout};
 use grail_protocol::sampler::RaceKey;
+use grail_protocol::timelock::SealTo;
 
 use crate::checkpoint::LoadedCheckpoint;
 
@@ -28,6 +28,8 @@ pub struct MiningJob {
     pub checkpoint: Arc<LoadedCheckpoint>,
     /// What the file will say it is about.
     pub header: FileHeader,
+    /// Where it will be sealed to.
+    pub seal: SealTo,
 }
 
 /// One problem and the races of its answers.
@@ -52,9 +54,9 @@ pub enum PipelineError {
     /// The environment failed.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// The groups do not fit into a file.
+    /// The groups do not fit into a file, or nothing can be sealed to the beacon.
     #[error("the rollouts cannot be written: {0}")]
-    Encode(#[from] EncodeError),
+    Prover(#[from] ProverError),
     /// A completion of the allowed length would not fit into the model's context.
     #[error(
         "prompt of {prompt} tokens and {max_new_tokens} new ones exceed the {max} of the model; \
@@ -168,13 +170,14 @@ pub fn mine(
     tasks.iter().zip(completed).map(|(task, answers)| claim(job, task, answers)).collect()
 }
 
-/// Returns the signed bytes of the file.
+/// Returns the bytes of the file, signed and sealed.
 pub fn seal(
     header: FileHeader,
     groups: Vec<Group>,
+    to: SealTo,
     signer: &dyn Signer,
 ) -> Result<Vec<u8>, PipelineError> {
-    Ok(prover::seal(header, groups, &|message| signer.sign(message))?)
+    Ok(prover::seal(header, groups, to, &|message| signer.sign(message))?)
 }
 
 /// Returns the number of completion tokens.

@@ -17,7 +17,7 @@ use super::pipeline::{self, MiningJob};
 use super::{MiningError, MiningOutcome};
 use crate::blocking::blocking;
 use crate::checkpoint::consumer::CheckpointConsumer;
-use crate::context::{RunContext, block_with_beacon};
+use crate::context::{RunContext, block_with_beacon, seal_of};
 
 /// One miner's ports and memory.
 pub struct MiningSession {
@@ -63,12 +63,17 @@ impl MiningSession {
             let reason = "the beacon round of this window is not out yet".to_owned();
             return Ok(Next::Done(MiningOutcome::Waiting(reason)));
         };
+        let Some(seal) = seal_of(chain, beacon, window).await? else {
+            return Ok(Next::Done(MiningOutcome::Waiting(
+                "the window has no block yet".to_owned(),
+            )));
+        };
         let header = checkpoint.header(chain.network(), chain.netuid(), window, self.ctx.hotkey());
         let randomness = window_randomness(&first.block.hash, &first.beacon);
-        Ok(Next::Mine(Box::new(MiningJob { window, randomness, checkpoint, header })))
+        Ok(Next::Mine(Box::new(MiningJob { window, randomness, checkpoint, header, seal })))
     }
 
-    /// Seals the groups, keeps the file, and uploads it if the window is not over.
+    /// Seals the groups, and goes on as [`MiningSession::deliver_file`] does.
     pub async fn deliver(
         &mut self,
         job: &MiningJob,
@@ -83,9 +88,18 @@ impl MiningSession {
             tokens: pipeline::count_tokens(&groups),
             seconds,
         };
-        let (header, signer) = (job.header.clone(), self.ctx.signer.clone());
-        let bytes = blocking(move || pipeline::seal(header, groups, &*signer)).await?;
-        self.ledger()?.keep(sealed, &bytes)?;
+        let (header, seal, signer) = (job.header.clone(), job.seal, self.ctx.signer.clone());
+        let bytes = blocking(move || pipeline::seal(header, groups, seal, &*signer)).await?;
+        self.deliver_file(sealed, &bytes).await
+    }
+
+    /// Keeps a sealed file, and uploads it if its window is not over.
+    pub async fn deliver_file(
+        &mut self,
+        sealed: Sealed,
+        bytes: &[u8],
+    ) -> Result<MiningOutcome, MiningError> {
+        self.ledger()?.keep(sealed, bytes)?;
         let head = self.ctx.chain.head().await?;
         self.upload(head).await
     }

@@ -9,11 +9,11 @@ use grail_ports::model::{ModelError, StopFlag};
 use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::ids::{Hotkey, Netuid, TokenId, Window};
 use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
-use grail_protocol::rollout::{FileHeader, Group, RolloutFile};
+use grail_protocol::rollout::{FileHeader, Group};
 use grail_protocol::sampling::choose_groups;
 use grail_protocol::validated::{ValidatedGroup, ValidatedRollout};
 use grail_protocol::verifier::{
-    ExpectedContext, Rejection, Verdict, check_prompt, check_structure,
+    ExpectedContext, ExpectedSeal, Rejection, Verdict, check_opened, check_prompt, open_file,
 };
 use tracing::warn;
 
@@ -35,6 +35,8 @@ pub struct Bench {
     pub randomness: WindowRandomness,
     /// Randomness that chooses the groups.
     pub challenge: ValidationChallenge,
+    /// What opens the files.
+    pub seal: ExpectedSeal,
     /// The checkpoint for the window.
     pub checkpoint: Arc<LoadedCheckpoint>,
     /// Most groups of a file that are recomputed.
@@ -84,6 +86,7 @@ pub fn expected(bench: &Bench, hotkey: Hotkey) -> ExpectedContext {
     let info = bench.checkpoint.model.info();
     ExpectedContext {
         header: bench.checkpoint.header(&bench.network, bench.netuid, bench.window, hotkey),
+        seal: bench.seal.clone(),
         vocab_size: info.vocab_size,
         eos_token_ids: info.eos_token_ids.clone(),
         sequence_tokens_max: info.max_position_embeddings,
@@ -101,9 +104,15 @@ pub fn judge(
     stop: &StopFlag,
     heartbeat: &Heartbeat,
 ) -> Result<Judgement, ModelError> {
-    let file = match check_structure(bytes, &expected(bench, hotkey)) {
+    let expected = expected(bench, hotkey);
+    let opened = match open_file(bytes, &expected) {
+        Ok(opened) => opened,
+        Err(rejection) => return Ok(refused(bench, &[], rejection)),
+    };
+    let sizes: Vec<usize> = opened.groups().iter().map(|group| group.rollouts.len()).collect();
+    let file = match check_opened(opened, &expected) {
         Ok(file) => file,
-        Err(rejection) => return Ok(refused(bench, bytes, rejection)),
+        Err(rejection) => return Ok(refused(bench, &sizes, rejection)),
     };
     let groups = count(file.groups().len());
     let chosen = choose_groups(bench.challenge, hotkey, groups, bench.groups_checked_max);
@@ -144,20 +153,23 @@ pub fn judge(
     Ok(judgement)
 }
 
-/// The judgement on a file that did not get as far as its groups.
-fn refused(bench: &Bench, bytes: &[u8], rejection: Rejection) -> Judgement {
-    let file = RolloutFile::decode(bytes).ok();
-    let groups = file.map(|file| file.groups).unwrap_or_default();
-    let rollouts = groups.iter().map(|group| group.rollouts.len()).sum::<usize>();
-    let checked =
-        groups.iter().take(usize::try_from(bench.groups_checked_max).unwrap_or(usize::MAX));
-    let checked = checked.map(|group| group.rollouts.len()).sum::<usize>();
-    // Past the signature the content is the miner's beyond doubt.
+/// The judgement on a file that did not get as far as its groups; `sizes` are the rollouts of each
+/// group, if they could be read.
+fn refused(bench: &Bench, sizes: &[usize], rejection: Rejection) -> Judgement {
+    let at_most = usize::try_from(bench.groups_checked_max).unwrap_or(usize::MAX);
+    let checked = sizes.iter().take(at_most).sum::<usize>();
+    // Past root and signature the content is the miner's beyond doubt. The root does not cover the
+    // seal: a bit that fell over on the way leaves a signed root and a body that does not open.
     let rests_on_transfer = matches!(
         rejection,
-        Rejection::Malformed(_) | Rejection::HeaderMismatch { .. } | Rejection::Unsigned(_)
+        Rejection::Malformed(_)
+            | Rejection::MalformedGroups(_)
+            | Rejection::WrongSeal { .. }
+            | Rejection::SealBroken(_)
+            | Rejection::HeaderMismatch { .. }
+            | Rejection::Unsigned(_)
     );
-    let judgement = void(count(groups.len()), count(rollouts), count(checked), rejection);
+    let judgement = void(count(sizes.len()), count(sizes.iter().sum()), count(checked), rejection);
     Judgement { rests_on_transfer, ..judgement }
 }
 

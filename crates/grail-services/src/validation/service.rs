@@ -11,6 +11,7 @@ use grail_protocol::domain::DomainHash;
 use grail_protocol::ids::{Hotkey, Window};
 use grail_protocol::keys;
 use grail_protocol::randomness::{ValidationChallenge, validation_challenge, window_randomness};
+use grail_protocol::verifier::ExpectedSeal;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -24,7 +25,7 @@ use super::weights::WeightSetter;
 use super::{ValidationError, ValidationOutcome};
 use crate::blocking::blocking;
 use crate::checkpoint::consumer::CheckpointConsumer;
-use crate::context::{RunContext, block_with_beacon};
+use crate::context::{RunContext, block_with_beacon, opener_of};
 use crate::math::mean;
 use crate::peers::PeerDirectory;
 
@@ -127,6 +128,11 @@ impl ValidationService {
         let (Some(start), Some(end)) = (start, end) else {
             return Ok(Step::Waiting("a beacon round is not out yet".to_owned()));
         };
+        // Blocks that came faster than the chain aims at end a window before its seal.
+        let Some(opener) = opener_of(chain, beacon, window).await? else {
+            let reason = "the round that opens the window's files is not out yet".to_owned();
+            return Ok(Step::Waiting(reason));
+        };
         let target = Target {
             bench: Arc::new(Bench {
                 network: chain.network().to_owned(),
@@ -134,6 +140,7 @@ impl ValidationService {
                 window,
                 randomness: window_randomness(&start.block.hash, &start.beacon),
                 challenge: validation_challenge(&end.block.hash, &end.beacon),
+                seal: ExpectedSeal::Round(opener),
                 checkpoint,
                 groups_checked_max: self.config.groups_checked_max,
             }),

@@ -7,11 +7,11 @@ use grail_infrastructure::local::network::Node;
 use grail_ports::events::{Event, EventSink};
 use grail_protocol::ids::Window;
 use grail_protocol::randomness::{validation_challenge, window_randomness};
-use grail_services::context::block_with_beacon;
+use grail_services::context::{block_with_beacon, seal_of};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::window_context::{VERSION, WindowContext};
+use crate::window_context::{SealContext, VERSION, WindowContext};
 
 /// Windows that may wait to be published; a validator finishes them one after another.
 const QUEUE: usize = 64;
@@ -60,6 +60,10 @@ async fn publish(node: &Node, window: Window) -> Result<(), String> {
     let end = block_with_beacon(chain, beacon, window.end()).await;
     let start = start.map_err(|error| error.to_string())?.ok_or("its first block is not there")?;
     let end = end.map_err(|error| error.to_string())?.ok_or("its deadline is not over")?;
+    let seal = seal_of(chain, beacon, window).await.map_err(|error| error.to_string())?;
+    let seal = seal.ok_or("its first block is not there")?;
+    let opening = beacon.round(seal.round).await.map_err(|error| error.to_string())?;
+    let opening = opening.ok_or("the round that opens its files is not out")?;
     let context = WindowContext {
         version: VERSION,
         network: chain.network().to_owned(),
@@ -67,6 +71,7 @@ async fn publish(node: &Node, window: Window) -> Result<(), String> {
         window,
         randomness: window_randomness(&start.block.hash, &start.beacon).0,
         challenge: validation_challenge(&end.block.hash, &end.beacon).0,
+        seal: SealContext { beacon_key: seal.key, round: seal.round, signature: opening.signature },
     };
     let bucket = node.buckets.own();
     let json = Bytes::from(context.to_json());
