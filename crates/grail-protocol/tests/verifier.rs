@@ -8,7 +8,10 @@ use fixtures::{
     EOS, Wallet, context, facts, groups, header, open_context, opener, quicknet, sealed, unsealed,
 };
 use grail_protocol::ids::{Digest, Hotkey, Netuid};
-use grail_protocol::rollout::{Body, FileHeader, Group, RolloutFile, SealedBody, commitment};
+use grail_protocol::rollout::{
+    Body, FileHeader, Group, Proof, RolloutFile, SealedBody, commitment,
+};
+use grail_protocol::sketch::{Sketch, sketches_of};
 use grail_protocol::timelock::{self, RoundOpener, SealTo};
 use grail_protocol::verifier::{
     GroupFacts, Rejection, TerminationFault, UnusableFacts, Verdict, check_group, check_prompt,
@@ -47,7 +50,7 @@ fn honest_work_is_accepted() {
 
 #[test]
 fn a_header_of_another_place_is_refused_by_its_field() {
-    let cases: [(&str, Change<FileHeader>); 9] = [
+    let cases: [(&str, Change<FileHeader>); 8] = [
         ("network_mismatch", &|header| header.network = "finney".to_owned()),
         ("netuid_mismatch", &|header| header.netuid = Netuid(1)),
         ("window_mismatch", &|header| header.window = header.window.next()),
@@ -55,13 +58,20 @@ fn a_header_of_another_place_is_refused_by_its_field() {
         ("environment_mismatch", &|header| header.environment.params = Digest([0; 32])),
         ("sampler_mismatch", &|header| header.sampler.temperature = 0.700_000_05),
         ("tokenizer_mismatch", &|header| header.tokenizer = Digest([0; 32])),
-        ("numerics_mismatch", &|header| header.numerics = "vllm-0.9".to_owned()),
         ("group_size_mismatch", &|header| header.rollouts_per_group = 8),
     ];
     for (code, change) in cases {
         let rejection = refused(|header, _| change(header));
         assert_eq!(rejection.code(), code, "{rejection}");
     }
+    // Another engine has another kind of proof.
+    let rejection = refused(|header, groups| {
+        header.numerics = "vllm-0.9".to_owned();
+        for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
+            rollout.proof = Proof::Tolerant(vec![Sketch(7); sketches_of(rollout.tokens.len())]);
+        }
+    });
+    assert_eq!(rejection.code(), "numerics_mismatch", "{rejection}");
 }
 
 #[test]

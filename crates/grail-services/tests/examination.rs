@@ -11,6 +11,8 @@ use grail_protocol::ids::{Digest, Netuid, Window};
 use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
 use grail_protocol::rollout::{EnvironmentFingerprint, Group, Proof};
 use grail_protocol::sampler::SamplerParams;
+use grail_protocol::timelock::{BeaconPublicKey, SealTo};
+use grail_protocol::verifier::ExpectedSeal;
 use grail_services::checkpoint::LoadedCheckpoint;
 use grail_services::mining::pipeline::{MiningJob, mine};
 use grail_services::validation::examine::{
@@ -42,13 +44,20 @@ impl Scene {
             window: Window::from_start(90).unwrap(),
             randomness: WindowRandomness(Digest([5; 32])),
             challenge: ValidationChallenge(Digest([6; 32])),
+            seal: ExpectedSeal::Open,
             checkpoint: checkpoint.clone(),
             groups_checked_max: 4,
         };
         let hotkey = FakeSigner::new(3).hotkey();
         let header = checkpoint.header(&bench.network, bench.netuid, bench.window, hotkey);
-        let job =
-            MiningJob { window: bench.window, randomness: bench.randomness, checkpoint, header };
+        let job = MiningJob {
+            window: bench.window,
+            randomness: bench.randomness,
+            checkpoint,
+            header,
+            // Groups alone are examined; no file is made.
+            seal: SealTo { key: BeaconPublicKey([0; 96]), round: 1 },
+        };
         Self { bench, job, environment }
     }
 
