@@ -117,7 +117,14 @@ fn check_uploads(world: &World) {
                 _ => None,
             })
             .collect();
-        let expected: Vec<(u64, u32)> = (30..=360).step_by(30).map(|w| (w, GROUPS)).collect();
+        // Who carries a seal away cannot count what is inside.
+        let is_unread = |start: u64| {
+            let turn = usize::try_from(start / 30).unwrap() % Cheat::ALL.len();
+            seed == CHEATER && Cheat::ALL[turn] == Cheat::CopiedSeal
+        };
+        let groups = |start| if is_unread(start) { 0 } else { GROUPS };
+        let expected: Vec<(u64, u32)> =
+            (30..=360).step_by(30).map(|start| (start, groups(start))).collect();
         assert_eq!(uploads, expected, "role {seed}: {events:?}");
     }
 }
