@@ -1,5 +1,6 @@
 //! What a checkpoint is: its files, their digest, and the metadata that the trainer signs.
 
+pub mod delta;
 mod manifest;
 mod metadata;
 

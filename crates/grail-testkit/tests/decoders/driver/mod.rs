@@ -1,0 +1,86 @@
+//! Hands bytes to each decoder of outside data, and panics unless the decoder keeps its promises.
+//!
+//! A decoder may refuse or accept. It may not panic, nor hold more memory than the input's length
+//! justifies, whatever the input claims. What it accepts it must write back: to the same bytes where
+//! a value has one encoding, else to bytes that read as the same value.
+
+mod checkpoint;
+mod delta;
+mod text;
+mod validated;
+
+use grail_ports::signer::Signer;
+use grail_protocol::ids::Hotkey;
+use grail_testkit::FakeSigner;
+use peak_alloc::PeakAlloc;
+use std::sync::LazyLock;
+
+/// A decoder under test.
+pub struct Target {
+    /// Name, also of the fuzzer's binary.
+    pub name: &'static str,
+    drive: fn(&[u8]),
+    /// Heap that decoding may hold at once: bytes for each byte of the input …
+    heap_per_byte: usize,
+    /// … and bytes beside.
+    heap_beside: usize,
+}
+
+/// Files of validated rollouts, as a trainer opens them.
+pub const VALIDATED: Target =
+    Target { name: "validated", drive: validated::drive, heap_per_byte: 8, heap_beside: 16 << 10 };
+
+/// `metadata.json` and `manifest.sig` of a checkpoint.
+pub const MANIFEST: Target =
+    Target { name: "manifest", drive: text::manifest, heap_per_byte: 200, heap_beside: 64 << 10 };
+
+/// Published verdicts.
+pub const VERDICT: Target =
+    Target { name: "verdict", drive: text::verdict, heap_per_byte: 100, heap_beside: 16 << 10 };
+
+/// Addresses, credentials, signatures, digests and object keys.
+pub const NAMES: Target =
+    Target { name: "names", drive: text::names, heap_per_byte: 32, heap_beside: 16 << 10 };
+
+/// The files of a model folder; the first byte of the input chooses which.
+pub const CHECKPOINT: Target = Target {
+    name: "checkpoint",
+    drive: checkpoint::drive,
+    heap_per_byte: 400,
+    heap_beside: 4 << 20,
+};
+
+/// Deltas of checkpoints.
+pub const DELTA: Target = Target {
+    name: "delta",
+    drive: delta::drive,
+    heap_per_byte: 200,
+    // A frame may hold much more than its own bytes.
+    heap_beside: 16 << 20,
+};
+
+impl Target {
+    /// Hands `data` to the decoder. `heap` must be the global allocator, and no other thread may
+    /// allocate much meanwhile.
+    pub fn run(&self, heap: &PeakAlloc, data: &[u8]) {
+        heap.reset_peak_usage();
+        let before = heap.current_usage();
+        (self.drive)(data);
+        let held = heap.peak_usage().saturating_sub(before);
+        let most = self.heap_per_byte * data.len() + self.heap_beside;
+        assert!(
+            held <= most,
+            "{} bytes made {} hold {held}, more than {most}",
+            data.len(),
+            self.name
+        );
+    }
+}
+
+/// The key that signs where a signature would stop a mutation from getting further.
+static SIGNER: LazyLock<FakeSigner> = LazyLock::new(|| FakeSigner::new(1));
+
+/// The address of that key.
+pub fn hotkey() -> Hotkey {
+    SIGNER.hotkey()
+}

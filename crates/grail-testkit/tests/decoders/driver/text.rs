@@ -1,0 +1,70 @@
+//! JSON and short texts that peers publish.
+
+use grail_ports::signer::Signer;
+use grail_protocol::canonical_json::canonical_json;
+use grail_protocol::checkpoint::{open_metadata, sign_metadata};
+use grail_protocol::credentials::CredentialCommitment;
+use grail_protocol::ids::{Digest, Hotkey, Signature, Window};
+use grail_protocol::keys::ReadyMarker;
+use grail_protocol::verdict::VerdictRecord;
+use serde_json::Value;
+
+use super::{SIGNER, hotkey};
+
+/// Hexadecimal digits of a signature.
+const SIGNATURE_DIGITS: usize = 128;
+
+/// The input is `metadata.json`, then the 128 digits of `manifest.sig`.
+pub fn manifest(data: &[u8]) {
+    let (json, signature) = data.split_at(data.len().saturating_sub(SIGNATURE_DIGITS));
+    let parsed: Option<Value> = serde_json::from_slice(json).ok();
+    let window = parsed.as_ref().and_then(|value| value.get("window")?.as_u64());
+    let window = window.and_then(|start| Window::from_start(start).ok());
+    let window = window.unwrap_or(Window::from_start(0).expect("a multiple of 30"));
+    let untouched = open_metadata(json, signature, hotkey(), window);
+    let Some(value) = parsed else {
+        assert!(untouched.is_err(), "metadata that is no JSON was opened");
+        return;
+    };
+
+    let canonical = canonical_json(&value);
+    let again: Value = serde_json::from_str(&canonical).expect("canonical JSON is JSON");
+    assert_eq!(canonical_json(&again), canonical, "canonical JSON has a second form");
+
+    // Signed anew: what a mutation says is looked at, not only that somebody changed something.
+    let signature = String::from(SIGNER.sign(canonical.as_bytes()));
+    if let Ok(metadata) = open_metadata(json, signature.as_bytes(), hotkey(), window) {
+        let files = sign_metadata(&metadata, &|message| SIGNER.sign(message))
+            .expect("it was opened, so it can be published");
+        let (json, signature) = (files.metadata_json.as_bytes(), files.manifest_sig.as_bytes());
+        assert_eq!(open_metadata(json, signature, hotkey(), window), Ok(metadata));
+    }
+}
+
+pub fn verdict(data: &[u8]) {
+    if let Ok(verdict) = VerdictRecord::from_json(data) {
+        assert_eq!(VerdictRecord::from_json(verdict.to_json().as_bytes()), Ok(verdict));
+    }
+}
+
+pub fn names(data: &[u8]) {
+    if let Ok(credentials) = CredentialCommitment::decode(data) {
+        // The reference writes any UTF-8, we write ASCII only.
+        if let Ok(bytes) = credentials.encode() {
+            assert_eq!(CredentialCommitment::decode(&bytes), Ok(credentials));
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(hotkey) = text.parse::<Hotkey>() {
+        assert_eq!(hotkey.to_ss58(), text, "an address has a second spelling");
+    }
+    if let Some(marker) = ReadyMarker::parse(text) {
+        assert_eq!(ReadyMarker::parse(&marker.key()), Some(marker));
+    }
+    if let Ok(signature) = Signature::try_from(text.to_owned()) {
+        assert!(String::from(signature).eq_ignore_ascii_case(text));
+    }
+    if let Ok(digest) = Digest::try_from(text.to_owned()) {
+        assert!(digest.to_hex().eq_ignore_ascii_case(text));
+    }
+}

@@ -1,0 +1,91 @@
+//! Gives every decoder of outside data a bounded number of damaged files.
+//!
+//! [`driver`] holds the decoders and what each promises; `fuzz/` runs the same driver under a
+//! coverage-guided fuzzer for as long as one likes. Here mutations come from valid files and a fixed
+//! seed, so that a failure repeats. `GRAIL_FUZZ_CORPUS=DIR` writes the valid files to
+//! `DIR/TARGET/`, where a fuzzer starts from them.
+
+mod driver;
+mod mutate;
+mod seeds;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use driver::Target;
+use mutate::{Choices, mutate};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+
+/// One target at a time: the heap is measured for the whole process.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Hands the valid inputs and `n` damaged ones to `target`.
+#[expect(clippy::print_stderr, reason = "a run says how much it did")]
+fn exercise(target: &Target, seeds: fn() -> Vec<Vec<u8>>, n: u64) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // Made here and not by the caller, who is not measured alone.
+    let seeds = seeds();
+    write_corpus(target.name, &seeds);
+    for seed in &seeds {
+        target.run(&HEAP, seed);
+    }
+    let start = Instant::now();
+    for case in 0..n {
+        let mut choices = Choices::new(case);
+        let seed = &seeds[choices.below(seeds.len())];
+        let input = mutate(seed, &seeds, &mut choices);
+        let kept = input.clone();
+        let outcome = std::panic::catch_unwind(|| target.run(&HEAP, &input));
+        assert!(outcome.is_ok(), "{}: case {case} failed: {}", target.name, shown(&kept));
+    }
+    eprintln!("{}: {n} damaged inputs in {:.1?}", target.name, start.elapsed());
+}
+
+/// The first bytes of an input, as text where they are.
+fn shown(input: &[u8]) -> String {
+    let head = &input[..input.len().min(400)];
+    format!("{} bytes, b\"{}\"", input.len(), head.escape_ascii())
+}
+
+fn write_corpus(target: &str, seeds: &[Vec<u8>]) {
+    let Some(root) = std::env::var_os("GRAIL_FUZZ_CORPUS") else { return };
+    let folder = Path::new(&root).join(target);
+    std::fs::create_dir_all(&folder).expect("the corpus folder is writable");
+    for (index, seed) in seeds.iter().enumerate() {
+        std::fs::write(folder.join(format!("seed-{index}")), seed).expect("it is writable");
+    }
+}
+
+#[test]
+fn validated_files() {
+    exercise(&driver::VALIDATED, seeds::validated, 20_000);
+}
+
+#[test]
+fn checkpoint_manifests() {
+    exercise(&driver::MANIFEST, seeds::manifest, 20_000);
+}
+
+#[test]
+fn verdicts() {
+    exercise(&driver::VERDICT, seeds::verdict, 100_000);
+}
+
+#[test]
+fn names_and_credentials() {
+    exercise(&driver::NAMES, seeds::names, 200_000);
+}
+
+#[test]
+fn checkpoint_files() {
+    exercise(&driver::CHECKPOINT, seeds::checkpoint, 20_000);
+}
+
+#[test]
+fn deltas() {
+    exercise(&driver::DELTA, seeds::delta, 50_000);
+}

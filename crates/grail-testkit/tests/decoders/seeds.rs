@@ -1,0 +1,219 @@
+//! Valid inputs of every target, from which mutations and fuzzers start.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use grail_ports::signer::Signer;
+use grail_protocol::checkpoint::delta::frame::decompress;
+use grail_protocol::checkpoint::{
+    CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, GenerationParams, checkpoint_digest,
+    sign_metadata,
+};
+use grail_protocol::constants::{NUMERICS_EXACT, PROTOCOL_NAME, ROLLOUTS_PER_GROUP};
+use grail_protocol::credentials::CredentialCommitment;
+use grail_protocol::ids::{Digest, Netuid, Window};
+use grail_protocol::keys::ReadyMarker;
+use grail_protocol::sampler::SamplerParams;
+use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout};
+use grail_protocol::verdict::{VERDICT_VERSION, VerdictRecord};
+use grail_testkit::FakeSigner;
+use serde_json::json;
+
+use crate::driver::hotkey;
+
+fn signer() -> FakeSigner {
+    FakeSigner::new(1)
+}
+
+fn window() -> Window {
+    Window::from_start(9_000).expect("a multiple of 30")
+}
+
+/// Two groups and none.
+pub fn validated() -> Vec<Vec<u8>> {
+    let rollout = |index: u32| ValidatedRollout {
+        tokens: vec![index; index as usize % 4],
+        logprobs: vec![-0.25; index as usize % 4],
+        reward: 1.5,
+        success: index.is_multiple_of(2),
+    };
+    let group = |index: u32| ValidatedGroup {
+        hotkey: hotkey(),
+        index,
+        prompt: vec![1, 2, 3],
+        rollouts: (0..ROLLOUTS_PER_GROUP).map(rollout).collect(),
+    };
+    let file = |groups: u32| ValidatedFile {
+        network: "local".to_owned(),
+        netuid: Netuid(81),
+        window: window(),
+        validator: hotkey(),
+        checkpoint: Digest([7; 32]),
+        groups: (0..groups).map(group).collect(),
+    };
+    let seal = |groups| file(groups).seal(&|message| signer().sign(message)).expect("it fits");
+    vec![seal(0), seal(2)]
+}
+
+/// One checkpoint's metadata with its signature behind.
+pub fn manifest() -> Vec<Vec<u8>> {
+    let file_manifest: BTreeMap<String, Digest> = CHECKPOINT_FILES
+        .iter()
+        .map(|name| ((*name).to_owned(), Digest::of(name.as_bytes())))
+        .collect();
+    let training_config = json!({"lr": 1e-6, "betas": [0.9, 0.999], "note": "ä\u{1f642}"});
+    let metadata = CheckpointMetadata {
+        window: window(),
+        checkpoint_digest: checkpoint_digest(&file_manifest),
+        file_manifest,
+        config_hash: CheckpointMetadata::hash_config(&training_config),
+        training_config,
+        git_commit: "unknown".to_owned(),
+        created_at: 1_700_000_000.25,
+        model_name: "tiny".to_owned(),
+        parent_window: window(),
+        checkpoint_type: CheckpointType::Full,
+        prev_window: None,
+        anchor_window: None,
+        weights_hash: None,
+        env_id: "arithmetic".to_owned(),
+        env_params: json!({"terms": 3, "difficulty": 2}),
+        generation_params: GenerationParams::new(SamplerParams {
+            temperature: 0.7,
+            max_new_tokens: 32,
+        }),
+        thinking_mode: "native".to_owned(),
+        protocol: PROTOCOL_NAME.to_owned(),
+        numerics: NUMERICS_EXACT.to_owned(),
+    };
+    let files = sign_metadata(&metadata, &|message| signer().sign(message)).expect("it is valid");
+    vec![[files.metadata_json, files.manifest_sig].concat().into_bytes()]
+}
+
+/// A verdict with and without evidence.
+pub fn verdict() -> Vec<Vec<u8>> {
+    let verdict = VerdictRecord {
+        version: VERDICT_VERSION,
+        window: window(),
+        hotkey: hotkey(),
+        validator: hotkey(),
+        groups: 4,
+        rollouts: 64,
+        checked: 32,
+        accepted: 0,
+        rejected: [("race_lost".to_owned(), 32)].into(),
+        unverified: 0,
+        evidence: Some("group 0, rollout 3: lost".to_owned()),
+    };
+    let honest = VerdictRecord {
+        accepted: 32,
+        rejected: BTreeMap::new(),
+        evidence: None,
+        ..verdict.clone()
+    };
+    [verdict, honest].map(|verdict| verdict.to_json().into_bytes()).to_vec()
+}
+
+/// One text of each kind.
+pub fn names() -> Vec<Vec<u8>> {
+    let credentials = CredentialCommitment {
+        account_id: "0123456789abcdef".to_owned(),
+        access_key_id: "key".to_owned(),
+        secret_access_key: "s".repeat(64),
+    };
+    let marker = ReadyMarker { ready: window(), checkpoint: window() };
+    vec![
+        credentials.encode().expect("it fits").to_vec(),
+        hotkey().to_ss58().into_bytes(),
+        marker.key().into_bytes(),
+        String::from(signer().sign(b"message")).into_bytes(),
+        Digest([0xab; 32]).to_hex().into_bytes(),
+    ]
+}
+
+/// The golden files of grail-model, the kind's byte in front of each. Large ones without their end,
+/// which only holds weights.
+pub fn checkpoint() -> Vec<Vec<u8>> {
+    let files: [(u8, &str); 12] = [
+        (0, "golden/llama/config.json"),
+        (0, "golden/qwen2-yarn/config.json"),
+        (0, "golden/gemma3-capped/config.json"),
+        (0, "golden/llama-llama3/config.json"),
+        (1, "golden/llama/model.safetensors"),
+        (2, "gguf/llama.gguf"),
+        (2, "gguf/qwen3.gguf"),
+        (4, "gguf/llama.gguf"),
+        (4, "gguf/qwen2.gguf"),
+        (3, "BPE"),
+        (3, "WordLevel"),
+        (3, "Unigram"),
+    ];
+    files
+        .map(|(kind, name)| {
+            let content = if kind == 3 {
+                tokenizer(name)
+            } else {
+                read(&format!("grail-model/tests/vectors/{name}"))
+            };
+            [vec![kind], content].concat()
+        })
+        .to_vec()
+}
+
+/// Files of the reference in each version, as frames and as payloads; the kind's byte in front.
+pub fn delta() -> Vec<Vec<u8>> {
+    let names =
+        ["single_2d_bf16", "name_order", "three_dim", "duplicate_positions", "one_dim_bias"];
+    let mut seeds = Vec::new();
+    for name in names {
+        for (kind, version) in [(0, "v2"), (1, "v3"), (2, "v3.1")] {
+            let path =
+                format!("grail-protocol/tests/vectors/sparse_codec/{name}.{version}.bin.zst");
+            let frame = read(&path);
+            let payload = decompress(&frame, 1 << 20).expect("the vectors are valid");
+            seeds.push([vec![kind], payload].concat());
+            seeds.push([vec![kind + 3], frame].concat());
+        }
+    }
+    seeds
+}
+
+fn tokenizer(model: &str) -> Vec<u8> {
+    let model = match model {
+        "BPE" => json!({
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "vocab": {"<e>": 0, "a": 1, "b": 2, "ab": 3, "Ġ": 4}, "merges": [["a", "b"]],
+        }),
+        "WordLevel" => json!({
+            "type": "WordLevel", "vocab": {"The": 0, "sum": 1, "?": 2}, "unk_token": "?",
+        }),
+        _ => json!({
+            "type": "Unigram", "unk_id": 0, "byte_fallback": false,
+            "vocab": [["<unk>", 0.0], ["a", -1.0], ["▁the", -2.5]],
+        }),
+    };
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [{
+            "id": 0, "content": "<e>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        }],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "\\p{N}"}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "post_processor": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false,
+            "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+            "use_regex": true},
+        "model": model,
+    });
+    tokenizer.to_string().into_bytes()
+}
+
+fn read(name: &str) -> Vec<u8> {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
