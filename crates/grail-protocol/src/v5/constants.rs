@@ -65,3 +65,9 @@ pub const SAMPLING_LOW_P: f64 = 0.10;
 
 /// Probabilities at or above this count as high; reported only.
 pub const SAMPLING_HIGH_P: f64 = 0.90;
+
+/// Share of a file's checked rollouts whose reward may be wrong.
+pub const REWARD_SOFT_THRESHOLD: f64 = 0.20;
+
+/// Share of them whose distribution may be suspicious.
+pub const DISTRIBUTION_SOFT_THRESHOLD: f64 = 0.51;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::constants::{DISTRIBUTION_SOFT_THRESHOLD, REWARD_SOFT_THRESHOLD};
 use super::verify::soft_cutoff;
 
 /// Hard checks, in the order of their blame.
@@ -16,8 +17,10 @@ pub const HARD_CHECKS: [&str; 7] = [
 ];
 
 /// Soft checks with the share of rollouts that may fail them.
-pub const SOFT_CHECKS: [(&str, f64); 2] =
-    [("reward_valid", 0.20), ("token_distribution_valid", 0.51)];
+pub const SOFT_CHECKS: [(&str, f64); 2] = [
+    ("reward_valid", REWARD_SOFT_THRESHOLD),
+    ("token_distribution_valid", DISTRIBUTION_SOFT_THRESHOLD),
+];
 
 /// Why a file counts for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

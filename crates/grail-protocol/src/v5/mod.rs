@@ -30,6 +30,7 @@ pub mod prf;
 pub mod python;
 pub mod r_vec;
 pub mod randomness;
+pub mod schema;
 pub mod seeds;
 pub mod selection;
 pub mod sketch;

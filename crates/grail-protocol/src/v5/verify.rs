@@ -4,8 +4,8 @@
 //! hard failure ends the rollout and soft ones are counted per file ([`soft_cutoff`]).
 
 use super::constants::{
-    CHALLENGE_K, LOGPROB_MEDIAN_MAX, MAX_NEW_TOKENS_PROTOCOL_CAP, MIN_EOS_PROBABILITY,
-    REWARD_ABS_TOL, REWARD_REL_TOL,
+    CHALLENGE_K, DISTRIBUTION_SOFT_THRESHOLD, LOGPROB_MEDIAN_MAX, MAX_NEW_TOKENS_PROTOCOL_CAP,
+    MIN_EOS_PROBABILITY, REWARD_ABS_TOL, REWARD_REL_TOL, REWARD_SOFT_THRESHOLD,
 };
 use super::distribution::{self, DistributionOutcome};
 use super::indices::{self, BadChallenge};
@@ -267,8 +267,8 @@ impl Flag {
     /// Returns the share of a file's checked rollouts that may have this flag, at most.
     pub fn threshold(&self) -> f64 {
         match self {
-            Self::Reward { .. } => 0.20,
-            Self::Distribution(_) => 0.51,
+            Self::Reward { .. } => REWARD_SOFT_THRESHOLD,
+            Self::Distribution(_) => DISTRIBUTION_SOFT_THRESHOLD,
         }
     }
 }

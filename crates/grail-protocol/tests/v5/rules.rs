@@ -9,7 +9,7 @@ use grail_protocol::v5::completion::completion_digest;
 use grail_protocol::v5::indices::token_hash;
 use grail_protocol::v5::python::json::{self, Value as Python};
 use grail_protocol::v5::python::print::{Keys, to_int, to_json};
-use grail_protocol::v5::{envelope, seeds, selection};
+use grail_protocol::v5::{envelope, schema, seeds, selection};
 use schnorrkel::{ExpansionMode, MiniSecretKey};
 use serde_json::Value;
 
@@ -292,5 +292,49 @@ fn miners_are_selected_as_in_the_reference() {
         assert_eq!(selection::target_window(block), number("target_window"));
         assert_eq!(selection::miner_window(block), number("miner_window"));
         assert_eq!(selection::copycat_interval(block), number("interval"), "{case}");
+    });
+}
+
+#[test]
+fn commits_are_refused_by_form_as_in_the_reference() {
+    every_case("validation", "schema.json", |case| {
+        // The file leaves the longest out and tells their length: `completion 8192`.
+        let commit = case["commit_json"].as_str().map_or_else(
+            || commit_of(text(&case["name"]).strip_prefix("completion ").unwrap()),
+            str::to_owned,
+        );
+        let checked = schema::check_commit(&json::parse(&commit).unwrap());
+        assert_eq!(checked.is_ok(), case["valid"] == true, "{} {checked:?}", case["name"]);
+        if let Err(fault) = checked {
+            let (blamed, _) = fault.field.split_once('.').unwrap_or((fault.field, ""));
+            let errors = list(&case["errors"]).iter();
+            let mut blames = errors.map(|error| text(&error["loc"][0]));
+            assert!(blames.any(|name| name == blamed), "{fault} {}", case["errors"]);
+        }
+    });
+    // Nothing at all, and things of other types.
+    for commit in ["null", "[]", "{}", r#"{"tokens": 5}"#, r#"{"rollout": []}"#] {
+        assert!(schema::check_commit(&json::parse(commit).unwrap()).is_err(), "{commit}");
+    }
+}
+
+/// A commit with no prompt and a completion of so many tokens.
+fn commit_of(completion_length: &str) -> String {
+    let n_tokens: usize = completion_length.parse().unwrap();
+    let tokens = vec!["7"; n_tokens].join(",");
+    let commitments = vec![r#"{"sketch":0}"#; n_tokens].join(",");
+    format!(
+        r#"{{"tokens":[{tokens}],"commitments":[{commitments}],"proof_version":"v5","signature":"",
+            "model":{{"name":"m","layer_index":-1}},"beacon":{{"randomness":"ab"}},
+            "rollout":{{"prompt_length":0,"completion_length":{n_tokens},"success":true,
+                        "total_reward":1.0,"advantage":0.0}}}}"#
+    )
+}
+
+#[test]
+fn tokens_are_judged_by_the_models_config_as_in_the_reference() {
+    every_case("validation", "tokens.json", |case| {
+        let valid = schema::are_tokens_valid(&python(&case["tokens"]), &python(&case["config"]));
+        assert_eq!(valid, case["valid"] == true, "{case}");
     });
 }
