@@ -1,5 +1,9 @@
 //! Judges a miner by all that was ever checked of it, with a bound on how often that errs.
 
+pub mod ledger;
+pub mod simulate;
+pub mod wealth;
+
 use grail_protocol::ids::Window;
 use serde::{Deserialize, Serialize};
 
@@ -46,4 +50,42 @@ pub struct EvidenceSummary {
     pub ejected_until: Option<Window>,
     /// Ejections that the miner has come back from.
     pub life: u32,
+}
+
+/// How evidence becomes an ejection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvidenceRules {
+    /// Largest probability that an honest miner is ever ejected, above 0, below 1.
+    pub bound: f64,
+    /// Windows that an ejection lasts, at least 1.
+    pub ejection_windows: u32,
+    /// Whether files of ejected miners are checked and explained all the same. They earn nothing
+    /// and are no evidence.
+    pub judge_ejected: bool,
+}
+
+impl Default for EvidenceRules {
+    /// One honest miner in a million; a day.
+    fn default() -> Self {
+        Self { bound: 1e-6, ejection_windows: 240, judge_ejected: false }
+    }
+}
+
+impl EvidenceRules {
+    /// Returns why these rules cannot be used, or nothing.
+    pub fn complaint(&self) -> Option<String> {
+        // Written so that NaN is refused too.
+        if !(self.bound > 0.0 && self.bound < 1.0) {
+            return Some(format!(
+                "the ejection bound is {}; it must lie between 0 and 1",
+                self.bound
+            ));
+        }
+        (self.ejection_windows == 0).then(|| "ejection_windows must be at least 1".to_owned())
+    }
+
+    /// Returns the wealth at which life `life` (from 0) ends, nats.
+    pub fn log_bound(&self, life: u32) -> f64 {
+        (f64::from(life) + 1.0) * std::f64::consts::LN_2 - self.bound.ln()
+    }
 }
