@@ -249,9 +249,41 @@ pub const VARIABLES: &[Variable] = &[
         show: |config| config.validation.miners_checked.to_string(),
     },
     Variable {
+        name: "GRAIL_VALIDATION_JUDGEMENT",
+        key: "validation.judgement",
+        meaning: "how miners are judged over time: `sequential` (by evidence, docs/judgement.md) or \
+                  `reference` (one failure costs the scored windows)",
+        set: |config, text| set(&mut config.validation.judgement, text),
+        show: |config| config.validation.judgement.to_string(),
+    },
+    Variable {
+        name: "GRAIL_VALIDATION_EJECTION_BOUND",
+        key: "validation.ejection_bound",
+        meaning: "`sequential`: largest probability that an honest miner is ever ejected, above 0, \
+                  below 1",
+        set: |config, text| set(&mut config.validation.ejection_bound, text),
+        show: |config| config.validation.ejection_bound.to_string(),
+    },
+    Variable {
+        name: "GRAIL_VALIDATION_EJECTION_WINDOWS",
+        key: "validation.ejection_windows",
+        meaning: "`sequential`: windows that an ejection lasts; use 240 (a day) on a public network",
+        set: |config, text| set(&mut config.validation.ejection_windows, text),
+        show: |config| config.validation.ejection_windows.to_string(),
+    },
+    Variable {
+        name: "GRAIL_VALIDATION_JUDGE_EJECTED",
+        key: "validation.judge_ejected",
+        meaning: "`sequential`: whether files of ejected miners are checked and explained all the \
+                  same, for no weight; use false on a public network",
+        set: |config, text| set(&mut config.validation.judge_ejected, text),
+        show: |config| config.validation.judge_ejected.to_string(),
+    },
+    Variable {
         name: "GRAIL_VALIDATION_FAILURE_LOOKBACK_WINDOWS",
         key: "validation.failure_lookback_windows",
-        meaning: "windows for which a miner that broke a rule is not judged again, 0 judges it at once",
+        meaning: "`reference`: windows for which a miner that broke a rule is not judged again, 0 \
+                  judges it at once",
         set: |config, text| set(&mut config.validation.failure_lookback_windows, text),
         show: |config| config.validation.failure_lookback_windows.to_string(),
     },

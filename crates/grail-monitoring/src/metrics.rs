@@ -147,6 +147,7 @@ impl Update<'_> {
             | Event::RolloutsUploaded { .. }
             | Event::WindowSkipped { .. } => self.apply_mining(event),
             Event::MinerJudged { .. }
+            | Event::MinerEvidence { .. }
             | Event::WindowValidated { .. }
             | Event::WeightsSet { .. }
             | Event::WeightsFailed { .. } => self.apply_validation(event),
@@ -203,6 +204,21 @@ impl Update<'_> {
                     let label = self.reason(reason.clone());
                     self.add_of(Metric::FileRejected, label, 1.0);
                 }
+            }
+            Event::MinerEvidence {
+                window: _,
+                hotkey: _,
+                uid,
+                wealth_log10,
+                bound_log10,
+                ejected_until,
+                life,
+            } => {
+                let is_ejected = if ejected_until.is_some() { 1.0 } else { 0.0 };
+                self.set_of(Metric::MinerEvidence, Label::Miner(uid), wealth_log10);
+                self.set_of(Metric::MinerEvidenceBound, Label::Miner(uid), bound_log10);
+                self.set_of(Metric::MinerEjected, Label::Miner(uid), is_ejected);
+                self.set_of(Metric::MinerLife, Label::Miner(uid), life.into());
             }
             Event::WindowValidated { window: _, active, judged, accepted, reward_mean } => {
                 self.add(Metric::ValidationWindows, 1.0);

@@ -96,6 +96,14 @@ metrics! {
     MinerAcceptedRollouts = Counter "miner/accepted_rollouts",
     /// Mean reward of the rollouts accepted from the miner's last file, as recomputed.
     MinerRewardMean = Gauge "miner/reward_mean",
+    /// Evidence against the miner, log10; it is ejected where `miner/evidence_bound` is reached.
+    MinerEvidence = Gauge "miner/evidence",
+    /// Evidence at which the miner is ejected, log10.
+    MinerEvidenceBound = Gauge "miner/evidence_bound",
+    /// Whether the miner is ejected (1) or not (0).
+    MinerEjected = Gauge "miner/ejected",
+    /// Ejections that the miner came back from.
+    MinerLife = Gauge "miner/life",
 
     /// Miners with a weight above 0.
     WeightedMiners = Gauge "weights/submission/successful_miners_count",

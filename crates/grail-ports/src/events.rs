@@ -73,6 +73,23 @@ pub enum Event {
         /// Seconds of verification.
         seconds: f64,
     },
+    /// Where a miner stands after a window, by all the evidence there is.
+    MinerEvidence {
+        /// The window.
+        window: Window,
+        /// The miner.
+        hotkey: Hotkey,
+        /// Its uid.
+        uid: Uid,
+        /// Evidence against it, log10; at most one honest miner in `10^wealth_log10` ever gets there.
+        wealth_log10: f64,
+        /// Evidence at which it is ejected, log10.
+        bound_log10: f64,
+        /// First window in which it is judged again, if it is ejected.
+        ejected_until: Option<Window>,
+        /// Ejections that it came back from.
+        life: u32,
+    },
     /// A validator finished a window.
     WindowValidated {
         /// The window.

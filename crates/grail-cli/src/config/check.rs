@@ -10,10 +10,12 @@ use grail_services::mining::adversary::Cheat;
 use grail_services::mining::pace::MiningConfig;
 use grail_services::training::config::TrainingConfig;
 use grail_services::training::pipeline::StepsConfig;
-use grail_services::validation::config::ValidationConfig;
+use grail_services::validation::config::{JudgementMode, ValidationConfig};
+use grail_services::validation::evidence::EvidenceRules;
 use grail_services::validation::scoring::ScoringRules;
 use grail_services::validation::weights::WeightSchedule;
 
+use super::sections::Judgement;
 use super::{Config, ConfigError, EngineConfig};
 
 /// Shortest block time: below it, blocks come faster than the machine can follow.
@@ -132,6 +134,15 @@ impl Config {
         ValidationConfig {
             groups_checked_max: settings.groups_checked,
             miners_checked_max: settings.miners_checked,
+            judgement: match settings.judgement {
+                Judgement::Sequential => JudgementMode::Sequential,
+                Judgement::Reference => JudgementMode::Reference,
+            },
+            evidence: EvidenceRules {
+                bound: settings.ejection_bound,
+                ejection_windows: settings.ejection_windows,
+                judge_ejected: settings.judge_ejected,
+            },
             failure_lookback_windows: settings.failure_lookback_windows,
             schedule: WeightSchedule {
                 interval_blocks: settings.weights_interval_blocks,

@@ -1,6 +1,8 @@
 //! The sections of the configuration with their defaults, which fit the embedded model.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use grail_model::{LoraConfig, LoraTargets, TrainerConfig};
@@ -174,6 +176,37 @@ impl Default for MiningSettings {
     }
 }
 
+/// How miners are judged over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Judgement {
+    /// By evidence over a whole life, with a bound on false ejections.
+    Sequential,
+    /// As the reference does: one failure costs the scored windows.
+    Reference,
+}
+
+impl FromStr for Judgement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sequential" => Ok(Self::Sequential),
+            "reference" => Ok(Self::Reference),
+            _ => Err(format!("{text} is no way to judge: sequential or reference")),
+        }
+    }
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sequential => "sequential",
+            Self::Reference => "reference",
+        })
+    }
+}
+
 /// The validator.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -182,7 +215,16 @@ pub struct ValidationSettings {
     pub groups_checked: u32,
     /// Most miners judged in a window.
     pub miners_checked: u32,
-    /// Windows for which a miner that broke a rule is not judged again.
+    /// How miners are judged over time.
+    pub judgement: Judgement,
+    /// Largest probability that an honest miner is ever ejected.
+    pub ejection_bound: f64,
+    /// Windows that an ejection lasts.
+    pub ejection_windows: u32,
+    /// Whether files of ejected miners are checked and explained all the same.
+    pub judge_ejected: bool,
+    /// Windows for which a miner that broke a rule is not judged again, under
+    /// [`Judgement::Reference`].
     pub failure_lookback_windows: u32,
     /// Blocks between two `set_weights`.
     pub weights_interval_blocks: u64,
@@ -202,6 +244,11 @@ impl Default for ValidationSettings {
         Self {
             groups_checked: 256,
             miners_checked: 35,
+            judgement: Judgement::Sequential,
+            ejection_bound: 1e-6,
+            ejection_windows: 12,
+            // A local subnet is there to show what becomes of every cheat.
+            judge_ejected: true,
             failure_lookback_windows: 0,
             weights_interval_blocks: 30,
             warmup_windows: 2,

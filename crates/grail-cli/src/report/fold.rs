@@ -30,6 +30,7 @@ impl Report {
             Event::BlockSeen { .. }
             | Event::CheckpointLoaded { .. }
             | Event::GroupMined { .. }
+            | Event::MinerEvidence { .. }
             | Event::WeightsFailed { .. } => {}
             Event::RolloutsUploaded { window, tokens, seconds, .. } => {
                 let RoleTag { uid, hotkey, .. } = entry.role;

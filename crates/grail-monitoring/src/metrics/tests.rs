@@ -42,6 +42,18 @@ fn judged(uid: u16, accepted: u32, rejection: Option<&str>) -> Event {
     }
 }
 
+fn evidence(uid: u16, ejected_until: Option<Window>) -> Event {
+    Event::MinerEvidence {
+        window: window(60),
+        hotkey: Hotkey([1; 32]),
+        uid: Uid(uid),
+        wealth_log10: 6.5,
+        bound_log10: 6.3,
+        ejected_until,
+        life: 1,
+    }
+}
+
 /// One of each event: a new one fails to compile in `apply`, and shows up here.
 fn every_event() -> Vec<Event> {
     vec![
@@ -58,6 +70,7 @@ fn every_event() -> Vec<Event> {
         },
         Event::WindowSkipped { window: window(90), reason: "no checkpoint".to_owned() },
         judged(2, 0, Some("race_lost")),
+        evidence(2, Some(window(7260))),
         Event::WindowValidated {
             window: window(60),
             active: 3,
@@ -143,6 +156,16 @@ fn miners_have_their_own_series() {
     let rejected = |reason: &str| value(Metric::FileRejected, Label::Reason(reason.to_owned()));
     assert_eq!(rejected("race_lost"), Some(2.0));
     assert_eq!(rejected("prompt_mismatch"), Some(1.0));
+}
+
+#[test]
+fn an_ejection_shows_and_ends() {
+    let value = after([evidence(2, Some(window(90))), evidence(3, Some(window(90)))]);
+    assert_eq!(value(Metric::MinerEjected, Label::Miner(Uid(2))), Some(1.0));
+    assert_eq!(value(Metric::MinerEvidence, Label::Miner(Uid(3))), Some(6.5));
+    let value = after([evidence(2, Some(window(90))), evidence(2, None)]);
+    assert_eq!(value(Metric::MinerEjected, Label::Miner(Uid(2))), Some(0.0));
+    assert_eq!(value(Metric::MinerLife, Label::Miner(Uid(2))), Some(1.0));
 }
 
 #[test]

@@ -32,6 +32,7 @@ use grail_services::training::evaluation::HeldOut;
 use grail_services::training::pipeline::StepsConfig;
 use grail_services::training::service::TrainingService;
 use grail_services::validation::config::ValidationConfig;
+use grail_services::validation::evidence::EvidenceRules;
 use grail_services::validation::service::ValidationService;
 use grail_services::validation::weights::WeightSchedule;
 use grail_testkit::{
@@ -229,6 +230,7 @@ pub fn window(start: u64) -> Window {
 
 pub fn validation_config() -> ValidationConfig {
     ValidationConfig {
+        evidence: EvidenceRules { judge_ejected: true, ..EvidenceRules::default() },
         failure_lookback_windows: 0,
         schedule: WeightSchedule { interval_blocks: 30, warmup_windows: 2 },
         version_key: 0,

@@ -2,8 +2,19 @@
 
 use grail_protocol::constants::GROUPS_PER_FILE_MAX;
 
+use super::evidence::EvidenceRules;
 use super::scoring::ScoringRules;
 use super::weights::WeightSchedule;
+
+/// How miners are judged over time. One rule broken voids the file either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgementMode {
+    /// By evidence over a whole life, with a bound on false ejections.
+    Sequential,
+    /// As the reference does: a miner that broke a rule earns nothing while that window is scored,
+    /// and is not judged again for [`ValidationConfig::failure_lookback_windows`].
+    Reference,
+}
 
 /// Settings of a validator.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,8 +23,12 @@ pub struct ValidationConfig {
     pub groups_checked_max: u32,
     /// Most miners that are judged in a window, at least 1; those judged least often come first.
     pub miners_checked_max: u32,
+    /// How miners are judged over time.
+    pub judgement: JudgementMode,
+    /// How evidence becomes an ejection; [`JudgementMode::Sequential`] alone.
+    pub evidence: EvidenceRules,
     /// A miner that broke a rule is not judged again for this many windows; 0 judges it at once.
-    /// It earns nothing while the failure lies in the scored windows.
+    /// [`JudgementMode::Reference`] alone.
     pub failure_lookback_windows: u32,
     /// Files that are looked for at the same time, at least 1.
     pub lookups_at_once: usize,
@@ -23,7 +38,7 @@ pub struct ValidationConfig {
     pub catch_up_windows: u32,
     /// When weights are set.
     pub schedule: WeightSchedule,
-    /// How histories become weights.
+    /// How histories become weights; [`ValidationConfig::judgement`] decides about failures.
     pub scoring: ScoringRules,
     /// Version key of the weights; the chain refuses one below the subnet's.
     pub version_key: u64,
@@ -34,6 +49,8 @@ impl Default for ValidationConfig {
         Self {
             groups_checked_max: 4,
             miners_checked_max: 35,
+            judgement: JudgementMode::Sequential,
+            evidence: EvidenceRules::default(),
             failure_lookback_windows: 14,
             lookups_at_once: 8,
             attempts_max: 3,
@@ -59,7 +76,13 @@ impl ValidationConfig {
                     .to_owned(),
             );
         }
-        self.scoring.complaint()
+        self.scoring.complaint().or_else(|| self.evidence.complaint())
+    }
+
+    /// Returns how histories become weights in this mode.
+    pub fn scoring_rules(&self) -> ScoringRules {
+        let failure_zeroes = self.judgement == JudgementMode::Reference;
+        ScoringRules { failure_zeroes, ..self.scoring }
     }
 }
 

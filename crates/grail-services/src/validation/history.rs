@@ -10,6 +10,7 @@ use grail_protocol::constants::WINDOW_BLOCKS;
 use grail_protocol::ids::{Hotkey, Uid, Window};
 use serde::{Deserialize, Serialize};
 
+use super::evidence::Ledger;
 use super::scoring::{self, Record, ScoringRules, Tally};
 use crate::state::{self, StateError};
 
@@ -40,6 +41,9 @@ struct Memory {
     weights_interval: Option<u64>,
     /// Oldest first.
     windows: VecDeque<WindowRecord>,
+    /// Where the miners stand after the newest window; absent in files of versions without it.
+    #[serde(default)]
+    evidence: Ledger,
 }
 
 /// The history of one validator.
@@ -76,9 +80,15 @@ impl History {
         self.replace(Memory { weights_interval: Some(interval), ..self.memory.clone() })
     }
 
-    /// Adds a processed window.
-    pub fn add(&mut self, record: WindowRecord) -> Result<(), StateError> {
+    /// Returns where the miners stand.
+    pub fn evidence(&self) -> &Ledger {
+        &self.memory.evidence
+    }
+
+    /// Adds a processed window, and where the miners stand after it.
+    pub fn add(&mut self, record: WindowRecord, evidence: Ledger) -> Result<(), StateError> {
         let mut memory = self.memory.clone();
+        memory.evidence = evidence;
         memory.last = memory.last.max(Some(record.window));
         let before = memory.windows.len();
         memory.windows.retain(|old| old.window != record.window);
@@ -109,7 +119,8 @@ impl History {
         self.newest(windows).any(failed)
     }
 
-    /// Returns the weights of `metagraph` after the newest window; `None` before the first.
+    /// Returns the weights of `metagraph` after the newest window; `None` before the first. Ejected
+    /// miners get none, and what a miner did before its ejection does not count after it.
     pub fn weights(
         &self,
         rules: &ScoringRules,
@@ -129,11 +140,17 @@ impl History {
 
     fn availability(&self, hotkey: Hotkey, rules: &ScoringRules) -> u32 {
         let seen = self.newest(rules.windows).filter(|record| record.active.contains(&hotkey));
-        u32::try_from(seen.count()).unwrap_or(u32::MAX)
+        let counted = seen.filter(|record| self.counts(hotkey, record.window));
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+    }
+
+    fn counts(&self, hotkey: Hotkey, window: Window) -> bool {
+        self.memory.last.is_none_or(|last| self.memory.evidence.counts(hotkey, window, last))
     }
 
     fn tallies(&self, hotkey: Hotkey) -> BTreeMap<Window, Tally> {
         let windows = self.memory.windows.iter();
+        let windows = windows.filter(|record| self.counts(hotkey, record.window));
         windows.filter_map(|record| Some((record.window, *record.tallies.get(&hotkey)?))).collect()
     }
 
@@ -171,6 +188,7 @@ pub fn outstanding(last: Option<Window>, current: Window, catch_up: u32) -> Vec<
 
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::{EvidenceRules, WindowEvidence};
     use super::*;
 
     fn window(start: u64) -> Window {
@@ -194,11 +212,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut history = History::open(folder.path()).unwrap();
         assert_eq!(history.weights(&ScoringRules::default(), &[(Uid(1), MINER)]), None);
-        history.add(record(30, 64, false)).unwrap();
-        history.add(record(60, 64, false)).unwrap();
+        history.add(record(30, 64, false), Ledger::default()).unwrap();
+        history.add(record(60, 64, false), Ledger::default()).unwrap();
         history.close_interval(7).unwrap();
         // The same window once more, as after a crash: it replaces what was there.
-        history.add(record(60, 64, false)).unwrap();
+        history.add(record(60, 64, false), Ledger::default()).unwrap();
         history.pass_over(window(90)).unwrap();
 
         let reopened = History::open(folder.path()).unwrap();
@@ -216,18 +234,98 @@ mod tests {
     fn a_failure_is_forgotten_after_the_lookback() {
         let folder = tempfile::tempdir().unwrap();
         let mut history = History::open(folder.path()).unwrap();
-        history.add(record(0, 0, true)).unwrap();
+        history.add(record(0, 0, true), Ledger::default()).unwrap();
         for start in [30, 60] {
-            history.add(record(start, 64, false)).unwrap();
+            history.add(record(start, 64, false), Ledger::default()).unwrap();
         }
         assert!(history.failed_lately(MINER, 3));
         assert!(!history.failed_lately(MINER, 2));
         assert!(!history.failed_lately(MINER, 0));
         assert!(!history.failed_lately(OTHER, 3));
         for start in (90..).step_by(30).take(2 * WINDOWS_MAX) {
-            history.add(record(start, 1, false)).unwrap();
+            history.add(record(start, 1, false), Ledger::default()).unwrap();
         }
         assert_eq!(history.memory.windows.len(), WINDOWS_MAX);
+    }
+
+    /// What version 0.1 wrote before there was evidence.
+    const WITHOUT_EVIDENCE: &str = r#"{"last":60,"processed":2,"weights_interval":7,"windows":[]}"#;
+
+    #[test]
+    fn a_file_without_evidence_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("history.json"), WITHOUT_EVIDENCE).unwrap();
+        let history = History::open(folder.path()).unwrap();
+        assert_eq!((history.last(), history.processed()), (Some(window(60)), 2));
+        assert!(history.evidence().is_empty());
+    }
+
+    #[test]
+    fn an_ejected_miner_has_no_weight_and_starts_from_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut history = History::open(folder.path()).unwrap();
+        let rules = EvidenceRules { ejection_windows: 2, ..EvidenceRules::default() };
+        let registered = BTreeSet::from([MINER]);
+        let mut run = |start: u64, violations: u32| {
+            let rollouts = if violations > 0 { 0 } else { 64 };
+            let said = WindowEvidence {
+                window: window(start),
+                groups: Vec::new(),
+                violations,
+                rollouts: 64,
+            };
+            let evidence = BTreeMap::from([(MINER, said)]);
+            let ledger = history.evidence().after(&rules, window(start), &evidence, &registered).0;
+            history.add(record(start, rollouts, violations > 0), ledger).unwrap();
+            history = History::open(folder.path()).unwrap();
+            history.weights(&ScoringRules::default(), &[(Uid(1), MINER)]).unwrap()[0].1
+        };
+        let full = run(30, 0);
+        assert!(full > 0.0);
+        // A bad window earns nothing, but takes away nothing of the others.
+        let diluted = run(60, 1);
+        assert!(diluted > 0.0 && diluted <= full, "{diluted} of {full}");
+        run(90, 1);
+        assert_eq!(run(120, 1), 0.0, "ejected");
+        assert_eq!(run(150, 0), 0.0);
+        assert_eq!(run(180, 0), 0.0);
+        let back = run(210, 0);
+        // One window of work in one window of life, as at the very start.
+        assert!((back - full).abs() < 1e-15, "{back}, not {full}");
+    }
+
+    #[test]
+    fn memory_of_the_last_windows_matches_the_reference() {
+        let file: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/rolling_history.json")).unwrap();
+        let miners: Vec<String> = (0..6).map(|idx| format!("m{idx}")).collect();
+        let hotkey = |name: &str| Hotkey([name.as_bytes()[1]; 32]);
+        let mut checked = 0;
+        for case in file["cases"].as_array().unwrap() {
+            let maxlen = u32::try_from(case["maxlen"].as_u64().unwrap()).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let mut history = History::open(folder.path()).unwrap();
+            for (start, step) in (0..).step_by(30).zip(case["steps"].as_array().unwrap()) {
+                let added = step["add"].as_array().unwrap().iter();
+                let set: BTreeSet<Hotkey> = added.map(|it| hotkey(it.as_str().unwrap())).collect();
+                let failed = |it: &Hotkey| (*it, Tally { rollouts: 0, had_failure: true });
+                let tallies = set.iter().map(failed).collect();
+                let record = WindowRecord {
+                    window: window(start),
+                    active: set.clone(),
+                    selected: set,
+                    tallies,
+                };
+                history.add(record, Ledger::default()).unwrap();
+                for name in &miners {
+                    let expected = step["counts"][name].as_u64().unwrap_or(0);
+                    assert_eq!(history.selections(hotkey(name), maxlen) as u64, expected);
+                    assert_eq!(history.failed_lately(hotkey(name), maxlen), expected > 0);
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 200, "only {checked} counts were compared");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use grail_protocol::verifier::{
 };
 use tracing::warn;
 
+use super::evidence::{GroupEvidence, WindowEvidence};
 use super::examine::{Fault, GroupReport, examine_group, prompt_of};
 use crate::checkpoint::LoadedCheckpoint;
 use crate::context::Heartbeat;
@@ -63,6 +64,8 @@ pub struct Judgement {
     pub rests_on_transfer: bool,
     /// Accepted groups, with our own rewards and log-probabilities.
     pub validated: Vec<ValidatedGroup>,
+    /// What the groups of the tolerant profile say about their miner, whatever came of the file.
+    pub tails: Vec<GroupEvidence>,
 }
 
 impl Judgement {
@@ -70,6 +73,21 @@ impl Judgement {
     pub fn reward_mean(&self) -> f64 {
         let rollouts = self.validated.iter().flat_map(|group| &group.rollouts);
         mean(rollouts.map(|rollout| f64::from(rollout.reward)))
+    }
+
+    /// Returns what the judgement says about the miner; nothing if nothing was decided.
+    ///
+    /// A file that was refused before its signature was checked is worth nothing, but it is no
+    /// evidence: nobody's hotkey vouches for it.
+    pub fn evidence(&self, window: Window) -> Option<WindowEvidence> {
+        let is_violation = self.rejection.is_some() && !self.rests_on_transfer;
+        let evidence = WindowEvidence {
+            window,
+            groups: self.tails.clone(),
+            violations: u32::from(is_violation),
+            rollouts: if self.rests_on_transfer { 0 } else { self.checked },
+        };
+        (evidence.violations > 0 || evidence.rollouts > 0).then_some(evidence)
     }
 }
 
@@ -134,7 +152,7 @@ pub fn judge(
     let mut judgement = Judgement { groups, rollouts, ..Judgement::default() };
     for (group, prompt) in chosen.into_iter().zip(prompts) {
         let outcome = match prompt {
-            Some(_) => judge_group(bench, file.header(), group, stop)?,
+            Some(_) => judge_group(bench, file.header(), group, stop, &mut judgement.tails)?,
             None => GroupOutcome::Unverified,
         };
         heartbeat.beat();
@@ -145,7 +163,8 @@ pub fn judge(
             }
             GroupOutcome::Unverified => judgement.unverified += ROLLOUTS_PER_GROUP,
             GroupOutcome::Rejected(rejection) => {
-                return Ok(void(groups, rollouts, checked, rejection));
+                let tails = judgement.tails;
+                return Ok(Judgement { tails, ..void(groups, rollouts, checked, rejection) });
             }
         }
     }
@@ -195,6 +214,7 @@ fn judge_group(
     header: &FileHeader,
     group: &Group,
     stop: &StopFlag,
+    tails: &mut Vec<GroupEvidence>,
 ) -> Result<GroupOutcome, ModelError> {
     let hotkey = header.hotkey;
     let unverified = |reason: &dyn std::fmt::Display| {
@@ -206,6 +226,7 @@ fn judge_group(
         Err(ModelError::Stopped) => return Err(ModelError::Stopped),
         Err(error) => return Ok(unverified(&error)),
     };
+    tails.extend(report.evidence());
     Ok(match report.first_fault() {
         Some(Fault::Violation(rejection)) => GroupOutcome::Rejected(rejection.clone()),
         Some(Fault::Undecided(check)) => unverified(&check.detail),

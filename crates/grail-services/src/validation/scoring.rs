@@ -24,11 +24,21 @@ pub struct ScoringRules {
     pub burn_uid: Uid,
     /// Share of the weight that the burn uid gets at least, percent, above 0; 100 at most counts.
     pub burn_percent: f64,
+    /// Whether a rejected file among those that count makes the score 0, as the reference has it;
+    /// otherwise that file counts as one without rollouts.
+    pub failure_zeroes: bool,
 }
 
 impl Default for ScoringRules {
     fn default() -> Self {
-        Self { windows: 12, exponent: 4, rollouts_cap: 5000, burn_uid: Uid(0), burn_percent: 90.0 }
+        Self {
+            windows: 12,
+            exponent: 4,
+            rollouts_cap: 5000,
+            burn_uid: Uid(0),
+            burn_percent: 90.0,
+            failure_zeroes: false,
+        }
     }
 }
 
@@ -71,7 +81,8 @@ pub fn score(rules: &ScoringRules, record: Record<'_>, target: Window) -> f64 {
         Window::containing(grail_protocol::ids::BlockNumber(target.start().0.saturating_sub(span)));
     let recent = || record.tallies.range(oldest..=target).map(|(_, tally)| tally);
     let checked = recent().count();
-    if record.availability == 0 || checked == 0 || recent().any(|tally| tally.had_failure) {
+    let is_zeroed = rules.failure_zeroes && recent().any(|tally| tally.had_failure);
+    if record.availability == 0 || checked == 0 || is_zeroed {
         return 0.0;
     }
     let rollouts = to_f64(recent().map(|tally| tally.rollouts).sum());
@@ -139,6 +150,7 @@ mod tests {
             rollouts_cap: config["unique_rollouts_cap"].as_u64().unwrap() as u32,
             burn_uid: Uid(config["burn_uid"].as_u64().unwrap() as u16),
             burn_percent: config["burn_percentage"].as_f64().unwrap(),
+            failure_zeroes: true,
         }
     }
 
@@ -215,12 +227,16 @@ mod tests {
     }
 
     fn weight_of(rollouts: u64, had_failure: bool, availability: u32) -> f64 {
+        weight_by(ScoringRules::default(), rollouts, had_failure, availability)
+    }
+
+    fn weight_by(rules: ScoringRules, rollouts: u64, had_failure: bool, availability: u32) -> f64 {
         let target = Window::from_start(300).unwrap();
         let tallies = BTreeMap::from([(target, Tally { rollouts, had_failure })]);
         let metagraph = [(Uid(0), stand_in(0)), (Uid(7), stand_in(7))];
         let record_of =
             |hotkey| (hotkey == stand_in(7)).then_some(Record { tallies: &tallies, availability });
-        let weights = weights(&ScoringRules::default(), &metagraph, record_of, target);
+        let weights = weights(&rules, &metagraph, record_of, target);
         assert!((weights[0].1 + weights[1].1 - 1.0).abs() < 1e-15);
         weights[1].1
     }
@@ -228,7 +244,9 @@ mod tests {
     #[test]
     fn a_failure_or_absence_earns_nothing() {
         assert!(weight_of(5000, false, 1) > 0.0);
-        assert_eq!(weight_of(5000, true, 1), 0.0);
+        assert_eq!(weight_of(0, true, 1), 0.0);
+        let reference = ScoringRules { failure_zeroes: true, ..ScoringRules::default() };
+        assert_eq!(weight_by(reference, 5000, true, 1), 0.0);
         assert_eq!(weight_of(5000, false, 0), 0.0);
         assert_eq!(weight_of(0, false, 1), 0.0);
     }

@@ -15,8 +15,9 @@ use grail_protocol::verifier::ExpectedSeal;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::config::ValidationConfig;
+use super::config::{JudgementMode, ValidationConfig};
 use super::discovery::{Candidate, Download, Sighting, discover, download};
+use super::evidence::{EvidenceSummary, Ledger};
 use super::history::{History, WindowRecord, outstanding};
 use super::pipeline::{self, Bench, Judgement};
 use super::publishing::{publish_verdict, seal_validated, verdict};
@@ -44,6 +45,8 @@ pub struct ValidationService {
 struct Progress {
     window: Window,
     attempts: u32,
+    /// Everybody in the metagraph.
+    registered: BTreeSet<Hotkey>,
     /// Whether a miner's file was there in time; those we could not see have no entry.
     in_time: BTreeMap<Hotkey, bool>,
     /// Judgement and seconds.
@@ -67,7 +70,7 @@ impl ValidationService {
     pub fn new(ctx: RunContext, config: ValidationConfig) -> Self {
         Self {
             consumer: CheckpointConsumer::new(ctx.clone()),
-            weights: WeightSetter::new(config.schedule, config.scoring, config.version_key),
+            weights: WeightSetter::new(config.schedule, config.scoring_rules(), config.version_key),
             peers: PeerDirectory::default(),
             history: None,
             progress: None,
@@ -146,11 +149,12 @@ impl ValidationService {
             }),
             deadline_ms: end.block.timestamp_ms,
         };
-        let candidates = self.candidates(window).await?;
+        let (candidates, registered) = self.candidates(window).await?;
         let mut progress = match self.progress.take() {
             Some(progress) if progress.window == window => progress,
             _ => Progress::new(window),
         };
+        progress.registered = registered;
         let selected = self.look(&target, &candidates, &mut progress).await?;
         let settled = self.judge_all(&target, &selected, &mut progress).await;
         let unsettled = progress.unsettled(&candidates, &selected);
@@ -168,8 +172,12 @@ impl ValidationService {
         Ok(Step::Waiting(format!("{unsettled} miners could not be judged yet; trying again")))
     }
 
-    /// Returns where the miners' files of `window` would be, in metagraph order.
-    async fn candidates(&mut self, window: Window) -> Result<Vec<Candidate>, ValidationError> {
+    /// Returns where the miners' files of `window` would be, in metagraph order, and who is
+    /// registered at all.
+    async fn candidates(
+        &mut self,
+        window: Window,
+    ) -> Result<(Vec<Candidate>, BTreeSet<Hotkey>), ValidationError> {
         if let Err(error) = self.peers.refresh(&*self.ctx.chain).await {
             if self.peers.is_empty() {
                 return Err(error.into());
@@ -182,7 +190,8 @@ impl ValidationService {
             let key = keys::rollout_file(neuron.hotkey, window);
             Some(Candidate { uid: neuron.uid, hotkey: neuron.hotkey, bucket, key })
         };
-        Ok(metagraph.neurons.iter().filter_map(candidate).collect())
+        let registered = metagraph.neurons.iter().map(|neuron| neuron.hotkey).collect();
+        Ok((metagraph.neurons.iter().filter_map(candidate).collect(), registered))
     }
 
     /// Finds out who has a file, and returns who is to be judged, in metagraph order.
@@ -214,7 +223,7 @@ impl ValidationService {
         let eligible = candidates
             .iter()
             .filter(|it| progress.in_time.get(&it.hotkey) == Some(&true))
-            .filter(|it| !history.failed_lately(it.hotkey, config.failure_lookback_windows));
+            .filter(|it| is_judged(&config, history, it.hotkey, target.bench.window));
         let choice = select(
             eligible.map(|it| it.hotkey),
             |hotkey| history.selections(hotkey, config.scoring.windows),
@@ -301,15 +310,18 @@ impl ValidationService {
     ) -> Result<(), ValidationError> {
         let bucket = self.ctx.buckets.own();
         let validator = self.ctx.hotkey();
+        let window = target.bench.window;
+        let (ledger, ejected) = self.weigh(window, progress)?;
         for (hotkey, (judgement, _)) in &progress.judged {
             let verdict = verdict(&target.bench, validator, *hotkey, judgement);
             publish_verdict(&*bucket, &verdict).await?;
         }
-        let groups = progress.judged.values().flat_map(|(judged, _)| judged.validated.clone());
+        // What an ejected miner sends is not trained on either.
+        let usable = progress.judged.iter().filter(|(it, _)| !ledger.is_ejected(**it, window));
+        let groups = usable.flat_map(|(_, (judged, _))| judged.validated.clone());
         let (bench, groups, signer) =
             (target.bench.clone(), groups.collect(), self.ctx.signer.clone());
         let sealed = blocking(move || seal_validated(&bench, groups, &*signer)).await?;
-        let window = target.bench.window;
         bucket.put(&keys::validated_file(window), Bytes::from(sealed)).await?;
 
         let active = |it: &&Candidate| progress.in_time.get(&it.hotkey) == Some(&true);
@@ -323,8 +335,56 @@ impl ValidationService {
         let active = u32::try_from(record.active.len()).unwrap_or(u32::MAX);
         // Told before it is committed: a crash in between tells it twice, never not at all.
         self.tell(window, active, candidates, progress);
-        self.history()?.add(record)?;
+        if self.config.judgement == JudgementMode::Sequential {
+            self.tell_evidence(window, candidates, &ledger, &ejected);
+        }
+        self.history()?.add(record, ledger)?;
         Ok(())
+    }
+
+    /// Returns where the miners stand after this window, and who was ejected in it.
+    fn weigh(
+        &mut self,
+        window: Window,
+        progress: &Progress,
+    ) -> Result<(Ledger, Vec<Hotkey>), ValidationError> {
+        let config = self.config;
+        let before = self.history()?.evidence();
+        if config.judgement == JudgementMode::Reference {
+            // Evidence that nobody adds to would only grow old.
+            return Ok((Ledger::default(), Vec::new()));
+        }
+        let judged = progress.judged.iter();
+        let evidence =
+            judged.filter_map(|(hotkey, (judged, _))| Some((*hotkey, judged.evidence(window)?)));
+        Ok(before.after(&config.evidence, window, &evidence.collect(), &progress.registered))
+    }
+
+    /// Tells where those stand who are judged or out.
+    fn tell_evidence(
+        &self,
+        window: Window,
+        candidates: &[Candidate],
+        ledger: &Ledger,
+        ejected: &[Hotkey],
+    ) {
+        for &Candidate { uid, hotkey, .. } in candidates.iter().filter(|it| ledger.knows(it.hotkey))
+        {
+            let summary = ledger.summary(&self.config.evidence, hotkey);
+            let EvidenceSummary { wealth_log10, bound_log10, ejected_until, life } = summary;
+            if let Some(until) = ejected_until.filter(|_| ejected.contains(&hotkey)) {
+                warn!(%window, %hotkey, %uid, %until, wealth_log10, bound_log10, life, "ejected a miner");
+            }
+            self.ctx.emit(Event::MinerEvidence {
+                window,
+                hotkey,
+                uid,
+                wealth_log10,
+                bound_log10,
+                ejected_until,
+                life,
+            });
+        }
     }
 
     fn tell(&self, window: Window, active: u32, candidates: &[Candidate], progress: &Progress) {
@@ -381,7 +441,13 @@ enum Settled {
 
 impl Progress {
     fn new(window: Window) -> Self {
-        Self { window, attempts: 0, in_time: BTreeMap::new(), judged: BTreeMap::new() }
+        Self {
+            window,
+            attempts: 0,
+            registered: BTreeSet::new(),
+            in_time: BTreeMap::new(),
+            judged: BTreeMap::new(),
+        }
     }
 
     /// Returns how many miners we owe an answer.
@@ -391,6 +457,16 @@ impl Progress {
             self.in_time.get(&it.hotkey) == Some(&true) && !self.judged.contains_key(&it.hotkey)
         });
         unseen.count() + unjudged.count()
+    }
+}
+
+/// Returns whether a miner's file of `window` may be judged at all.
+fn is_judged(config: &ValidationConfig, history: &History, hotkey: Hotkey, window: Window) -> bool {
+    match config.judgement {
+        JudgementMode::Sequential => {
+            config.evidence.judge_ejected || !history.evidence().is_ejected(hotkey, window)
+        }
+        JudgementMode::Reference => !history.failed_lately(hotkey, config.failure_lookback_windows),
     }
 }
 

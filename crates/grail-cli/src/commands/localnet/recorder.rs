@@ -122,6 +122,7 @@ fn is_lasting(event: &Event) -> bool {
         Event::BlockSeen { .. }
             | Event::CheckpointLoaded { .. }
             | Event::GroupMined { .. }
+            | Event::MinerEvidence { .. }
             | Event::WeightsFailed { .. }
     )
 }

@@ -20,6 +20,11 @@ pub fn describe(event: &Event) -> Option<String> {
             let reason = rejection.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
             format!("window {window}: uid {uid}, {accepted} of {checked} accepted{reason}")
         }
+        // Where everybody stands is for the metrics; who is out is news.
+        Event::MinerEvidence { window, uid, ejected_until: Some(until), .. } => {
+            format!("window {window}: uid {uid} is ejected until {until}")
+        }
+        Event::MinerEvidence { .. } => return None,
         Event::WindowValidated { window, judged, accepted, reward_mean, .. } => format!(
             "window {window}: {judged} miners judged, {accepted} rollouts accepted, reward \
              {reward_mean:.2}"

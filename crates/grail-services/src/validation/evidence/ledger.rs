@@ -104,6 +104,11 @@ impl Ledger {
         }
     }
 
+    /// Returns whether there is anything to say about the miner.
+    pub fn knows(&self, hotkey: Hotkey) -> bool {
+        self.miners.contains_key(&hotkey)
+    }
+
     /// Returns the number of miners that are remembered.
     pub fn len(&self) -> usize {
         self.miners.len()
@@ -158,7 +163,7 @@ impl Standing {
     }
 
     fn is_remembered(&self, rules: &EvidenceRules, window: Window) -> bool {
-        let away_since = self.ejected_until.map_or(self.registered, |it| it.max(self.registered));
+        let away_since = self.counts_since().map_or(self.registered, |it| it.max(self.registered));
         window <= later(away_since, rules.ejection_windows)
     }
 }
@@ -167,4 +172,128 @@ fn later(window: Window, windows: u32) -> Window {
     let start = window.start().0.saturating_add(u64::from(windows) * WINDOW_BLOCKS);
     // Beyond any chain: as good as never.
     Window::from_start(start).unwrap_or(window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEATER: Hotkey = Hotkey([1; 32]);
+    const HONEST: Hotkey = Hotkey([2; 32]);
+    const RULES: EvidenceRules =
+        EvidenceRules { bound: 1e-6, ejection_windows: 10, judge_ejected: false };
+
+    fn window(index: u64) -> Window {
+        Window::from_start(index * WINDOW_BLOCKS).unwrap()
+    }
+
+    fn said(index: u64, violations: u32) -> WindowEvidence {
+        WindowEvidence { window: window(index), groups: Vec::new(), violations, rollouts: 64 }
+    }
+
+    fn step(ledger: &mut Ledger, index: u64, violations: u32, registered: &[Hotkey]) -> bool {
+        let evidence = [(CHEATER, said(index, violations)), (HONEST, said(index, 0))];
+        let registered = registered.iter().copied().collect();
+        let (after, ejected) = ledger.after(&RULES, window(index), &evidence.into(), &registered);
+        assert!(!ejected.contains(&HONEST));
+        *ledger = after;
+        ejected.contains(&CHEATER)
+    }
+
+    const BOTH: &[Hotkey] = &[CHEATER, HONEST];
+
+    /// Three bad windows: out from window 3 on, back in 13.
+    fn ejected() -> Ledger {
+        let mut ledger = Ledger::default();
+        let bad = |index| step(&mut ledger, index, 1, BOTH);
+        assert_eq!((1..=3).map(bad).collect::<Vec<_>>(), [false, false, true]);
+        ledger
+    }
+
+    #[test]
+    fn an_ejection_takes_effect_at_once_and_ends() {
+        let mut ledger = ejected();
+        for index in 3..=13 {
+            assert_eq!(ledger.is_ejected(CHEATER, window(index)), index < 14, "{index}");
+        }
+        assert!(!ledger.is_ejected(CHEATER, window(14)));
+        assert!(!ledger.is_ejected(HONEST, window(3)));
+        let summary = ledger.summary(&RULES, CHEATER);
+        assert!(summary.wealth_log10 >= summary.bound_log10);
+        assert_eq!((summary.ejected_until, summary.life), (Some(window(14)), 0));
+        assert!(!ledger.counts(CHEATER, window(2), window(3)), "what it earned before is gone");
+        // Evidence against one who is out is left alone.
+        for index in 4..14 {
+            assert!(!step(&mut ledger, index, 1, BOTH));
+        }
+        assert!(!step(&mut ledger, 14, 0, BOTH), "a new life");
+        let summary = ledger.summary(&RULES, CHEATER);
+        assert!(summary.wealth_log10 < 0.0);
+        assert_eq!((summary.ejected_until, summary.life), (None, 1));
+        assert!((summary.bound_log10 - 4e6f64.log10()).abs() < 1e-9, "half of what is left");
+        assert!(!ledger.counts(CHEATER, window(13), window(14)));
+        assert!(ledger.counts(CHEATER, window(14), window(15)));
+        // And it ends like the first.
+        let bad = |index| step(&mut ledger, index, 1, BOTH);
+        assert_eq!((15..=17).map(bad).collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    #[test]
+    fn a_window_counts_once() {
+        let mut ledger = Ledger::default();
+        for _ in 0..5 {
+            assert!(!step(&mut ledger, 2, 1, BOTH));
+            // Older than what is in: the validator caught up in another order, or not at all.
+            assert!(!step(&mut ledger, 1, 1, BOTH));
+        }
+        let mut once = Ledger::default();
+        step(&mut once, 2, 1, BOTH);
+        assert_eq!(ledger, once);
+    }
+
+    #[test]
+    fn leaving_and_coming_back_does_not_shorten_an_ejection() {
+        let mut ledger = ejected();
+        let honest = |ledger: &mut Ledger, index| {
+            let evidence = [(HONEST, said(index, 0))].into();
+            *ledger = ledger.after(&RULES, window(index), &evidence, &[HONEST].into()).0;
+        };
+        for index in 4..=13 {
+            honest(&mut ledger, index);
+            assert!(ledger.is_ejected(CHEATER, window(index)), "{index}");
+        }
+        honest(&mut ledger, 14);
+        assert_eq!(ledger.summary(&RULES, CHEATER).life, 1, "still known");
+        (15..=25).for_each(|index| honest(&mut ledger, index));
+        assert_eq!(ledger.len(), 1, "and forgotten in the end");
+    }
+
+    #[test]
+    fn evidence_outlives_a_short_absence() {
+        let mut ledger = Ledger::default();
+        step(&mut ledger, 1, 1, BOTH);
+        step(&mut ledger, 2, 1, BOTH);
+        let empty = BTreeMap::new();
+        for index in 3..=12 {
+            ledger = ledger.after(&RULES, window(index), &empty, &[HONEST].into()).0;
+        }
+        assert!(step(&mut ledger, 13, 1, BOTH), "the third bad window after ten away");
+        // Registered, but never judged: known for ever.
+        for index in 14..=200 {
+            ledger = ledger.after(&RULES, window(index), &empty, &BOTH.iter().copied().collect()).0;
+        }
+        assert_eq!(ledger.len(), 2);
+        for index in 201..=211 {
+            ledger = ledger.after(&RULES, window(index), &empty, &BTreeSet::new()).0;
+        }
+        assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn a_ledger_survives_the_disk() {
+        let ledger = ejected();
+        let text = serde_json::to_string(&ledger).unwrap();
+        assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), ledger);
+        assert!(text.len() < 1_000, "{text}");
+    }
 }

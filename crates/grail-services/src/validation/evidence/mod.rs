@@ -1,4 +1,7 @@
 //! Judges a miner by all that was ever checked of it, with a bound on how often that errs.
+//!
+//! [`wealth`] turns windows into evidence and says why it may be trusted, [`ledger`] turns evidence
+//! into ejections and new lives, [`simulate`] measures both.
 
 pub mod ledger;
 pub mod simulate;
@@ -6,6 +9,8 @@ pub mod wealth;
 
 use grail_protocol::ids::Window;
 use serde::{Deserialize, Serialize};
+
+pub use self::ledger::Ledger;
 
 /// Shares of honest rollouts that lie beyond the tail thresholds of a calibration, largest first.
 ///

@@ -179,3 +179,187 @@ fn from_nano(nano: i64) -> f64 {
 fn as_f64(n: usize) -> f64 {
     n as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use grail_protocol::ids::Window;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn evidence(groups: &[(u32, [u32; 3])], violations: u32) -> WindowEvidence {
+        let groups =
+            groups.iter().map(|&(rollouts, tail_hits)| GroupEvidence { rollouts, tail_hits });
+        let window = Window::from_start(30).unwrap();
+        WindowEvidence { window, groups: groups.collect(), violations, rollouts: 64 }
+    }
+
+    fn after(windows: impl IntoIterator<Item = WindowEvidence>) -> Wealth {
+        let mut wealth = Wealth::default();
+        windows.into_iter().for_each(|window| wealth.add(&window));
+        wealth
+    }
+
+    fn honest() -> WindowEvidence {
+        evidence(&[(16, [2, 0, 0]), (16, [1, 1, 0]), (16, [1, 0, 0]), (16, [2, 0, 0])], 0)
+    }
+
+    #[test]
+    fn a_small_game_by_hand() {
+        // Of the money, the first window stakes 1 − 1 / (1 + ln 1.01).
+        let fresh = 1.0 - 1.0 / (1.0 + 1.01f64.ln());
+        let check = |window: &WindowEvidence, tails: f64, violations: f64| {
+            let expected = 1.0 - fresh + fresh * (0.5 * tails + 0.5 * violations);
+            let wealth = after([window.clone()]).log();
+            assert!((wealth - expected.ln()).abs() < 1e-7, "{wealth}, not {}", expected.ln());
+        };
+        let quiet = f64::midpoint(1.0 - 0.02, 1.0 - 0.5);
+        check(&evidence(&[], 0), 1.0, quiet);
+        check(&evidence(&[], 1), 1.0, f64::midpoint(1.0 + 0.02 * 9999.0, 1.0 + 0.5 * 9999.0));
+        check(&evidence(&[], 7), 1.0, f64::midpoint(1.0 + 0.02 * 9999.0, 1.0 + 0.5 * 9999.0));
+        // A quarter beyond the first threshold, nothing beyond the others: m / level is 2.5, 0, 0.
+        let bets = 0.02 + 0.1 + 0.4;
+        check(&evidence(&[(16, [4, 0, 0])], 0), (9.0 + bets * 1.5 - 2.0 * bets) / 9.0, quiet);
+        // Two groups multiply.
+        let twice = |bet: f64| (1.0 + bet * 1.5).powi(2) + 2.0 * (1.0 - bet).powi(2);
+        let tails = (twice(0.02) + twice(0.1) + twice(0.4)) / 9.0;
+        check(&evidence(&[(16, [4, 0, 0]), (8, [2, 0, 0])], 0), tails, quiet);
+    }
+
+    #[test]
+    fn every_bet_is_fair_at_the_edge_of_the_null() {
+        // Rollouts of a group hit together: hits of a level with its probability.
+        let group = |levels: usize| GroupEvidence {
+            rollouts: 16,
+            tail_hits: std::array::from_fn(|level| if level < levels { 16 } else { 0 }),
+        };
+        let chances = [0.9, 0.07, 0.02, 0.01];
+        let outcomes = (0..4).map(|levels| tail_factors(&group(levels)));
+        let mut means = [0.0; TAIL_GAMBLERS];
+        for (factors, chance) in outcomes.zip(chances) {
+            for (mean, factor) in means.iter_mut().zip(factors) {
+                *mean += factor * chance;
+            }
+        }
+        assert!(means.iter().all(|mean| (mean - 1.0).abs() < 1e-12), "{means:?}");
+        let (never, once) = (violation_factors(false), violation_factors(true));
+        for (never, once) in never.into_iter().zip(once) {
+            let mean = (1.0 - VIOLATION_RATE) * never + VIOLATION_RATE * once;
+            assert!((mean - 1.0).abs() < 1e-12, "{mean}");
+        }
+        assert!((shares().iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        let staked: f64 = (0..100_000).map(|window| reserve(window) - reserve(window + 1)).sum();
+        assert!(staked < 1.0 && staked > 0.8, "{staked}");
+    }
+
+    /// Returns how many windows like `cheating` eject after `honest` honest ones.
+    fn windows_to_ejection(honest_windows: usize, cheating: &WindowEvidence) -> usize {
+        let mut wealth = after(std::iter::repeat_n(honest(), honest_windows));
+        let bound = 2e6f64.ln();
+        (1..10_000)
+            .find(|_| {
+                wealth.add(cheating);
+                wealth.log() >= bound
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn few_violations_in_a_row_eject() {
+        assert_eq!(windows_to_ejection(0, &evidence(&[], 1)), 3);
+        assert_eq!(windows_to_ejection(10, &evidence(&[], 1)), 3);
+        assert_eq!(windows_to_ejection(5_000, &evidence(&[], 1)), 4);
+        // A good past is no credit beyond the later start.
+        assert_eq!(windows_to_ejection(50_000, &evidence(&[], 1)), 4);
+    }
+
+    #[test]
+    fn alternating_with_honest_windows_does_not_help() {
+        let mut wealth = Wealth::default();
+        let ejected = (0..100).find(|window| {
+            wealth.add(&if window % 2 == 0 { evidence(&[], 1) } else { honest() });
+            wealth.log() >= 2e6f64.ln()
+        });
+        assert_eq!(ejected, Some(4), "the third bad window of five");
+        // Nine honest windows between two bad ones: slower, but certain.
+        let mut wealth = Wealth::default();
+        let ejected = (0..1_000).find(|window| {
+            wealth.add(&if window % 10 == 0 { evidence(&[], 1) } else { honest() });
+            wealth.log() >= 2e6f64.ln()
+        });
+        assert!(ejected.is_some_and(|windows| windows <= 80), "{ejected:?}");
+    }
+
+    #[test]
+    fn one_fault_fades() {
+        let mut wealth = after([honest(), evidence(&[], 1)]);
+        let just_after = wealth.log();
+        assert!(just_after > 2f64.ln() && just_after < 100f64.ln(), "{just_after}");
+        for _ in 0..500 {
+            wealth.add(&honest());
+        }
+        assert!(wealth.log() < 0.0, "{}", wealth.log());
+        assert_eq!(wealth.windows(), 502);
+    }
+
+    #[test]
+    fn a_window_without_anything_decided_changes_nothing() {
+        let mut wealth = after([honest()]);
+        let before = wealth.clone();
+        wealth.add(&WindowEvidence { rollouts: 0, ..evidence(&[], 0) });
+        assert_eq!(wealth, before);
+        assert_eq!(Wealth::default().log(), 0.0);
+    }
+
+    #[test]
+    fn memory_of_other_gamblers_starts_anew() {
+        let mut old: Wealth = serde_json::from_str(r#"{"windows":7,"stakes":[1,2]}"#).unwrap();
+        old.add(&honest());
+        assert_eq!(old, after([honest()]));
+    }
+
+    fn any_group() -> impl Strategy<Value = (u32, [u32; 3])> {
+        let number = prop_oneof![0u32..=16, Just(u32::MAX)];
+        (number.clone(), [number.clone(), number.clone(), number])
+    }
+
+    fn any_window() -> impl Strategy<Value = (Vec<(u32, [u32; 3])>, u32)> {
+        (prop::collection::vec(any_group(), 0..6), prop_oneof![3 => Just(0u32), 1 => 1u32..9])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn wealth_is_a_number_whatever_comes(
+            windows in prop::collection::vec(any_window(), 0..200),
+        ) {
+            let mut wealth = Wealth::default();
+            for (groups, violations) in windows {
+                let before = wealth.log();
+                wealth.add(&evidence(&groups, violations));
+                let log = wealth.log();
+                prop_assert!(log.is_finite(), "{log}");
+                // The bank is never lost, and nobody loses more than what is at the tables.
+                prop_assert!(log >= reserve(wealth.windows()).ln() - 1e-9);
+                // The same bits after a restart.
+                let text = serde_json::to_string(&wealth).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<Wealth>(&text).unwrap(), &wealth);
+                if violations == 0 && groups.is_empty() {
+                    prop_assert!(log <= before + 1e-9);
+                }
+            }
+        }
+
+        #[test]
+        fn the_order_of_groups_does_not_matter(
+            groups in prop::collection::vec(any_group(), 1..8),
+            turn in 0usize..8,
+        ) {
+            let mut turned = groups.clone();
+            turned.rotate_left(turn % groups.len());
+            turned.reverse();
+            prop_assert_eq!(after([evidence(&groups, 0)]), after([evidence(&turned, 0)]));
+        }
+    }
+}

@@ -5,6 +5,8 @@ use grail_protocol::ids::TokenId;
 use grail_protocol::verifier::Rejection;
 use serde::{Deserialize, Serialize};
 
+use crate::validation::evidence::GroupEvidence;
+
 /// The rules that a file is judged by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,6 +157,21 @@ impl RolloutReport {
 }
 
 impl GroupReport {
+    /// Returns what the rollouts of the tolerant profile say about the miner, if there are any whose
+    /// tokens could be measured.
+    pub fn evidence(&self) -> Option<GroupEvidence> {
+        let measured =
+            |it: &&RolloutReport| it.profile == ProfileName::Tolerant && !it.margins.is_empty();
+        let mut evidence = GroupEvidence::default();
+        for report in self.rollouts.iter().filter(measured) {
+            evidence.rollouts = evidence.rollouts.saturating_add(1);
+            for (hits, &is_hit) in evidence.tail_hits.iter_mut().zip(&report.tail_hits) {
+                *hits = hits.saturating_add(u32::from(is_hit));
+            }
+        }
+        (evidence.rollouts > 0).then_some(evidence)
+    }
+
     /// Returns what keeps the group from being accepted, if anything: the prompt, then each check
     /// over all rollouts before the next check.
     pub fn first_fault(&self) -> Option<Fault<'_>> {

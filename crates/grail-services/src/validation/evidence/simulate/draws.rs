@@ -175,3 +175,51 @@ fn lanes(group: &GroupEvidence) -> Stakes {
     lanes[..TAIL_GAMBLERS].copy_from_slice(&factors);
     lanes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(groups: &[(GroupEvidence, f64)], rates: [f64; 3]) {
+        let total: f64 = groups.iter().map(|(_, p)| p).sum();
+        assert!((total - 1.0).abs() < 1e-12, "{total}");
+        for (level, rate) in rates.into_iter().enumerate() {
+            let mean = groups.iter().map(|(group, p)| {
+                p * f64::from(group.tail_hits[level]) / f64::from(group.rollouts)
+            });
+            assert!((mean.sum::<f64>() - rate).abs() < 1e-12, "level {level}");
+        }
+        let table = alias(groups);
+        let filled: Vec<f64> =
+            table.iter().map(|it| f64::from(it.threshold) * 2f64.powi(-32)).collect();
+        let mut drawn = filled.clone();
+        for (outcome, filled) in table.iter().zip(&filled) {
+            drawn[outcome.other as usize] += 1.0 - filled;
+        }
+        for (drawn, (_, p)) in drawn.iter().zip(groups) {
+            let drawn = drawn / groups.len() as f64;
+            assert!((drawn - p).abs() < 1e-9, "{drawn}, not {p}");
+        }
+    }
+
+    #[test]
+    fn groups_are_drawn_as_often_as_they_should_be() {
+        for rates in [TAIL_LEVELS, [0.5, 0.3, 0.15], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]] {
+            check(&free(16, &rates), rates);
+            check(&alike(16, &rates), rates);
+            check(&free(1, &rates), rates);
+        }
+        assert_eq!(free(16, &TAIL_LEVELS).len(), 969);
+    }
+
+    #[test]
+    fn events_happen_as_often_as_they_should() {
+        let mut random = Random::of(1, "any", 3);
+        let happened = (0..100_000).filter(|_| random.happens(0.25)).count();
+        assert!((24_500..25_500).contains(&happened), "{happened}");
+        assert!(!random.happens(0.0) && random.happens(1.0));
+        let of = |seed, id, miner| Random::of(seed, id, miner).next();
+        assert!(of(1, "a", 0) != of(2, "a", 0) && of(1, "a", 0) != of(1, "b", 0));
+        assert!(of(1, "a", 0) != of(1, "a", 1) && of(1, "a", 0) == of(1, "a", 0));
+    }
+}

@@ -304,3 +304,90 @@ pub fn upper_95(hits: u32, n: u32) -> f64 {
     }
     (high / f64::from(n.max(1))).min(1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use grail_protocol::ids::Window;
+
+    use super::super::wealth::Wealth;
+    use super::super::{GroupEvidence, WindowEvidence};
+    use super::*;
+
+    fn plan() -> Plan {
+        let small = Plan { honest_miners: 1_000, honest_windows: 300, ..Plan::default() };
+        Plan { cheaters: 100, cheating_windows: 300, ..small }
+    }
+
+    fn row(id: &str) -> Row {
+        let scenarios = scenarios(&plan(), &[("strong", [1.0; 3])]);
+        let scenario = scenarios.iter().find(|it| it.id == id).unwrap();
+        simulate(&plan(), &EvidenceRules::default(), scenario)
+    }
+
+    #[test]
+    fn the_game_is_that_of_validators() {
+        let always = |violation, tails| Conduct { tails: Some(tails), together: true, violation };
+        let all = Tables::new(&plan(), &always(1.0, [1.0; 3]));
+        let none = Tables::new(&plan(), &always(0.0, [0.0; 3]));
+        let some = Tables::new(&plan(), &always(0.0, [1.0, 0.0, 0.0]));
+        let mut random = Random::of(1, "any", 0);
+        let (mut game, mut wealth) = (Game::default(), Wealth::default());
+        for (window, fresh) in schedule(40).into_iter().enumerate() {
+            let (tables, hits, violations) = match window % 8 {
+                3 => (&all, [16, 16, 16], 1),
+                1 | 6 => (&some, [16, 0, 0], 0),
+                _ => (&none, [0; 3], 0),
+            };
+            let group = GroupEvidence { rollouts: 16, tail_hits: hits };
+            wealth.add(&WindowEvidence {
+                window: Window::from_start(0).unwrap(),
+                groups: vec![group; 4],
+                violations,
+                rollouts: 64,
+            });
+            let played = game.play(fresh, tables, &mut random).ln();
+            assert!((played - wealth.log()).abs() < 1e-5, "{window}: {played}, {}", wealth.log());
+        }
+    }
+
+    #[test]
+    fn honest_miners_stay_below_every_bound() {
+        for id in ["honest", "honest-groups-alike"] {
+            let Outcome::Honest(rows) = row(id).outcome else { panic!("an honest scenario") };
+            for FalseEjections { bound, miners, upper_95 } in rows {
+                assert!(f64::from(miners) <= bound * 1_000.0, "{id}: {miners} at {bound}");
+                assert!(upper_95 > f64::from(miners) / 1_000.0);
+            }
+        }
+    }
+
+    #[test]
+    fn cheaters_are_ejected_and_a_seed_repeats() {
+        let Outcome::Cheating(often) = row("exact-5-percent").outcome else { panic!() };
+        assert_eq!(often.never, 0);
+        assert!(often.p50 <= often.p90 && often.p90 <= often.p99);
+        assert!(often.p50 >= Some(3) && often.p99 <= Some(8), "{often:?}");
+        let Outcome::Cheating(rare) = row("tolerant-strong-1-percent").outcome else { panic!() };
+        assert!(rare.p50 > often.p50, "{rare:?}");
+        assert_eq!(row("tolerant-strong-5-percent"), row("tolerant-strong-5-percent"));
+        let never = Conduct { tails: None, together: false, violation: 0.0 };
+        let scenario = Scenario { id: "never".to_owned(), sleep: Some(5), conduct: never };
+        let Outcome::Cheating(never) =
+            simulate(&plan(), &EvidenceRules::default(), &scenario).outcome
+        else {
+            panic!("a cheating scenario")
+        };
+        assert_eq!(never, Ejections { p50: None, p90: None, p99: None, never: 100 });
+    }
+
+    #[test]
+    fn the_upper_bound_is_that_of_the_tables() {
+        // 95 % upper bounds of a Poisson mean.
+        for (hits, mean) in [(0, 2.9957), (1, 4.7439), (10, 16.9622), (100, 118.0796)] {
+            let got = upper_95(hits, 1_000_000) * 1e6;
+            assert!((got - mean).abs() < 1e-3, "{hits}: {got}");
+        }
+        assert!(upper_95(500, 1_000) > 0.5 && upper_95(500, 1_000) < 0.56);
+        assert!((upper_95(1_000, 1_000) - 1.0).abs() < f64::EPSILON);
+    }
+}
