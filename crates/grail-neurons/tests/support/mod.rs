@@ -178,7 +178,7 @@ impl World {
         CheaterNeuron::new(ctx, service)
     }
 
-    fn mining_config(&self) -> MiningConfig {
+    pub fn mining_config(&self) -> MiningConfig {
         let groups_per_window = self.groups;
         MiningConfig { groups_per_window, groups_at_once: 2, ..MiningConfig::default() }
     }

@@ -88,7 +88,7 @@ impl Ledger {
 
     /// Returns whether what the miner did in `past` still earns it something in `window`.
     pub fn counts(&self, hotkey: Hotkey, past: Window, window: Window) -> bool {
-        let since = self.miners.get(&hotkey).and_then(|standing| standing.counts_since());
+        let since = self.miners.get(&hotkey).and_then(Standing::counts_since);
         !self.is_ejected(hotkey, window) && since.is_none_or(|since| past >= since)
     }
 

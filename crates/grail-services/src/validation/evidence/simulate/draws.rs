@@ -90,7 +90,7 @@ impl Tables {
         let bits = random.next();
         let columns = self.outcomes.len() as u64;
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
-        let (column, height) = (((bits >> 32) * columns >> 32) as usize, bits as u32);
+        let (column, height) = ((((bits >> 32) * columns) >> 32) as usize, bits as u32);
         let outcome = &self.outcomes[column];
         if height < outcome.threshold {
             &outcome.factors
