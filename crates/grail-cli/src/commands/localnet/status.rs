@@ -5,7 +5,8 @@ use grail_ports::events::Event;
 /// Returns the words for an event, or `None` if it says nothing about what a role is doing.
 pub fn describe(event: &Event) -> Option<String> {
     Some(match event {
-        Event::BlockSeen { .. } => return None,
+        // Where everybody stands is for the metrics; who is out is news.
+        Event::BlockSeen { .. } | Event::MinerEvidence { ejected_until: None, .. } => return None,
         Event::CheckpointLoaded { checkpoint, .. } => format!("loaded checkpoint {checkpoint}"),
         Event::GroupMined { window, group, tokens, reward_mean } => format!(
             "window {window}: group {}, {tokens} tokens, reward {reward_mean:.2}",
@@ -20,11 +21,9 @@ pub fn describe(event: &Event) -> Option<String> {
             let reason = rejection.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
             format!("window {window}: uid {uid}, {accepted} of {checked} accepted{reason}")
         }
-        // Where everybody stands is for the metrics; who is out is news.
         Event::MinerEvidence { window, uid, ejected_until: Some(until), .. } => {
             format!("window {window}: uid {uid} is ejected until {until}")
         }
-        Event::MinerEvidence { .. } => return None,
         Event::WindowValidated { window, judged, accepted, reward_mean, .. } => format!(
             "window {window}: {judged} miners judged, {accepted} rollouts accepted, reward \
              {reward_mean:.2}"
