@@ -54,6 +54,14 @@ pub const VARIABLES: &[Variable] = &[
         show: |config| config.engine.threads.to_string(),
     },
     Variable {
+        name: "GRAIL_ENGINE_RUNTIME",
+        key: "engine.runtime",
+        meaning: "`exact` (the contract exact-1), or `bf16`: values rounded between operations; \
+                  for `mine`, `generate` and `serve`, and a miner that uses it needs a calibration",
+        set: |config, text| set(&mut config.engine.runtime, text),
+        show: |config| config.engine.runtime.0.to_string(),
+    },
+    Variable {
         name: "GRAIL_ENGINE_MAX_RUNNING_SEQUENCES",
         key: "engine.max_running_sequences",
         meaning: "most sequences generated at once, 1 to 4096",

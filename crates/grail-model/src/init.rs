@@ -1,13 +1,13 @@
-//! Writes models that no training has seen: random weights, or another model's with noise.
+//! Writes models that no training has seen.
 
 use std::path::Path;
 
 use grail_ports::model::ModelError;
 
-use crate::folder::{SMALL_FILES, unloadable, unwritable};
+use crate::folder::unwritable;
 use crate::formats::config::{CONFIG_FILE, ModelConfig};
-use crate::formats::safetensors::{SafetensorsWriter, TensorSource, TensorSpec, WEIGHTS_FILE};
-use crate::formats::{Dtype, FormatError, write_bytes, write_file, write_folder};
+use crate::formats::safetensors::{SafetensorsWriter, TensorSpec, WEIGHTS_FILE};
+use crate::formats::{Dtype, FormatError, write_bytes, write_file};
 use crate::noise::Normal;
 
 /// Standard deviation of fresh weights, that of GPT-2 and of Hugging Face's `initializer_range`.
@@ -55,58 +55,8 @@ fn fresh_values(spec: &TensorSpec, seed: u64, branches: f32, norm_weight: f32) -
     (0..count).map(|_| std * normal.draw()).collect()
 }
 
-/// Copies the model folder `source` to the new folder `out` with every weight `w` replaced by
-/// `w * (1 + relative_noise * z)`, `z` standard normal, a function of `seed`. Each tensor is rounded
-/// to the type it is stored in.
-///
-/// # Errors
-/// [`ModelError::BadRequest`] for noise that is not a number from 0 to 1,
-/// [`ModelError::Unloadable`], [`ModelError::Unwritable`].
-pub fn perturb(
-    source: &Path,
-    out: &Path,
-    relative_noise: f32,
-    seed: u64,
-) -> Result<(), ModelError> {
-    if !(0.0..=1.0).contains(&relative_noise) {
-        let text = format!("relative noise {relative_noise} is not a number from 0 to 1");
-        return Err(ModelError::BadRequest(text));
-    }
-    let load = || {
-        let config = ModelConfig::load(source)?;
-        let weights = TensorSource::open(source)?;
-        weights.check(&config)?;
-        let specs: Result<Vec<TensorSpec>, FormatError> = config
-            .tensors()
-            .into_iter()
-            .map(|(name, shape)| {
-                let dtype = weights.tensor(&name)?.dtype;
-                Ok(TensorSpec { name, dtype, shape })
-            })
-            .collect();
-        Ok((weights, specs?))
-    };
-    let (weights, specs) = load().map_err(|error| unloadable(&error))?;
-    write_folder(out, |folder| {
-        for name in SMALL_FILES.into_iter().filter(|name| source.join(name).exists()) {
-            let path = source.join(name);
-            let bytes = std::fs::read(&path).map_err(FormatError::io("read", &path))?;
-            write_bytes(&folder.join(name), &bytes)?;
-        }
-        write_tensors(&folder.join(WEIGHTS_FILE), specs, |spec| {
-            let mut values = weights.to_f32(&spec.name)?;
-            let mut normal = Normal::new("grail-model/perturb", seed, &spec.name);
-            for value in &mut values {
-                *value *= 1.0 + relative_noise * normal.draw();
-            }
-            Ok(values)
-        })
-    })
-    .map_err(|error| unwritable(out, &error))
-}
-
 /// Writes a safetensors file whose values are made one tensor at a time.
-fn write_tensors(
+pub(crate) fn write_tensors(
     path: &Path,
     specs: Vec<TensorSpec>,
     mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, FormatError>,
@@ -125,6 +75,7 @@ fn write_tensors(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::safetensors::TensorSource;
 
     #[test]
     fn fresh_norms_multiply_by_one() {

@@ -10,22 +10,24 @@ use grail_ports::model::{
     Completion, GenerateRequest, Model, ModelError, ModelInfo, ModelProvider, Score, ScoreRequest,
     StopFlag, Trainer,
 };
-use grail_protocol::constants::NUMERICS_EXACT;
 use grail_protocol::ids::{Digest, TokenId};
 
+use crate::arch::Runtime;
 use crate::chat::{self, ChatTemplate};
 use crate::engine::{Engine, EngineConfig};
 use crate::folder::{folder_digest, unloadable};
 use crate::tokenizer::Tokenizer;
 use crate::train::{ModelTrainer, TrainerConfig};
 
-/// How models are run. None of it changes a bit of what they compute.
+/// How models are run. Nothing but the runtime changes a bit of what they compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProviderConfig {
     /// Threads that compute, the calling one included; at least 1.
     pub threads: usize,
     /// Instruction set; the CPU's best where `None`.
     pub isa: Option<Isa>,
+    /// What happens to values between operations.
+    pub runtime: Runtime,
     /// Bounds of generation and scoring.
     pub engine: EngineConfig,
     /// Bounds of training.
@@ -38,6 +40,7 @@ impl Default for ProviderConfig {
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             isa: None,
+            runtime: Runtime::Exact,
             engine: EngineConfig::default(),
             trainer: TrainerConfig::default(),
         }
@@ -85,7 +88,7 @@ impl Provider {
             return Ok(model);
         }
         loaded.retain(|_, model| model.strong_count() > 0);
-        let model = LocalModel::load(dir, digest, self.kernels.clone(), self.config.engine)?;
+        let model = LocalModel::load(dir, digest, self.kernels.clone(), &self.config)?;
         let model = Arc::new(model);
         loaded.insert(digest, Arc::downgrade(&model));
         let parameters = model.info.parameters;
@@ -96,8 +99,15 @@ impl Provider {
     /// As [`ModelProvider::trainer`], with the concrete type.
     ///
     /// # Errors
-    /// As [`ModelProvider::trainer`].
+    /// As [`ModelProvider::trainer`]; [`ModelError::BadRequest`] unless the runtime is the exact one.
     pub fn model_trainer(&self, dir: &Path) -> Result<ModelTrainer, ModelError> {
+        if self.config.runtime != Runtime::Exact {
+            return Err(ModelError::BadRequest(format!(
+                "the {} runtime does not train: gradients are those of the exact one; set \
+                 engine.runtime to exact",
+                self.config.runtime
+            )));
+        }
         ModelTrainer::load(dir, self.kernels.clone(), self.config.trainer)
     }
 }
@@ -126,7 +136,7 @@ impl LocalModel {
         dir: &Path,
         checkpoint_digest: Digest,
         kernels: Kernels,
-        config: EngineConfig,
+        config: &ProviderConfig,
     ) -> Result<Self, ModelError> {
         let tokenizer = Tokenizer::load(dir).map_err(|error| unloadable(&error))?;
         let template = ChatTemplate::load(dir).map_err(|error| unloadable(&error))?;
@@ -137,7 +147,8 @@ impl LocalModel {
                 dir.display()
             )));
         }
-        let engine = Engine::load(dir, eos_token_ids.clone(), kernels, config)?;
+        let engine = Engine::load(dir, eos_token_ids.clone(), kernels, config.engine)?
+            .with_runtime(config.runtime);
         let model = engine.model_config();
         tokenizer.check(model, dir).map_err(|error| unloadable(&error))?;
         let bounded = |size: usize| u32::try_from(size).expect("config.json bounds every size");
@@ -150,7 +161,7 @@ impl LocalModel {
             eos_token_ids,
             checkpoint_digest,
             tokenizer_digest: Digest(tokenizer.digest()),
-            numerics: NUMERICS_EXACT.to_owned(),
+            numerics: config.runtime.numerics().to_owned(),
         };
         let (engine, tokenizer) = (Arc::new(engine), Arc::new(tokenizer));
         Ok(Self { info, engine, tokenizer, template })

@@ -60,12 +60,9 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         NetworkRole::Trainer => base_model::of_network(&dir, config.localnet.model.as_deref())?,
         NetworkRole::Validator | NetworkRole::Miner => dir.clone(),
     };
-    let crew = Crew::new(
-        config.clone(),
-        engine::trainer_provider(config.engine, config.training.trainer())?,
-        environment,
-        &base,
-    );
+    let exact = engine::exact_provider(config.engine, config.training.trainer())?;
+    let miners = engine::miners_provider(config.engine, &exact)?;
+    let crew = Crew::new(config.clone(), exact, miners, environment, &base);
     let (duty, default_wallet) = match role {
         NetworkRole::Trainer => (Duty::Trainer, "trainer"),
         NetworkRole::Validator => (Duty::Validator, "validator"),

@@ -67,7 +67,7 @@ pub fn run(args: &SftArgs, config: &Config) -> Result<Outcome> {
         }
     };
     let bounds = TrainerConfig { lora: lora(args), ..config.training.trainer() };
-    let provider = engine::trainer_provider(config.engine, bounds)?;
+    let provider = engine::exact_provider(config.engine, bounds)?;
     let model = provider.load(&start)?;
     let mut trainer = provider.model_trainer(&start)?;
     let state = SftState::new(state_folder(&args.out), settings(args, &*model, &*environment));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use grail_environments::registry;
+use grail_model::TrainerConfig;
 use grail_ports::environment::Environment;
 use grail_ports::model::{ModelProvider, StopFlag};
 use grail_protocol::checkpoint::CheckpointMetadata;
@@ -93,7 +94,7 @@ fn examine(args: &VerifyArgs, config: &Config) -> Result<Answer> {
     let mut sources = Sources::read(args)?;
     let seal = sources.seal(args, seal_round)?;
     let expected = sources.expected(args, config, &claimed)?;
-    let model = engine::provider(config.engine)?
+    let model = engine::exact_provider(config.engine, TrainerConfig::default())?
         .load(&args.checkpoint)
         .with_context(|| format!("while loading the checkpoint {}", args.checkpoint.display()))?;
     let bench = Bench {

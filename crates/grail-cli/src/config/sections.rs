@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use grail_model::{LoraConfig, LoraTargets, TrainerConfig};
+use grail_model::{LoraConfig, LoraTargets, Runtime, TrainerConfig, UnknownRuntime};
 use serde::{Deserialize, Serialize};
 
 use crate::human_duration::HumanDuration;
@@ -20,12 +20,41 @@ pub struct LogConfig {
     pub json: bool,
 }
 
-/// How the model is computed. No result depends on any of it.
+/// A [`Runtime`] by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub struct RuntimeName(pub Runtime);
+
+impl TryFrom<String> for RuntimeName {
+    type Error = UnknownRuntime;
+
+    fn try_from(name: String) -> Result<Self, UnknownRuntime> {
+        name.parse()
+    }
+}
+
+impl FromStr for RuntimeName {
+    type Err = UnknownRuntime;
+
+    fn from_str(name: &str) -> Result<Self, UnknownRuntime> {
+        name.parse().map(Self)
+    }
+}
+
+impl From<RuntimeName> for &'static str {
+    fn from(name: RuntimeName) -> Self {
+        name.0.name()
+    }
+}
+
+/// How the model is computed. Results depend on the runtime alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineConfig {
     /// Compute threads; 0 takes every core.
     pub threads: usize,
+    /// What happens to values between operations.
+    pub runtime: RuntimeName,
     /// Most sequences generated at once.
     pub max_running_sequences: usize,
     /// Most bytes of keys and values.
@@ -43,6 +72,7 @@ impl Default for EngineConfig {
         let engine = grail_model::EngineConfig::default();
         Self {
             threads: 0,
+            runtime: RuntimeName::default(),
             max_running_sequences: engine.max_running_sequences,
             kv_bytes_max: engine.kv_bytes_max,
             prompt_cache_bytes_max: engine.prompt_cache_bytes_max,

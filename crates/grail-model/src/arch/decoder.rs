@@ -134,6 +134,7 @@ impl Decoder {
                 row.iter_mut().for_each(|value| *value *= scale);
             }
         }
+        self.shape.runtime.pass(x);
     }
 
     /// Runs the rows of `batch` through all layers, storing their keys and values in `cache`, and
@@ -167,6 +168,9 @@ impl Decoder {
                 a.resize(shape, range.len());
                 let positions = &batch.positions[range.clone()];
                 layer.attention_inputs(kernels, shape, x, positions, self.rope_of(layer), a);
+                if cache.is_kept() {
+                    shape.runtime.pass(&mut a.k);
+                }
                 cache.store(layer_idx, batch.stores_of(range.clone()), range.start, &a.k, &a.v);
                 let (k_pool, v_pool) = cache.layer(layer_idx);
                 kernels.attention(
@@ -188,6 +192,7 @@ impl Decoder {
     /// Computes the input of the LM head from rows of the residual stream, both `[rows, hidden]`.
     pub(crate) fn head_input(&self, kernels: &Kernels, x: &[f32], input: &mut [f32]) {
         kernels.rms_norm(x, &self.norm, self.shape.eps, input, None);
+        self.shape.runtime.pass(input);
     }
 
     /// The soft-cap of logits, if there is one.

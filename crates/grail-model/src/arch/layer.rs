@@ -6,6 +6,7 @@ use grail_kernels::{
 };
 
 use super::activations::{Activations, Branch};
+use super::runtime::Runtime;
 use crate::formats::config::{Architecture, ModelConfig};
 
 /// The sizes a layer computes with.
@@ -29,10 +30,12 @@ pub(crate) struct Shape {
     pub(crate) branch_norms: bool,
     /// What the MLP does to its gate.
     pub(crate) gate: GateFunction,
+    /// What happens to values between operations.
+    pub(crate) runtime: Runtime,
 }
 
 impl Shape {
-    /// Takes the sizes from a configuration.
+    /// Takes the sizes from a configuration; the runtime is the exact one.
     pub(crate) fn new(config: &ModelConfig) -> Self {
         Self {
             hidden: config.hidden_size,
@@ -50,6 +53,7 @@ impl Shape {
                     GateFunction::Silu
                 }
             },
+            runtime: Runtime::Exact,
         }
     }
 
@@ -150,9 +154,10 @@ impl Layer {
         rope: &RopeTable,
         a: &mut Activations,
     ) {
-        let Shape { heads, kv_heads, head_dim, eps, .. } = *shape;
+        let Shape { heads, kv_heads, head_dim, eps, runtime, .. } = *shape;
         let norm = &self.input_layernorm;
         kernels.rms_norm(x, norm, eps, &mut a.normed, Some(&mut a.inv_rms));
+        runtime.pass(&mut a.normed);
         // One pass over the three: a step of few rows waits for weights, not for arithmetic.
         let normed = self.head_norms.is_some();
         let (q, k) = if normed { (&mut a.q_raw, &mut a.k_raw) } else { (&mut a.q, &mut a.k) };
@@ -163,13 +168,19 @@ impl Layer {
             self.v_proj.output(next, &mut a.v),
         ];
         kernels.linear_each(&a.normed, outputs);
+        for values in [&mut a.q_raw, &mut a.k_raw, &mut a.q, &mut a.k, &mut a.v] {
+            runtime.pass(values);
+        }
         if let Some(norms) = &self.head_norms {
             // The rows of these norms are heads: `[rows * heads, head_dim]`.
             kernels.rms_norm(&a.q_raw, &norms.q, eps, &mut a.q, Some(&mut a.q_inv_rms));
             kernels.rms_norm(&a.k_raw, &norms.k, eps, &mut a.k, Some(&mut a.k_inv_rms));
+            runtime.pass(&mut a.q);
+            runtime.pass(&mut a.k);
         }
         kernels.rope(&mut a.q, heads, head_dim, positions, rope, Direction::Forward);
         kernels.rope(&mut a.k, kv_heads, head_dim, positions, rope, Direction::Forward);
+        runtime.pass(&mut a.q);
     }
 
     /// Adds `o_proj` of `a.attended` to the residual stream `x`.
@@ -180,14 +191,20 @@ impl Layer {
         x: &mut [f32],
         a: &mut Activations,
     ) {
-        let Some(norms) = &self.branch_norms else {
-            return kernels.linear_add(&a.attended, self.o_proj.before(Some(&self.gate_proj)), x);
-        };
-        let Branch { out, inv_rms } = &mut a.attention_branch;
-        let Linear { weight, bias } = &self.o_proj;
-        kernels.linear(&a.attended, weight, bias.as_deref(), out);
-        kernels.rms_norm(out, &norms.attention, shape.eps, &mut a.branch_normed, Some(inv_rms));
-        kernels.add_assign(x, &a.branch_normed);
+        let Shape { eps, runtime, .. } = *shape;
+        runtime.pass(&mut a.attended);
+        if let Some(norms) = &self.branch_norms {
+            let Branch { out, inv_rms } = &mut a.attention_branch;
+            let Linear { weight, bias } = &self.o_proj;
+            kernels.linear(&a.attended, weight, bias.as_deref(), out);
+            runtime.pass(out);
+            kernels.rms_norm(out, &norms.attention, eps, &mut a.branch_normed, Some(inv_rms));
+            runtime.pass(&mut a.branch_normed);
+            kernels.add_assign(x, &a.branch_normed);
+        } else {
+            kernels.linear_add(&a.attended, self.o_proj.before(Some(&self.gate_proj)), x);
+        }
+        runtime.pass(x);
     }
 
     /// Computes the gated inner values of the MLP from the residual stream `x` into `a.gated`.
@@ -200,9 +217,11 @@ impl Layer {
     ) {
         let norm = &self.mlp_layernorm;
         kernels.rms_norm(x, norm, shape.eps, &mut a.mlp_normed, Some(&mut a.mlp_inv_rms));
+        shape.runtime.pass(&mut a.mlp_normed);
         let (gate, up) = (self.gate_proj.projection(), self.up_proj.before(Some(&self.down_proj)));
         let (normed, output) = a.gated_output();
         kernels.linear_gated(normed, gate, up, shape.gate, output);
+        shape.runtime.pass(&mut a.gated);
     }
 
     /// Where branches are normed, computes what the MLP adds to the stream from `a.gated`.
@@ -211,7 +230,9 @@ impl Layer {
         let Branch { out, inv_rms } = &mut a.mlp_branch;
         let Linear { weight, bias } = &self.down_proj;
         kernels.linear(&a.gated, weight, bias.as_deref(), out);
+        shape.runtime.pass(out);
         kernels.rms_norm(out, &norms.mlp, shape.eps, &mut a.branch_normed, Some(inv_rms));
+        shape.runtime.pass(&mut a.branch_normed);
     }
 
     /// Adds the MLP to the residual stream `x`.
@@ -229,5 +250,6 @@ impl Layer {
         } else {
             kernels.linear_add(&a.gated, self.down_proj.projection(), x);
         }
+        shape.runtime.pass(x);
     }
 }

@@ -21,7 +21,10 @@ mod llama;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod runtime;
 mod weights;
+
+pub use runtime::{Runtime, UnknownRuntime};
 
 pub(crate) use activations::{Activations, Branch};
 pub(crate) use decoder::{Decoder, Scratch};

@@ -20,6 +20,8 @@ pub(crate) struct KvCache {
     kv_size: usize,
     /// One (keys, values) pair a layer, or a single one that all layers take turns with.
     pools: Vec<(Vec<f32>, Vec<f32>)>,
+    /// Whether later passes read it.
+    is_kept: bool,
 }
 
 impl KvCache {
@@ -29,13 +31,18 @@ impl KvCache {
         let values = blocks * layout.block_len();
         // Zeroed memory comes from the system untouched, so a block costs nothing before its use.
         let pools = (0..layers).map(|_| (vec![0.0; values], vec![0.0; values])).collect();
-        Self { layout, kv_size: shape.kv_size(), pools }
+        Self { layout, kv_size: shape.kv_size(), pools, is_kept: true }
     }
 
     /// Makes a cache for passes that see all rows of a sequence at once: each layer overwrites the
     /// one before, so the memory does not grow with the depth.
     pub(crate) fn transient(shape: &Shape, blocks: usize) -> Self {
-        Self::new(shape, 1, blocks)
+        Self { is_kept: false, ..Self::new(shape, 1, blocks) }
+    }
+
+    /// Returns whether later passes read what one has stored.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// Returns the bytes that one block takes in `layers` layers.
@@ -84,6 +91,7 @@ mod tests {
     use grail_kernels::GateFunction;
 
     use super::*;
+    use crate::arch::Runtime;
 
     #[test]
     fn a_copied_block_is_equal_in_every_layer() {
@@ -97,6 +105,7 @@ mod tests {
             head_norms: false,
             branch_norms: false,
             gate: GateFunction::Silu,
+            runtime: Runtime::Exact,
         };
         let mut cache = KvCache::new(&shape, 2, 2);
         let len = cache.layout.block_len();

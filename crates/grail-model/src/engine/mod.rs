@@ -1,4 +1,5 @@
-//! Runs a decoder over tokens: generation in batches and scoring, to the same bits.
+//! Runs a decoder over tokens: generation in batches and scoring, to the same bits (but for a
+//! [`Runtime`] that says otherwise).
 //!
 //! Both are [`Decoder::forward`] over rows with a block table each. No result depends on which
 //! other rows are in the batch, so requests may be packed, split and ordered at will.
@@ -23,7 +24,7 @@ use grail_protocol::ids::TokenId;
 
 use self::cache::KvCache;
 use self::hub::Hub;
-use crate::arch::Decoder;
+use crate::arch::{Decoder, Runtime};
 use crate::folder::unloadable;
 use crate::formats::config::ModelConfig;
 use crate::formats::safetensors::TensorSource;
@@ -110,6 +111,18 @@ impl Engine {
         config.check()?;
         let decoder = load_decoder(dir, &kernels)?;
         Ok(Self { decoder, kernels, config, eos_token_ids, hub: Hub::default() })
+    }
+
+    /// Makes the engine one that computes as `runtime` does.
+    #[must_use]
+    pub fn with_runtime(mut self, runtime: Runtime) -> Self {
+        self.decoder.shape.runtime = runtime;
+        self
+    }
+
+    /// Returns how it computes.
+    pub fn runtime(&self) -> Runtime {
+        self.decoder.shape.runtime
     }
 
     /// Returns the shape of the model.

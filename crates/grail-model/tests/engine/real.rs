@@ -3,18 +3,22 @@
 //! `GRAIL_TEST_MODEL_GEMMA` the base Gemma-3-270M.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use grail_kernels::{Isa, Kernels};
 use grail_model::formats::import_model;
 use grail_model::tokenizer::Tokenizer;
-use grail_model::{Engine, EngineConfig, ModelTrainer, Provider, ProviderConfig, TrainerConfig};
+use grail_model::{
+    Engine, EngineConfig, ModelTrainer, Provider, ProviderConfig, Runtime, TrainerConfig,
+};
 use grail_ports::environment::{ChatMessage, ChatRole};
 use grail_ports::model::{
     Completion, GenerateRequest, ModelProvider, Sampling, ScoreRequest, StopFlag, Trainer,
     TrainingSequence,
 };
 use grail_protocol::ids::TokenId;
+use grail_protocol::sampler::RaceKey;
+use grail_protocol::sketch::{STRIDE, SketchKey, Sketcher, Whitening};
 use serde_json::Value;
 
 use crate::models::{bits, generate, race_key, score, score_requests};
@@ -219,4 +223,108 @@ fn real_model_qwen2_is_that_of_pytorch() {
 #[test]
 fn real_model_gemma3_is_that_of_pytorch() {
     check_golden(&GEMMA, "gemma3.json");
+}
+
+/// Texts that whitening is measured on, and others that runtimes are compared on.
+const WHITENING_PROMPTS: [&str; 4] = [
+    "The history of the bridge begins in the year",
+    "def median(values):\n    ordered = sorted(values)\n",
+    "User: How do plants make sugar?\nAssistant:",
+    "12 + 30 = 42\n15 + 9 = 24\n",
+];
+const PROMPTS: [&str; 8] = [
+    "Question: Tom has 12 apples and gives away 5. How many are left?\nAnswer:",
+    "The train left the station at seven and",
+    "import math\n\ndef area(radius):\n",
+    "User: What is the capital of France?\nAssistant:",
+    "Once there was a fox who",
+    "Step 1: multiply 7 by 8. Step 2:",
+    "The results of the experiment show that",
+    "Dear Anna,\n\nthank you for",
+];
+
+fn prompted(tokenizer: &Tokenizer, texts: &[&str], n: u32, tokens: u32) -> Vec<GenerateRequest> {
+    let request = |(text, group): (&&str, u32)| GenerateRequest {
+        prompt: tokenizer.encode(text, false).unwrap(),
+        race_keys: (0..n).map(|rollout| race_key(group, rollout)).collect(),
+        sampling: Sampling::Race { temperature: 1.0 },
+        max_new_tokens: tokens,
+        whitening: None,
+    };
+    texts.iter().zip(0..).map(request).collect()
+}
+
+/// `name=value` of a distribution.
+fn spread(name: &str, distances: impl Iterator<Item = u32>) -> String {
+    let mut sorted: Vec<u32> = distances.collect();
+    sorted.sort_unstable();
+    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
+    let mean = f64::from(sorted.iter().sum::<u32>()) / sorted.len() as f64;
+    let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
+    format!("{name}: mean {mean:.2}, p50 {p50}, p99 {p99}, max {max} of 64 signs")
+}
+
+/// Prints how far the bf16 runtime is from the exact one on text that it generated.
+fn compare_runtimes(dir: &Path) {
+    let tokenizer = Tokenizer::load(dir).unwrap();
+    let load =
+        |runtime| engine(dir, Isa::detect(), 2, EngineConfig::default()).with_runtime(runtime);
+    let (exact, rounded) = (load(Runtime::Exact), load(Runtime::Bf16));
+    let hidden = exact.model_config().hidden_size;
+    let requests = prompted(&tokenizer, &WHITENING_PROMPTS, 4, 96);
+    let mut sequences = score_requests(&requests, &generate(&exact, &requests));
+    sequences.iter_mut().for_each(|sequence| sequence.rows = true);
+    let rows: Vec<f32> =
+        score(&exact, &sequences).into_iter().flat_map(|score| score.rows).collect();
+    let whitening = Arc::new(Whitening::measure(&rows, hidden).unwrap());
+
+    let mut requests = prompted(&tokenizer, &PROMPTS, 8, 96);
+    requests.iter_mut().for_each(|request| request.whitening = Some(whitening.clone()));
+    let groups = generate(&rounded, &requests);
+    let completions: Vec<&Completion> = groups.iter().flatten().collect();
+    let mut sequences = score_requests(&requests, &groups);
+    sequences.iter_mut().for_each(|sequence| sequence.rows = true);
+    for (name, verifier) in [("exact prefill", &exact), ("bf16 prefill", &rounded)] {
+        let scores = score(verifier, &sequences);
+        let margins: Vec<f32> = scores.iter().flat_map(|score| score.margins.clone()).collect();
+        let share = |bound: f32| {
+            margins.iter().filter(|&&margin| margin > bound).count() as f64 / margins.len() as f64
+        };
+        let largest = margins.iter().copied().fold(0.0, f32::max);
+        let pairs = || completions.iter().zip(&scores);
+        let distances = pairs().flat_map(|(completion, score)| {
+            completion.sketches.iter().zip(&score.sketches).map(|(a, b)| a.distance(*b))
+        });
+        let equal = pairs().filter(|(a, b)| a.hidden_digest == b.hidden_digest).count();
+        eprintln!(
+            "bf16 decode against {name}: {} tokens, {:.3} % equal winners, {:.3} % above 0.5 nats, \
+             largest margin {largest:.3} nats, {equal} of {} digests equal\n  {}",
+            margins.len(),
+            100.0 * (1.0 - share(0.0)),
+            100.0 * share(0.5),
+            scores.len(),
+            spread("sketches", distances),
+        );
+        assert!(share(0.0) < 0.05 && largest < 1.0, "an honest engine is near");
+
+        // The row of the token that comes four later, under the same projections.
+        let other = pairs().zip(&sequences).flat_map(|((completion, score), sequence)| {
+            let key = SketchKey::of(RaceKey(sequence.race.unwrap().key));
+            let mut sketcher = Sketcher::new(key, whitening.clone());
+            score.rows.chunks(hidden).skip(STRIDE).for_each(|row| sketcher.push(row));
+            let moved = sketcher.finish();
+            completion.sketches.clone().into_iter().zip(moved).map(|(a, b)| a.distance(b))
+        });
+        eprintln!("  {}", spread("rows four tokens later", other));
+    }
+}
+
+#[test]
+fn real_model_bf16_runtime_is_near_the_exact_one() {
+    if let Some(dir) = model() {
+        compare_runtimes(dir);
+    }
+    if let Some(dir) = QWEN.folder() {
+        compare_runtimes(dir);
+    }
 }

@@ -41,21 +41,24 @@ const EVALUATED_AT_ONCE: u32 = 64;
 /// What all roles of a process share.
 pub struct Crew {
     config: Config,
-    provider: Arc<Provider>,
+    /// Of those who judge and train.
+    exact: Arc<Provider>,
+    miners: Arc<Provider>,
     environment: Arc<dyn Environment>,
     base: PathBuf,
 }
 
 impl Crew {
-    /// Takes the checked settings, the engine, the environment, and the folder of the model that
-    /// the network starts from.
+    /// Takes the checked settings, the engine of those who judge and train and that of the miners,
+    /// the environment, and the folder of the model that the network starts from.
     pub fn new(
         config: Config,
-        provider: Arc<Provider>,
+        exact: Arc<Provider>,
+        miners: Arc<Provider>,
         environment: Arc<dyn Environment>,
         base: &Path,
     ) -> Self {
-        Self { config, provider, environment, base: base.to_owned() }
+        Self { config, exact, miners, environment, base: base.to_owned() }
     }
 
     /// Runs a role until `cancel` is cancelled.
@@ -69,7 +72,7 @@ impl Crew {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<(), NeuronExit> {
-        let ctx = self.context(node, events);
+        let ctx = self.context(duty, node, events);
         let (lifecycle, health) = (self.lifecycle(), Health::default());
         match duty {
             Duty::Trainer => {
@@ -98,13 +101,17 @@ impl Crew {
         }
     }
 
-    fn context(&self, node: &Node, events: Arc<dyn EventSink>) -> RunContext {
+    fn context(&self, duty: &Duty, node: &Node, events: Arc<dyn EventSink>) -> RunContext {
+        let models = match duty {
+            Duty::Trainer | Duty::Validator => &self.exact,
+            Duty::Miner | Duty::Cheater(_) => &self.miners,
+        };
         RunContext {
             chain: node.chain.clone(),
             beacon: node.beacon.clone(),
             buckets: node.buckets.clone(),
             signer: node.wallet.clone(),
-            models: self.provider.clone() as Arc<dyn ModelProvider>,
+            models: models.clone() as Arc<dyn ModelProvider>,
             environments: environments(),
             events,
             state_dir: node.dir.clone(),
@@ -140,6 +147,7 @@ fn environments() -> EnvironmentFactory {
 
 fn perturb() -> Perturb {
     Arc::new(|source: &Path, out: &Path| {
-        grail_model::perturb(source, out, CHEATER_NOISE, 0).map_err(|error| error.to_string())
+        grail_model::perturb::noise(source, out, CHEATER_NOISE, 0)
+            .map_err(|error| error.to_string())
     })
 }

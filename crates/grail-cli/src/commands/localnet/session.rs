@@ -27,6 +27,7 @@ use super::screen::Screen;
 use super::setup::Prepared;
 use super::{contexts, layout, verdicts};
 use crate::config::{Config, OutsideRole};
+use crate::engine;
 use crate::exit::Outcome;
 use crate::files::write_atomically;
 use crate::memory;
@@ -81,7 +82,8 @@ impl Session {
     ) -> Result<Self> {
         let Prepared { config, network, provider, environment, base, setup } = prepared;
         let cheats = config.cheats()?;
-        let crew = Arc::new(Crew::new(config.clone(), provider, environment, &base));
+        let miners = engine::miners_provider(config.engine, &provider)?;
+        let crew = Arc::new(Crew::new(config.clone(), provider, miners, environment, &base));
         let mut nodes: Vec<(Member, Arc<Node>)> = Vec::new();
         for member in members(&config, &cheats) {
             let node = network.node(&member.name)?;

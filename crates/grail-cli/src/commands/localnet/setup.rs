@@ -56,7 +56,7 @@ impl Founding {
     /// Checks everything that can be checked without a folder, then makes it.
     pub fn found(self, config: Config) -> Result<Prepared> {
         let environment = config.environment.create()?;
-        let provider = engine::trainer_provider(config.engine, config.training.trainer())?;
+        let provider = engine::exact_provider(config.engine, config.training.trainer())?;
         let runs = Path::new(runs::RUNS_DIR);
         let parent = match &self.dir {
             Some(dir) => parent_of(dir),
@@ -87,7 +87,7 @@ impl Prepared {
         let network = LocalNetwork::open(dir)
             .with_context(|| format!("while opening the network in {}", dir.display()))?;
         let environment = config.environment.create()?;
-        let provider = engine::trainer_provider(config.engine, config.training.trainer())?;
+        let provider = engine::exact_provider(config.engine, config.training.trainer())?;
         let base = base_model::of_network(dir, config.localnet.model.as_deref())?;
         let info = try_model(&provider, &base, &config, &*environment)?;
         save(&config, dir)?;
