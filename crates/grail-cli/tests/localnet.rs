@@ -135,6 +135,8 @@ fn verify_offline(dir: &Path) {
     let (code, _) = verify(Path::new("/nowhere"), &checkpoint, &with_context);
     assert_eq!(code, Some(2));
 
+    open_by_hand(&honest, &checkpoint, &context);
+
     // Whatever is done to the bytes is the file's fault, and never a crash.
     let bytes = std::fs::read(&honest).unwrap();
     let damaged = dir.join("damaged.grail");
@@ -146,6 +148,34 @@ fn verify_offline(dir: &Path) {
         let (code, answer) = verify(&damaged, &checkpoint, &with_context);
         assert_eq!((code, answer["verdict"].as_str()), (Some(1), Some("rejected")), "{answer}");
     }
+}
+
+/// A sealed file is judged with the signature of its round, and with nothing else.
+fn open_by_hand(file: &Path, checkpoint: &Path, context: &Path) {
+    let facts: Value = serde_json::from_str(&std::fs::read_to_string(context).unwrap()).unwrap();
+    assert_eq!(facts["version"], 2);
+    let [randomness, key, signature] =
+        [&facts["randomness"], &facts["seal"]["beacon_key"], &facts["seal"]["signature"]]
+            .map(|fact| fact.as_str().expect("the facts are hex").to_owned());
+    let given = ["--randomness", &randomness, "--beacon-key", &key, "--seal-signature", &signature];
+
+    let (code, answer) = verify(file, checkpoint, &given);
+    assert_eq!((code, answer["verdict"].as_str()), (Some(0), Some("accepted")), "{answer}");
+    let believed = answer["taken_from_file"].as_array().unwrap();
+    assert!(believed.contains(&"seal round".into()), "{answer}");
+
+    // Nobody is blamed for what we do not know, or got wrong.
+    let undecided = |extra: &[&str], part: &str| {
+        let (code, answer) = verify(file, checkpoint, extra);
+        assert_eq!((code, answer["verdict"].as_str()), (Some(2), Some("undecided")), "{answer}");
+        assert!(answer["evidence"].as_str().unwrap().contains(part), "{part}: {answer}");
+    };
+    undecided(&given[..2], "nobody can read it before that round is out");
+    undecided(&given[..4], "--seal-signature");
+    undecided(&[&given[..5], &["b446"]].concat(), "96 hexadecimal digits");
+    let foreign = "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125\
+                   e342b73a8dd2bacbe47e4b6b63ed5e39";
+    undecided(&[&given[..5], &[foreign]].concat(), "not the beacon's signature");
 }
 
 /// A network that ended is resumed with damaged parts: each is named, nothing panics.

@@ -7,13 +7,16 @@ mod support;
 use bytes::Bytes;
 use grail_neurons::neuron::{Neuron, NeuronError, Tick};
 use grail_ports::events::Event;
+use grail_ports::signer::Signer as _;
 use grail_protocol::ids::BlockNumber;
 use grail_protocol::keys;
-use grail_protocol::rollout::RolloutFile;
+use grail_protocol::rollout::{Body, RawRollouts, RolloutFile, SealedBody, commitment};
 use grail_protocol::verdict::VerdictRecord;
 use grail_services::checkpoint::CheckpointError;
+use grail_services::context::opener_of;
 use grail_services::mining::MiningError;
 use grail_services::peers::AnnounceError;
+use grail_testkit::{FakeChainConfig, FakeSigner};
 use support::{
     MINER, OTHER_MINER, ROLLOUTS, STRANGER, TRAINER, VALIDATOR, World, hotkey, judgements, settle,
     window,
@@ -220,6 +223,38 @@ async fn a_beacon_that_is_late_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_reads_a_file_before_its_round_and_a_validator_waits_for_it() {
+    // Blocks come every 12 s although the chain aims at 13: window 30 ends 30 s before its seal.
+    let aimed_block_time_ms = Some(13_000);
+    let world = World::on(FakeChainConfig { aimed_block_time_ms, ..FakeChainConfig::default() });
+    let (_trainer, mut validator, mut other) = first_window(&world).await;
+    let key = keys::rollout_file(hotkey(MINER), window(30));
+    let bytes = world.storage.peek(hotkey(MINER), &key).unwrap();
+    let file = RolloutFile::decode(&bytes).unwrap();
+    assert!(matches!(file.body, Body::Sealed(_)), "{file:?}");
+    let (chain, beacon) = (world.chain.handle(hotkey(VALIDATOR)), &*world.beacon);
+    assert_eq!(opener_of(&*chain, beacon, window(30)).await, Ok(None));
+
+    let head = world.next_window();
+    settle(&mut other, head).await;
+    for _ in 0..5 {
+        // More often than a validator tries miners that it cannot judge: nothing was tried.
+        let ticked = validator.tick(head).await.unwrap();
+        assert!(
+            matches!(&ticked, Tick::Waiting(reason) if reason.contains("opens the window's files")),
+            "{ticked:?}"
+        );
+    }
+    assert_eq!(judgements(&world.take_events(VALIDATOR)).len(), 0);
+    settle(&mut validator, world.chain.advance(2)).await;
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged[&(window(30), hotkey(MINER))].accepted, ROLLOUTS);
+    let opener = opener_of(&*chain, beacon, window(30)).await.unwrap().unwrap();
+    let opened = RawRollouts::new(&bytes).unwrap().decode().unwrap().verify_signature().unwrap();
+    assert_eq!(opened.open(Some(&opener)).unwrap().groups().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn strangers_are_told_what_to_do() {
     let world = World::new();
     let mut stranger = world.miner(STRANGER);
@@ -295,6 +330,25 @@ async fn hostile_files_are_rejected_for_what_they_are() {
         file.encode().unwrap()
     };
     check(rejection_of(renamed).await, "bad_signature");
+    // Signed groups in the clear, and a body that no round opens.
+    let body = |body: fn() -> Body| {
+        move |world: &World| {
+            let mut file = RolloutFile::decode(&honest(world)).unwrap();
+            file.header.hotkey = hotkey(OTHER_MINER);
+            file.signature =
+                FakeSigner::new(OTHER_MINER).sign(&commitment::signed_message(&file.root));
+            if let (Body::Sealed(theirs), Body::Sealed(ours)) = (&file.body, &mut body()) {
+                ours.round = theirs.round;
+                file.body = Body::Sealed(ours.clone());
+            } else {
+                file.body = body();
+            }
+            file.encode().unwrap()
+        }
+    };
+    check(rejection_of(body(|| Body::Open(Vec::new()))).await, "wrong_seal");
+    let noise = || Body::Sealed(SealedBody { round: 0, ciphertext: vec![7; 300] });
+    check(rejection_of(body(noise)).await, "seal_broken");
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,8 @@ pub struct FakeChainConfig {
     pub genesis_ms: u64,
     /// Time between blocks, milliseconds, at least 1.
     pub block_time_ms: u64,
+    /// Time between blocks that the chain says it aims at; `None` if it keeps it.
+    pub aimed_block_time_ms: Option<u64>,
     /// Rules of the subnet.
     pub hyperparameters: Hyperparameters,
 }
@@ -36,6 +38,7 @@ impl Default for FakeChainConfig {
             netuid: Netuid(81),
             genesis_ms: 1_700_000_000_000,
             block_time_ms: 12_000,
+            aimed_block_time_ms: None,
             hyperparameters: Hyperparameters {
                 weights_rate_limit: 100,
                 weights_version: 0,
@@ -304,7 +307,8 @@ impl Chain for ChainHandle {
     }
 
     fn block_time_ms(&self) -> u64 {
-        self.chain.config.block_time_ms
+        let config = &self.chain.config;
+        config.aimed_block_time_ms.unwrap_or(config.block_time_ms)
     }
 
     async fn head(&self) -> Result<Block, ChainError> {

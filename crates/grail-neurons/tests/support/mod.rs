@@ -75,9 +75,12 @@ pub struct World {
 impl World {
     /// Makes a subnet with the five hotkeys above.
     pub fn new() -> Self {
-        let config = FakeChainConfig::default();
+        Self::on(FakeChainConfig::default())
+    }
+
+    /// Makes a subnet on another chain.
+    pub fn on(mut config: FakeChainConfig) -> Self {
         let genesis_ms = config.genesis_ms;
-        let mut config = config;
         config.hyperparameters.weights_rate_limit = 1;
         let chain = FakeChain::new(config);
         for seed in [TRAINER, VALIDATOR, MINER, OTHER_MINER, CHEATER] {
