@@ -5,6 +5,8 @@
 //! seed, so that a failure repeats. `GRAIL_FUZZ_CORPUS=DIR` writes the valid files to
 //! `DIR/TARGET/`, where a fuzzer starts from them.
 
+#[path = "driver/checkpoint.rs"]
+mod checkpoint;
 mod driver;
 mod mutate;
 mod seeds;
@@ -61,13 +63,23 @@ fn write_corpus(target: &str, seeds: &[Vec<u8>]) {
 }
 
 #[test]
+fn rollout_files() {
+    exercise(&driver::ROLLOUTS, seeds::rollouts, 50_000);
+}
+
+#[test]
+fn sealed_content() {
+    exercise(&driver::SEALED, seeds::sealed, 1_000);
+}
+
+#[test]
 fn validated_files() {
-    exercise(&driver::VALIDATED, seeds::validated, 20_000);
+    exercise(&driver::VALIDATED, seeds::validated, 50_000);
 }
 
 #[test]
 fn checkpoint_manifests() {
-    exercise(&driver::MANIFEST, seeds::manifest, 20_000);
+    exercise(&driver::MANIFEST, seeds::manifest, 50_000);
 }
 
 #[test]
@@ -82,10 +94,10 @@ fn names_and_credentials() {
 
 #[test]
 fn checkpoint_files() {
-    exercise(&driver::CHECKPOINT, seeds::checkpoint, 20_000);
+    exercise(&checkpoint::CHECKPOINT, seeds::checkpoint, 8_000);
 }
 
 #[test]
 fn deltas() {
-    exercise(&driver::DELTA, seeds::delta, 50_000);
+    exercise(&driver::DELTA, seeds::delta, 200_000);
 }

@@ -13,13 +13,20 @@ use grail_protocol::constants::{NUMERICS_EXACT, PROTOCOL_NAME, ROLLOUTS_PER_GROU
 use grail_protocol::credentials::CredentialCommitment;
 use grail_protocol::ids::{Digest, Netuid, Window};
 use grail_protocol::keys::ReadyMarker;
+use grail_protocol::prover::{seal, sign_open};
+use grail_protocol::rollout::encoding::encode_groups;
+use grail_protocol::rollout::{Group, Proof, Rollout};
 use grail_protocol::sampler::SamplerParams;
+use grail_protocol::sketch::{Sketch, sketches_of};
+use grail_protocol::timelock;
+use grail_protocol::timelock::drand::{envelope, seal_commit};
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout};
 use grail_protocol::verdict::{VERDICT_VERSION, VerdictRecord};
+use grail_protocol::verifier::ExpectedSeal;
 use grail_testkit::FakeSigner;
 use serde_json::json;
 
-use crate::driver::hotkey;
+use crate::driver::{hotkey, rollouts, sealed};
 
 fn signer() -> FakeSigner {
     FakeSigner::new(1)
@@ -27,6 +34,50 @@ fn signer() -> FakeSigner {
 
 fn window() -> Window {
     Window::from_start(9_000).expect("a multiple of 30")
+}
+
+/// Groups that [`rollouts::expected`] accepts, with proofs of one kind or the other.
+fn groups(n: u32, exact: bool) -> Vec<Group> {
+    let rollout = |index: u32| {
+        let tokens = if index.is_multiple_of(2) { vec![index, 99] } else { vec![index, 5, 7] };
+        let proof = if exact {
+            Proof::Exact(Digest([index as u8; 32]))
+        } else {
+            Proof::Tolerant(vec![Sketch(index.into()); sketches_of(tokens.len())])
+        };
+        Rollout { tokens, reward: 0.5, success: index.is_multiple_of(2), proof }
+    };
+    let rollouts: Vec<Rollout> = (0..ROLLOUTS_PER_GROUP).map(rollout).collect();
+    (0..n).map(|index| Group { index, prompt: vec![1, 2], rollouts: rollouts.clone() }).collect()
+}
+
+/// Open files with both kinds of proof, one without groups, and a sealed one.
+pub fn rollouts() -> Vec<Vec<u8>> {
+    let header = |numerics| rollouts::expected(numerics, ExpectedSeal::Open).header;
+    let sign = |message: &[u8]| signer().sign(message);
+    let open = |numerics, n| {
+        let groups = groups(n, numerics == NUMERICS_EXACT);
+        sign_open(header(numerics), groups, &sign).expect("it fits")
+    };
+    let sealed = seal(header(NUMERICS_EXACT), groups(1, true), sealed::to(), &sign);
+    vec![
+        open(NUMERICS_EXACT, 2),
+        open("bf16-1", 1),
+        open(NUMERICS_EXACT, 0),
+        sealed.expect("it fits"),
+    ]
+}
+
+/// A ciphertext, a content, a commit, an envelope and groups; the kind's byte in front.
+pub fn sealed() -> Vec<Vec<u8>> {
+    let content = b"a rollout".to_vec();
+    let key = [3; 32];
+    let ours = timelock::seal(sealed::to(), content.clone(), &key).expect("the key is a point");
+    let commit = seal_commit(sealed::to(), &content, &key).expect("the key is a point");
+    let envelope = envelope(&commit, sealed::to().round).expect("a short commit");
+    let groups = encode_groups(NUMERICS_EXACT, &groups(1, true)).expect("it fits");
+    let seeds = [ours, content, commit, envelope, groups];
+    (0u8..).zip(seeds).map(|(kind, seed)| [vec![kind], seed].concat()).collect()
 }
 
 /// Two groups and none.

@@ -8,13 +8,19 @@ use grail_model::formats::import_gguf;
 use grail_model::formats::safetensors::{SafetensorsWriter, TensorSource, TensorSpec};
 use grail_model::tokenizer::Tokenizer;
 
+use super::driver::Target;
+
+/// The files of a model folder; the first byte of the input chooses which.
+pub const CHECKPOINT: Target =
+    Target { name: "checkpoint", drive, heap_per_byte: 400, heap_beside: 4 << 20 };
+
 /// What a first byte chooses.
-pub const KINDS: [fn(&[u8]); 5] = [config, safetensors, gguf, tokenizer, gguf_import];
+const KINDS: [fn(&[u8]); 5] = [config, safetensors, gguf, tokenizer, gguf_import];
 
 /// A text with letters, digits, a character of two bytes and one of four.
 const TEXT: &str = "The sum is 12, naïve 🙂\n";
 
-pub fn drive(data: &[u8]) {
+fn drive(data: &[u8]) {
     if let Some((kind, bytes)) = data.split_first() {
         KINDS[usize::from(*kind) % KINDS.len()](bytes);
     }
