@@ -101,3 +101,8 @@ fn checkpoint_files() {
 fn deltas() {
     exercise(&driver::DELTA, seeds::delta, 200_000);
 }
+
+#[test]
+fn commits_of_v5() {
+    exercise(&driver::COMMITS, seeds::commits, 100_000);
+}

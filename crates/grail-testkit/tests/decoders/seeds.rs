@@ -24,7 +24,7 @@ use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout}
 use grail_protocol::verdict::{VERDICT_VERSION, VerdictRecord};
 use grail_protocol::verifier::ExpectedSeal;
 use grail_testkit::FakeSigner;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::driver::{hotkey, rollouts, sealed};
 
@@ -209,6 +209,25 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
             [vec![kind], content].concat()
         })
         .to_vec()
+}
+
+/// A commit, a payload, a row, and what JSON has only in Python.
+pub fn commits() -> Vec<Vec<u8>> {
+    let tokens: Vec<u32> = (0..40).collect();
+    let commitments: Vec<Value> = tokens.iter().map(|token| json!({"sketch": token})).collect();
+    let commit = json!({
+        "tokens": tokens, "commitments": commitments, "proof_version": "v5", "signature": "ab",
+        "model": {"name": "tiny", "layer_index": -1}, "beacon": {"randomness": "00ff"},
+        "rollout": {"prompt_length": 8, "completion_length": 32, "success": true,
+            "total_reward": 1.5, "advantage": -0.25},
+    });
+    let payload = json!({"block_hash": "0xab", "nonce": 7, "sat_seed": "s"});
+    let row = json!({"challenge": "a|b|c", "hotkey": hotkey(),
+        "signature": String::from(signer().sign(b"a|b|c"))});
+    let odd =
+        r#"{"a":NaN,"b":[-Infinity,1e400,-0.0,12345678901234567890123],"a":"\ud800x\ud83d\ude42"}"#;
+    let values = [commit, payload, row].map(|value| value.to_string().into_bytes());
+    values.into_iter().chain([odd.as_bytes().to_vec()]).collect()
 }
 
 /// Files of the reference in each version, as frames and as payloads; the kind's byte in front.

@@ -4,6 +4,7 @@
 //! justifies, whatever the input claims. What it accepts it must write back: to the same bytes where
 //! a value has one encoding, else to bytes that read as the same value.
 
+mod commits;
 mod delta;
 pub mod rollouts;
 pub mod sealed;
@@ -65,6 +66,10 @@ pub const DELTA: Target = Target {
     // A frame may hold much more than its own bytes.
     heap_beside: 16 << 20,
 };
+
+/// Commits, payloads and rows of proof v5.
+pub const COMMITS: Target =
+    Target { name: "commits", drive: commits::drive, heap_per_byte: 100, heap_beside: 16 << 10 };
 
 impl Target {
     /// Hands `data` to the decoder. `heap` must be the global allocator, and no other thread may

@@ -1,0 +1,12 @@
+//! Drives the reader of proof v5's JSON with a fuzzer's bytes.
+
+#![no_main]
+
+#[path = "../../crates/grail-testkit/tests/decoders/driver/mod.rs"]
+#[allow(dead_code, reason = "each fuzzer drives one target")]
+mod driver;
+
+#[global_allocator]
+static HEAP: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| driver::COMMITS.run(&HEAP, data));
