@@ -9,4 +9,6 @@ mod driver;
 #[global_allocator]
 static HEAP: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| driver::SEALED.run(&HEAP, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    driver::SEALED.run(&HEAP, data);
+});

@@ -6,9 +6,9 @@ use grail_protocol::v5::python::json::parse;
 use grail_protocol::v5::python::print::{Keys, to_int, to_json, to_str};
 use grail_protocol::v5::schema::check_commit;
 
-pub fn drive(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let Ok(value) = parse(text) else { return };
+pub fn drive(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    let Ok(value) = parse(text) else { return false };
     for keys in [Keys::AsInserted, Keys::Sorted] {
         let printed = to_json(&value, keys);
         assert!(printed.is_ascii());
@@ -18,4 +18,5 @@ pub fn drive(data: &[u8]) {
     }
     let _ = (to_str(&value), to_int(&value), commitments_hash(&value));
     let _ = (check_commit(&value), challenge(&value), is_signed(&value));
+    true
 }

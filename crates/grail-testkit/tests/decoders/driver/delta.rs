@@ -11,32 +11,33 @@ const PAYLOAD_BYTES_MAX: u64 = 64 << 10;
 const TENSOR_BYTES_MAX: u64 = 16 << 10;
 
 /// The first byte chooses the version, and whether a frame or a payload follows.
-pub fn drive(data: &[u8]) {
-    let Some((kind, bytes)) = data.split_first() else { return };
+pub fn drive(data: &[u8]) -> bool {
+    let Some((kind, bytes)) = data.split_first() else { return false };
     let kind = usize::from(*kind);
     let format = Format::ALL[kind % 3];
     if kind / 3 % 2 == 0 {
-        payload(bytes, format);
-    } else if let Ok(inside) = decompress(bytes, PAYLOAD_BYTES_MAX) {
-        assert!(inside.len() as u64 <= PAYLOAD_BYTES_MAX);
-        let frame = compress(&inside).expect("memory is enough");
-        assert_eq!(decompress(&frame, PAYLOAD_BYTES_MAX).as_ref(), Ok(&inside));
-        payload(&inside, format);
+        return payload(bytes, format);
     }
+    let Ok(inside) = decompress(bytes, PAYLOAD_BYTES_MAX) else { return false };
+    assert!(inside.len() as u64 <= PAYLOAD_BYTES_MAX);
+    let frame = compress(&inside).expect("memory is enough");
+    assert_eq!(decompress(&frame, PAYLOAD_BYTES_MAX).as_ref(), Ok(&inside));
+    payload(&inside, format)
 }
 
-fn payload(bytes: &[u8], format: Format) {
-    let Ok(tensors) = decode(bytes, format) else { return };
+fn payload(bytes: &[u8], format: Format) -> bool {
+    let Ok(tensors) = decode(bytes, format) else { return false };
     let held: usize = tensors.iter().map(|t| t.positions.len() + t.values.len()).sum();
     assert!(held <= bytes.len(), "a delta has more changes than bytes");
     tensors.iter().for_each(apply);
     // Cut values, unsorted places and places beyond 4 bytes are read, but never written.
-    let Ok(written) = encode(&tensors, format) else { return };
+    let Ok(written) = encode(&tensors, format) else { return true };
     let again = decode(&written, format).expect("our own payload is read");
     assert_eq!(encode(&again, format).as_ref(), Ok(&written), "a payload has a second encoding");
     let is_plain = tensors.is_sorted_by(|a, b| a.name < b.name)
         && tensors.iter().all(|t| t.positions.is_sorted() && !t.positions.is_empty());
     assert!(!is_plain || again == tensors, "changes are not what was written");
+    true
 }
 
 /// Applies the changes to zeros, and finds them again.

@@ -21,8 +21,8 @@ use std::sync::LazyLock;
 pub struct Target {
     /// Name, also of the fuzzer's binary.
     pub name: &'static str,
-    /// Hands bytes to the decoder.
-    pub drive: fn(&[u8]),
+    /// Hands bytes to the decoder; returns whether it accepted them.
+    pub drive: fn(&[u8]) -> bool,
     /// Heap that decoding may hold at once: bytes for each byte of the input …
     pub heap_per_byte: usize,
     /// … and bytes beside.
@@ -73,11 +73,11 @@ pub const COMMITS: Target =
 
 impl Target {
     /// Hands `data` to the decoder. `heap` must be the global allocator, and no other thread may
-    /// allocate much meanwhile.
-    pub fn run(&self, heap: &PeakAlloc, data: &[u8]) {
+    /// allocate much meanwhile. Returns whether the decoder accepted.
+    pub fn run(&self, heap: &PeakAlloc, data: &[u8]) -> bool {
         heap.reset_peak_usage();
         let before = heap.current_usage();
-        (self.drive)(data);
+        let accepted = (self.drive)(data);
         let held = heap.peak_usage().saturating_sub(before);
         let most = self.heap_per_byte * data.len() + self.heap_beside;
         assert!(
@@ -86,6 +86,7 @@ impl Target {
             data.len(),
             self.name
         );
+        accepted
     }
 }
 

@@ -32,16 +32,16 @@ pub fn expected(numerics: &str, seal: ExpectedSeal) -> ExpectedContext {
     }
 }
 
-pub fn drive(data: &[u8]) {
+pub fn drive(data: &[u8]) -> bool {
     let untouched = check_structure(data, &expected("exact-1", ExpectedSeal::Open));
     let Ok(file) = RolloutFile::decode(data) else {
         assert!(untouched.is_err());
-        return;
+        return false;
     };
     let again = file.encode().expect("it was read, so it fits");
     assert!(again == data, "a rollout file has a second encoding");
 
-    let (Body::Open(groups), numerics) = (file.body, file.header.numerics) else { return };
+    let (Body::Open(groups), numerics) = (file.body, file.header.numerics) else { return true };
     // The right header around these groups, and everything signed: only they can be at fault.
     let expected = expected(&numerics, ExpectedSeal::Open);
     let bytes = sign_open(expected.header.clone(), groups.clone(), &|message| SIGNER.sign(message))
@@ -50,6 +50,7 @@ pub fn drive(data: &[u8]) {
         Ok(structured) => assert!(structured.groups() == groups, "groups changed on the way"),
         Err(rejection) => assert!(is_about_groups(&rejection), "{rejection}"),
     }
+    true
 }
 
 /// Whether the groups of a file can be to blame.

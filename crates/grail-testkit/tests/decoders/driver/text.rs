@@ -15,7 +15,7 @@ use super::{SIGNER, hotkey};
 const SIGNATURE_DIGITS: usize = 128;
 
 /// The input is `metadata.json`, then the 128 digits of `manifest.sig`.
-pub fn manifest(data: &[u8]) {
+pub fn manifest(data: &[u8]) -> bool {
     let (json, signature) = data.split_at(data.len().saturating_sub(SIGNATURE_DIGITS));
     let parsed: Option<Value> = serde_json::from_slice(json).ok();
     let window = parsed.as_ref().and_then(|value| value.get("window")?.as_u64());
@@ -24,7 +24,7 @@ pub fn manifest(data: &[u8]) {
     let untouched = open_metadata(json, signature, hotkey(), window);
     let Some(value) = parsed else {
         assert!(untouched.is_err(), "metadata that is no JSON was opened");
-        return;
+        return false;
     };
 
     let canonical = canonical_json(&value);
@@ -33,38 +33,46 @@ pub fn manifest(data: &[u8]) {
 
     // Signed anew: what a mutation says is looked at, not only that somebody changed something.
     let signature = String::from(SIGNER.sign(canonical.as_bytes()));
-    if let Ok(metadata) = open_metadata(json, signature.as_bytes(), hotkey(), window) {
-        let files = sign_metadata(&metadata, &|message| SIGNER.sign(message))
-            .expect("it was opened, so it can be published");
-        let (json, signature) = (files.metadata_json.as_bytes(), files.manifest_sig.as_bytes());
-        assert_eq!(open_metadata(json, signature, hotkey(), window), Ok(metadata));
-    }
+    let opened = open_metadata(json, signature.as_bytes(), hotkey(), window);
+    let Ok(metadata) = opened else { return false };
+    let files = sign_metadata(&metadata, &|message| SIGNER.sign(message))
+        .expect("it was opened, so it can be published");
+    let (json, signature) = (files.metadata_json.as_bytes(), files.manifest_sig.as_bytes());
+    assert_eq!(open_metadata(json, signature, hotkey(), window), Ok(metadata));
+    true
 }
 
-pub fn verdict(data: &[u8]) {
-    if let Ok(verdict) = VerdictRecord::from_json(data) {
-        assert_eq!(VerdictRecord::from_json(verdict.to_json().as_bytes()), Ok(verdict));
-    }
+pub fn verdict(data: &[u8]) -> bool {
+    let Ok(verdict) = VerdictRecord::from_json(data) else { return false };
+    assert_eq!(VerdictRecord::from_json(verdict.to_json().as_bytes()), Ok(verdict));
+    true
 }
 
-pub fn names(data: &[u8]) {
+pub fn names(data: &[u8]) -> bool {
+    let mut accepted = false;
     if let Ok(credentials) = CredentialCommitment::decode(data) {
+        accepted = true;
         // The reference writes any UTF-8, we write ASCII only.
         if let Ok(bytes) = credentials.encode() {
             assert_eq!(CredentialCommitment::decode(&bytes), Ok(credentials));
         }
     }
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else { return accepted };
     if let Ok(hotkey) = text.parse::<Hotkey>() {
+        accepted = true;
         assert_eq!(hotkey.to_ss58(), text, "an address has a second spelling");
     }
     if let Some(marker) = ReadyMarker::parse(text) {
+        accepted = true;
         assert_eq!(ReadyMarker::parse(&marker.key()), Some(marker));
     }
     if let Ok(signature) = Signature::try_from(text.to_owned()) {
+        accepted = true;
         assert!(String::from(signature).eq_ignore_ascii_case(text));
     }
     if let Ok(digest) = Digest::try_from(text.to_owned()) {
+        accepted = true;
         assert!(digest.to_hex().eq_ignore_ascii_case(text));
     }
+    accepted
 }
