@@ -28,6 +28,7 @@ fn metadata() -> CheckpointMetadata {
     CheckpointMetadata {
         window: window(),
         checkpoint_digest: checkpoint_digest(&file_manifest),
+        whitening: None,
         file_manifest,
         config_hash: CheckpointMetadata::hash_config(&training_config),
         training_config,

@@ -1,7 +1,7 @@
 //! The fields of a checkpoint's `metadata.json`, and what is wrong with them.
 //!
-//! Fields and order are the reference's; `protocol`, `numerics` and `checkpoint_digest` are new in
-//! v6. The checkpoint digest is what peers verify; `weights_hash` serves deltas, which a later
+//! Fields and order are the reference's; `protocol`, `numerics`, `checkpoint_digest` and `whitening`
+//! are new in v6. The checkpoint digest is what peers verify; `weights_hash` serves deltas, which a later
 //! version publishes.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CHECKPOINT_FILES, checkpoint_digest};
+use super::{CHECKPOINT_FILES, WhiteningRecord, checkpoint_digest};
 use crate::canonical_json::canonical_json;
 use crate::constants::{NAME_BYTES_MAX, PROTOCOL_NAME};
 use crate::ids::{Digest, Window};
@@ -103,6 +103,9 @@ pub struct CheckpointMetadata {
     pub numerics: String,
     /// Digest that names the checkpoint's content.
     pub checkpoint_digest: Digest,
+    /// What sketches of its hidden states are whitened with; without it only exact engines can mine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whitening: Option<WhiteningRecord>,
 }
 
 impl CheckpointMetadata {
@@ -151,6 +154,9 @@ impl CheckpointMetadata {
             self.checkpoint_digest == checkpoint_digest(&self.file_manifest),
             "checkpoint_digest is not that of file_manifest".to_owned(),
         );
+        if let Some(Err(unusable)) = self.whitening.as_ref().map(WhiteningRecord::read) {
+            complaints.push(format!("whitening: {unusable}"));
+        }
         complaints.extend(self.generation_params.complaints());
         complaints
     }

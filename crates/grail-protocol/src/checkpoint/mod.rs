@@ -3,18 +3,24 @@
 pub mod delta;
 mod manifest;
 mod metadata;
+mod whitening;
 
 use std::collections::BTreeMap;
 
 pub use manifest::{CheckpointError, SignedMetadata, open_metadata, sign_metadata};
 pub use metadata::{CheckpointMetadata, CheckpointType, GenerationParams};
 
+pub use whitening::{UnusableRecord, WhiteningRecord};
+
 use crate::domain::DomainHash;
 use crate::ids::Digest;
 
+/// The file that training changes.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
 /// The files that make a checkpoint, sorted. Nothing else changes what a model computes.
 pub const CHECKPOINT_FILES: [&str; 4] =
-    ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    ["config.json", WEIGHTS_FILE, "tokenizer.json", "tokenizer_config.json"];
 
 /// Returns the digest that names a checkpoint, from the SHA-256 of each file by name.
 ///
@@ -25,6 +31,18 @@ pub fn checkpoint_digest(files: &BTreeMap<String, Digest>) -> Digest {
         .into_iter()
         .filter_map(|name| files.get(name).map(|digest| (name, digest)))
         .fold(DomainHash::new("checkpoint"), |hash, (name, digest)| hash.text(name).digest(digest))
+        .finish()
+}
+
+/// Returns the digest of what all checkpoints of a training share: every file but the weights.
+///
+/// [Calibrations](crate::calibration) name it. Files as in [`checkpoint_digest`].
+pub fn model_identity(files: &BTreeMap<String, Digest>) -> Digest {
+    CHECKPOINT_FILES
+        .into_iter()
+        .filter(|name| *name != WEIGHTS_FILE)
+        .filter_map(|name| files.get(name).map(|digest| (name, digest)))
+        .fold(DomainHash::new("model"), |hash, (name, digest)| hash.text(name).digest(digest))
         .finish()
 }
 
@@ -56,6 +74,21 @@ mod tests {
         more.insert("config.json".to_owned(), Digest([0; 32]));
         assert_ne!(checkpoint_digest(&more), plain);
         assert_ne!(checkpoint_digest(&files(&CHECKPOINT_FILES[..3])), plain);
+    }
+
+    #[test]
+    fn a_model_is_the_same_whatever_its_weights() {
+        let before = model_identity(&files(&CHECKPOINT_FILES));
+        let with = |name: &str| {
+            let mut files = files(&CHECKPOINT_FILES);
+            files.insert(name.to_owned(), Digest([0; 32]));
+            model_identity(&files)
+        };
+        assert_eq!(with(WEIGHTS_FILE), before);
+        assert_eq!(with("README.md"), before);
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+            assert_ne!(with(name), before, "{name}");
+        }
     }
 
     #[test]

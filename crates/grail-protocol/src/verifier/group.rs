@@ -3,6 +3,7 @@
 use super::rejection::Rejection;
 use crate::ids::{Digest, TokenId};
 use crate::rollout::{Group, Proof, Rollout};
+use crate::sketch::Sketch;
 
 /// A decision about a miner's work. Our own failures are errors and never come here.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,8 @@ pub struct ScoreFacts {
     pub margins: Vec<f32>,
     /// [`HiddenStateDigest`](crate::digest::HiddenStateDigest) over the completion.
     pub hidden_digest: Digest,
+    /// [Sketches](crate::sketch) of the completion; empty in the exact profile.
+    pub sketches: Vec<Sketch>,
 }
 
 /// What the verifier's own environment says of an answer.
@@ -78,6 +81,12 @@ pub enum UnusableFacts {
     /// The recomputed reward is infinite or not a number.
     #[error("the recomputed reward {0} is not finite; check the environment")]
     RewardNotFinite(f32),
+    /// A recomputed margin is negative, infinite or not a number.
+    #[error("the recomputed margin {0} is no finite number from 0 on; check the engine")]
+    NotAMargin(f32),
+    /// The rollout was given to the rules of another profile.
+    #[error("the proof is of another profile than the rules; the file's header decides which")]
+    WrongProof,
 }
 
 /// Checks a group, in this order: prompt, hidden states of every rollout, race of every rollout,
@@ -202,7 +211,11 @@ pub fn check_reward(
     }))
 }
 
-fn same_count(what: &'static str, expected: usize, found: usize) -> Result<(), UnusableFacts> {
+pub(super) fn same_count(
+    what: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), UnusableFacts> {
     if expected == found {
         return Ok(());
     }

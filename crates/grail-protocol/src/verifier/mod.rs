@@ -6,19 +6,23 @@
 //! 3. [`check_prompt`], then the verifier's model and environment, then [`check_group`] (or its
 //!    parts, when the environment failed for some rollout).
 //!
-//! This is the exact profile: one mismatch is a proof of guilt. The tolerant profile (sums of race
-//! margins and sketch distances against a calibration) will stand beside [`check_group`] and be
-//! chosen by the header's `numerics`.
+//! [`check_group`] is the exact profile, where one mismatch is a proof of guilt. The tolerant profile
+//! stands beside it: [`sketch_distances`], then sums and margins against a
+//! [calibration](crate::calibration). The header's `numerics` chooses.
 
 mod group;
 mod rejection;
 mod structure;
+mod tolerant;
 
 pub use group::{
     EvaluationFacts, GroupFacts, RolloutFacts, ScoreFacts, UnusableFacts, Verdict, check_group,
     check_hidden_states, check_prompt, check_race, check_reward,
 };
-pub use rejection::{HeaderField, Rejection, TerminationFault};
+pub use rejection::{HeaderField, Rejection, Statistic, TerminationFault};
 pub use structure::{
     ExpectedContext, ExpectedSeal, StructuredFile, check_opened, check_structure, open_file,
+};
+pub use tolerant::{
+    check_margin_sum, check_margin_veto, check_sketch_sum, check_soft_hits, sketch_distances,
 };

@@ -46,10 +46,21 @@ pub enum TerminationFault {
     TooLong,
 }
 
-/// One deterministic violation. It voids the whole file, since one signature covers the file.
+/// A number over a whole rollout that the tolerant profile decides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Statistic {
+    /// Standard score of the sketch distances' sum.
+    SketchSum,
+    /// Standard score of the clipped margins' sum.
+    MarginSum,
+    /// Tokens above the soft margin.
+    SoftHits,
+}
+
+/// Why a file is refused. It voids the whole file, since one signature covers the file.
 ///
-/// A sequential test over many windows, for engines that are not exact, will judge by evidence that
-/// adds up; it has its own type, because no single rollout of such an engine proves anything.
+/// All but the [statistical](Rejection::is_statistical) reasons are deterministic: honest work never
+/// meets them. Evidence over many windows has its own type, with the service that gathers it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rejection {
     /// The bytes are no rollout file.
@@ -166,6 +177,36 @@ pub enum Rejection {
         /// How much worse the claimed token is, nats.
         margin: f32,
     },
+    /// Tolerant profile: a token loses its race by more than honest rounding explains.
+    MarginVeto {
+        /// The group.
+        group: u32,
+        /// The rollout.
+        rollout: u32,
+        /// First such position in the completion, 0-based.
+        position: usize,
+        /// Token in the file.
+        claimed: TokenId,
+        /// Token that wins under the verifier's logits.
+        winner: TokenId,
+        /// How much worse the claimed token is, nats.
+        margin: f32,
+        /// Most that the calibration allows, nats.
+        max: f64,
+    },
+    /// Tolerant profile: a sum over the rollout is larger than honest ones ever are.
+    EvidenceExceeded {
+        /// The group.
+        group: u32,
+        /// The rollout.
+        rollout: u32,
+        /// What was summed.
+        statistic: Statistic,
+        /// What it comes to.
+        measured: f64,
+        /// Most that the calibration allows.
+        threshold: f64,
+    },
     /// The claimed reward or success is not what the answer is worth.
     RewardMismatch {
         /// The group.
@@ -202,6 +243,12 @@ impl HeaderField {
 }
 
 impl Rejection {
+    /// Returns whether the reason is a number of the tolerant profile that honest work never showed,
+    /// and not a rule that honest work cannot break.
+    pub fn is_statistical(&self) -> bool {
+        matches!(self, Self::MarginVeto { .. } | Self::EvidenceExceeded { .. })
+    }
+
     /// Returns the stable name of the reason, for metrics and reports.
     pub fn code(&self) -> &'static str {
         match self {
@@ -219,6 +266,12 @@ impl Rejection {
             Self::PromptMismatch { .. } => "prompt_mismatch",
             Self::HiddenStateMismatch { .. } => "hidden_state_mismatch",
             Self::RaceLost { .. } => "race_lost",
+            Self::MarginVeto { .. } => "margin_veto",
+            Self::EvidenceExceeded { statistic, .. } => match statistic {
+                Statistic::SketchSum => "sketch_sum_exceeded",
+                Statistic::MarginSum => "margin_sum_exceeded",
+                Statistic::SoftHits => "soft_hits_exceeded",
+            },
             Self::RewardMismatch { .. } => "reward_mismatch",
         }
     }
@@ -291,6 +344,30 @@ impl fmt::Display for Rejection {
                 "group {group}, rollout {rollout}: token {claimed} at position {position} was not \
                  sampled: token {winner} wins by {margin} nats"
             ),
+            Self::MarginVeto { group, rollout, position, claimed, winner, margin, max } => write!(
+                f,
+                "group {group}, rollout {rollout}: token {claimed} at position {position} was not \
+                 sampled: token {winner} wins by {margin} nats, honest rounding explains {max}"
+            ),
+            Self::EvidenceExceeded { group, rollout, statistic, measured, threshold } => {
+                write!(f, "group {group}, rollout {rollout}: ")?;
+                match statistic {
+                    Statistic::SketchSum => write!(
+                        f,
+                        "hidden states are {measured:.2} deviations from the checkpoint's, at most \
+                         {threshold} allowed: other weights, precision or tokens"
+                    ),
+                    Statistic::MarginSum => write!(
+                        f,
+                        "race margins add up to {measured:.2} deviations, at most {threshold} \
+                         allowed: another sampler or other weights"
+                    ),
+                    Statistic::SoftHits => write!(
+                        f,
+                        "{measured} tokens lose their races clearly, at most {threshold} allowed"
+                    ),
+                }
+            }
             Self::RewardMismatch {
                 group,
                 rollout,
