@@ -331,6 +331,28 @@ pub const VARIABLES: &[Variable] = &[
         show: |config| config.validation.burn_percent.to_string(),
     },
     Variable {
+        name: "GRAIL_CALIBRATION_PATHS",
+        key: "calibration.paths",
+        meaning: "calibrations of engines that are not exact: files, or folders of `.json` files, with \
+                  commas between them; without one an engine is measured but neither paid nor punished",
+        set: |config, text| set_list(&mut config.calibration.paths, text),
+        show: |config| show_list(config.calibration.paths.iter().map(|path| path.display())),
+    },
+    Variable {
+        name: "GRAIL_CALIBRATION_SIGNERS",
+        key: "calibration.signers",
+        meaning: "hotkeys whose calibrations are used, with commas between them",
+        set: |config, text| set_list(&mut config.calibration.signers, text),
+        show: |config| show_list(&config.calibration.signers),
+    },
+    Variable {
+        name: "GRAIL_CALIBRATION_AGE_WINDOWS",
+        key: "calibration.age_windows",
+        meaning: "most windows between a checkpoint and the one that a calibration was measured on",
+        set: |config, text| set(&mut config.calibration.age_windows, text),
+        show: |config| config.calibration.age_windows.to_string(),
+    },
+    Variable {
         name: "GRAIL_TRAINING_LEARNING_RATE",
         key: "training.learning_rate",
         meaning: "learning rate of AdamW, above 0",
@@ -444,6 +466,18 @@ fn set_path(field: &mut Option<PathBuf>, text: &str) -> Result<(), String> {
 
 fn show_path(path: Option<&PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn set_list<T: FromStr<Err: Display>>(list: &mut Vec<T>, text: &str) -> Result<(), String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let read =
+        |item: &str| item.parse().map_err(|error| format!("`{item}` cannot be used: {error}"));
+    *list = items.map(read).collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn show_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn set_roles(roles: &mut Vec<crate::config::OutsideRole>, text: &str) -> Result<(), String> {

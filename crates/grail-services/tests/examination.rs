@@ -36,6 +36,8 @@ impl Scene {
             environment: environment.clone(),
             fingerprint: EnvironmentFingerprint::new("fake", "{}"),
             sampler: SamplerParams { temperature: 1.0, max_new_tokens: 6 },
+            whitening: None,
+            identity: Digest([8; 32]),
             dir: PathBuf::new(),
         });
         let bench = Bench {
@@ -47,6 +49,8 @@ impl Scene {
             seal: ExpectedSeal::Open,
             checkpoint: checkpoint.clone(),
             groups_checked_max: 4,
+            calibrations: Arc::default(),
+            calibration_age_windows: 10,
         };
         let hotkey = FakeSigner::new(3).hotkey();
         let header = checkpoint.header(&bench.network, bench.netuid, bench.window, hotkey);

@@ -21,6 +21,8 @@ use grail_protocol::sampler::SamplerParams;
 use grail_protocol::timelock::{BeaconPublicKey, RoundOpener, RoundSignature};
 use grail_protocol::verifier::ExpectedSeal;
 use grail_services::checkpoint::LoadedCheckpoint;
+use grail_services::checkpoint::cache::identity_of;
+use grail_services::checkpoint::consumer::usable_whitening;
 use grail_services::context::Heartbeat;
 use grail_services::validation::pipeline::{Bench, Judgement, judge};
 use serde::Serialize;
@@ -97,6 +99,10 @@ fn examine(args: &VerifyArgs, config: &Config) -> Result<Answer> {
     let model = engine::exact_provider(config.engine, TrainerConfig::default())?
         .load(&args.checkpoint)
         .with_context(|| format!("while loading the checkpoint {}", args.checkpoint.display()))?;
+    let metadata = sources.metadata.as_ref();
+    let hidden_size = model.info().hidden_size;
+    let whitening = metadata.map(|metadata| usable_whitening(metadata, hidden_size)).transpose()?;
+    let calibrations = config.calibration_source();
     let bench = Bench {
         network: expected.network,
         netuid: expected.netuid,
@@ -110,9 +116,13 @@ fn examine(args: &VerifyArgs, config: &Config) -> Result<Answer> {
             environment: expected.environment,
             fingerprint: expected.fingerprint,
             sampler: expected.sampler,
+            whitening: whitening.flatten(),
+            identity: identity_of(&args.checkpoint)?,
             dir: args.checkpoint.clone(),
         }),
         groups_checked_max: args.groups.unwrap_or(GROUPS_PER_FILE_MAX),
+        calibrations: Arc::new(calibrations.read()),
+        calibration_age_windows: config.calibration.age_windows,
     };
     let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
     let judgement = judge(&bench, expected.hotkey, &bytes, &stop, &heartbeat)?;

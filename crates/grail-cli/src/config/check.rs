@@ -10,6 +10,7 @@ use grail_services::mining::adversary::Cheat;
 use grail_services::mining::pace::MiningConfig;
 use grail_services::training::config::TrainingConfig;
 use grail_services::training::pipeline::StepsConfig;
+use grail_services::validation::calibrations::CalibrationSource;
 use grail_services::validation::config::{JudgementMode, ValidationConfig};
 use grail_services::validation::evidence::EvidenceRules;
 use grail_services::validation::scoring::ScoringRules;
@@ -67,6 +68,11 @@ impl Config {
             ),
         )?;
         self.cheats()?;
+        check(
+            "calibration.signers",
+            self.calibration.paths.is_empty() || !self.calibration.signers.is_empty(),
+            "must name whose calibrations are used where calibration.paths names some",
+        )?;
         let training = &self.training;
         let rates = [training.learning_rate, training.grad_clip];
         check(
@@ -154,8 +160,15 @@ impl Config {
                 burn_percent: settings.burn_percent,
                 ..ScoringRules::default()
             },
+            calibration_age_windows: self.calibration.age_windows,
             ..ValidationConfig::default()
         }
+    }
+
+    /// Returns where the validator's calibrations come from.
+    pub fn calibration_source(&self) -> CalibrationSource {
+        let settings = &self.calibration;
+        CalibrationSource { paths: settings.paths.clone(), signers: settings.signers.clone() }
     }
 
     /// Returns how completions are drawn.

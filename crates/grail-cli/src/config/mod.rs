@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, read, resolve, resolve_on};
 pub use sections::{
-    EngineConfig, EnvironmentConfig, LocalnetConfig, LogConfig, MiningSettings, NetworkConfig,
-    OutsideRole, SamplingConfig, TrainingSettings, ValidationSettings,
+    CalibrationSettings, EngineConfig, EnvironmentConfig, LocalnetConfig, LogConfig,
+    MiningSettings, NetworkConfig, OutsideRole, SamplingConfig, TrainingSettings,
+    ValidationSettings,
 };
 
 use crate::env_vars::VARIABLES;
@@ -53,6 +54,8 @@ pub struct Config {
     pub mining: MiningSettings,
     /// The validator.
     pub validation: ValidationSettings,
+    /// Engines that are not exact.
+    pub calibration: CalibrationSettings,
     /// The trainer.
     pub training: TrainingSettings,
 }

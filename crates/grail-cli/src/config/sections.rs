@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use grail_model::{LoraConfig, LoraTargets, Runtime, TrainerConfig, UnknownRuntime};
+use grail_protocol::ids::Hotkey;
+use grail_services::validation::config::ValidationConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::human_duration::HumanDuration;
@@ -286,6 +288,25 @@ impl Default for ValidationSettings {
             rollouts_cap: 0,
             burn_percent: 90.0,
         }
+    }
+}
+
+/// Engines that are not exact, as the validator judges them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CalibrationSettings {
+    /// Files with calibrations, or folders of such files.
+    pub paths: Vec<PathBuf>,
+    /// Hotkeys whose calibrations are used.
+    pub signers: Vec<Hotkey>,
+    /// Most windows between a checkpoint and the one that was measured on.
+    pub age_windows: u32,
+}
+
+impl Default for CalibrationSettings {
+    fn default() -> Self {
+        let age_windows = ValidationConfig::default().calibration_age_windows;
+        Self { paths: Vec::new(), signers: Vec::new(), age_windows }
     }
 }
 

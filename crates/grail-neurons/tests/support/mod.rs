@@ -31,6 +31,7 @@ use grail_services::training::config::TrainingConfig;
 use grail_services::training::evaluation::HeldOut;
 use grail_services::training::pipeline::StepsConfig;
 use grail_services::training::service::TrainingService;
+use grail_services::validation::calibrations::CalibrationSource;
 use grail_services::validation::config::ValidationConfig;
 use grail_services::validation::evidence::EvidenceRules;
 use grail_services::validation::service::ValidationService;
@@ -69,6 +70,8 @@ pub struct World {
     pub groups: u32,
     /// Held-out problems.
     pub problems: u32,
+    /// Calibrations of the validator.
+    pub calibrations: CalibrationSource,
     pub folder: tempfile::TempDir,
 }
 
@@ -103,6 +106,7 @@ impl World {
             doomed: None,
             groups: GROUPS,
             problems: 64,
+            calibrations: CalibrationSource::default(),
             folder,
         }
     }
@@ -167,7 +171,10 @@ impl World {
 
     pub fn validator(&self) -> ValidatorNeuron {
         let ctx = self.context(VALIDATOR);
-        ValidatorNeuron::new(ctx.clone(), ValidationService::new(ctx, validation_config()))
+        ValidatorNeuron::new(
+            ctx.clone(),
+            ValidationService::new(ctx, validation_config(), self.calibrations.clone()),
+        )
     }
 
     pub fn miner(&self, seed: u64) -> MinerNeuron {

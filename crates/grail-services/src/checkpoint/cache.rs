@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use grail_protocol::checkpoint::{CHECKPOINT_FILES, CheckpointMetadata, open_metadata};
+use grail_protocol::checkpoint::{
+    CHECKPOINT_FILES, CheckpointMetadata, WEIGHTS_FILE, model_identity, open_metadata,
+};
 use grail_protocol::constants::CHECKPOINT_METADATA_BYTES_MAX;
 use grail_protocol::ids::{Digest, Hotkey, Window};
 use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
@@ -114,6 +116,13 @@ pub fn file_digest(path: &Path) -> Result<Digest, state::StateError> {
     let mut hasher = sha2::Sha256::new();
     io::copy(&mut file, &mut hasher).map_err(disk("read", path))?;
     Ok(Digest(hasher.finalize().into()))
+}
+
+/// Returns the [`model_identity`] of the checkpoint in `dir`; the weights are not read.
+pub fn identity_of(dir: &Path) -> Result<Digest, state::StateError> {
+    let names = CHECKPOINT_FILES.into_iter().filter(|name| *name != WEIGHTS_FILE);
+    let digests = names.map(|name| Ok((name.to_owned(), file_digest(&dir.join(name))?)));
+    Ok(model_identity(&digests.collect::<Result<_, _>>()?))
 }
 
 /// Returns the SHA-256 of each file of the checkpoint in `dir`, by name.

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grail_ports::events::Event;
 use grail_ports::object_store::ObjectStore;
-use grail_protocol::checkpoint::{CheckpointMetadata, open_metadata};
+use grail_protocol::checkpoint::{
+    self as protocol, CheckpointMetadata, model_identity, open_metadata,
+};
 use grail_protocol::constants::{CHECKPOINT_METADATA_BYTES_MAX, TRAINER_UID};
 use grail_protocol::ids::{Digest, Hotkey, Window};
 use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE};
+use grail_protocol::sketch::Whitening;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -25,20 +28,31 @@ use crate::peers::PeerDirectory;
 /// Cached checkpoints that are kept: a validator may go back to the one of the window before.
 const CACHED_MAX: usize = 3;
 
+/// Which of our runtimes a checkpoint may be used with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtimes {
+    /// The one that it was published for: what validators and trainers compute must be equal.
+    Published,
+    /// Also any other, where the checkpoint says how sketches are whitened: a miner's engine is
+    /// judged by what it is.
+    Any,
+}
+
 /// Chooses, downloads and loads checkpoints for one role.
 pub struct CheckpointConsumer {
     ctx: RunContext,
     cache: CheckpointCache,
     peers: PeerDirectory,
+    accepts: Runtimes,
     /// The trainer that signed it, too: another one may reuse a window's name.
     loaded: Option<(Hotkey, Arc<LoadedCheckpoint>)>,
 }
 
 impl CheckpointConsumer {
     /// Makes a consumer with its cache in the role's folder; no I/O.
-    pub fn new(ctx: RunContext) -> Self {
+    pub fn new(ctx: RunContext, accepts: Runtimes) -> Self {
         let cache = CheckpointCache::new(ctx.state_dir.join("checkpoints"));
-        Self { ctx, cache, peers: PeerDirectory::default(), loaded: None }
+        Self { ctx, cache, peers: PeerDirectory::default(), accepts, loaded: None }
     }
 
     /// Returns the checkpoint for `window`, or `None` if none was ready before it.
@@ -137,9 +151,12 @@ impl CheckpointConsumer {
         let (models, folder) = (self.ctx.models.clone(), dir.clone());
         let model = blocking(move || models.load(&folder)).await?;
         let info = model.info();
+        let whitening = usable_whitening(&metadata, info.hidden_size)?;
+        let is_free = self.accepts == Runtimes::Any && whitening.is_some();
+        let numerics = if is_free { &info.numerics } else { &metadata.numerics };
         for (what, expected, found) in [
             ("content", metadata.checkpoint_digest.to_hex(), info.checkpoint_digest.to_hex()),
-            ("numeric contract", metadata.numerics.clone(), info.numerics.clone()),
+            ("numeric contract", numerics.clone(), info.numerics.clone()),
         ] {
             if expected != found {
                 return Err(CheckpointError::Disagrees { checkpoint, what, expected, found });
@@ -153,9 +170,32 @@ impl CheckpointConsumer {
             environment,
             fingerprint: metadata.environment(),
             sampler: metadata.generation_params.sampler(),
+            whitening,
+            identity: model_identity(&metadata.file_manifest),
             dir,
         })
     }
+}
+
+/// Returns the statistics that a checkpoint of a model of `hidden_size` publishes, if it does.
+///
+/// # Errors
+/// When they are those of another model.
+pub fn usable_whitening(
+    metadata: &CheckpointMetadata,
+    hidden_size: u32,
+) -> Result<Option<Arc<Whitening>>, CheckpointError> {
+    let Some(record) = &metadata.whitening else {
+        return Ok(None);
+    };
+    let invalid = |reason: String| protocol::CheckpointError::Invalid(vec![reason]);
+    let whitening = record.read().map_err(|error| invalid(error.to_string()))?;
+    let found = whitening.hidden_size();
+    if u32::try_from(found) != Ok(hidden_size) {
+        let reason = format!("it whitens {found} dimensions, the model has {hidden_size}");
+        return Err(invalid(reason).into());
+    }
+    Ok(Some(Arc::new(whitening)))
 }
 
 async fn get(

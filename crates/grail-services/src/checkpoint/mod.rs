@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod consumer;
+pub mod whitening;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::ids::{Digest, Hotkey, Netuid, Uid, Window};
 use grail_protocol::rollout::{EnvironmentFingerprint, FileHeader};
 use grail_protocol::sampler::SamplerParams;
+use grail_protocol::sketch::Whitening;
 
 use crate::state::StateError;
 
@@ -31,6 +33,10 @@ pub struct LoadedCheckpoint {
     pub fingerprint: EnvironmentFingerprint,
     /// How tokens are chosen.
     pub sampler: SamplerParams,
+    /// What sketches are whitened with; without it only exact engines can mine.
+    pub whitening: Option<Arc<Whitening>>,
+    /// [`model_identity`](grail_protocol::checkpoint::model_identity) of the files.
+    pub identity: Digest,
     /// Folder with the files.
     pub dir: PathBuf,
 }

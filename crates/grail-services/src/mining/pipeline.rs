@@ -105,7 +105,11 @@ pub fn request(job: &MiningJob, task: &GroupTask) -> GenerateRequest {
         race_keys: task.race_keys.iter().map(|key| key.0).collect(),
         sampling: Sampling::Race { temperature: job.checkpoint.sampler.temperature },
         max_new_tokens: job.checkpoint.sampler.max_new_tokens,
-        whitening: None,
+        // An exact engine proves itself by a digest and sends no sketches.
+        whitening: match Proof::is_exact(&job.header.numerics) {
+            true => None,
+            false => job.checkpoint.whitening.clone(),
+        },
     }
 }
 
@@ -143,14 +147,17 @@ pub fn claim(
 ) -> Result<Group, PipelineError> {
     let LoadedCheckpoint { model, environment, .. } = &*job.checkpoint;
     let mut rollouts = Vec::with_capacity(completions.len());
-    for Completion { tokens, hidden_digest, .. } in completions {
+    for Completion { tokens, hidden_digest, sketches, .. } in completions {
         let text = model.decode(&tokens)?;
         let evaluation = environment.evaluate(task.seed, &text)?;
         rollouts.push(Rollout {
             tokens,
             reward: evaluation.reward,
             success: evaluation.success,
-            proof: Proof::Exact(hidden_digest),
+            proof: match Proof::is_exact(&job.header.numerics) {
+                true => Proof::Exact(hidden_digest),
+                false => Proof::Tolerant(sketches),
+            },
         });
     }
     Ok(Group { index: task.group, prompt: task.prompt.clone(), rollouts })

@@ -16,7 +16,7 @@ use super::ledger::{Ledger, Sealed};
 use super::pipeline::{self, MiningJob};
 use super::{MiningError, MiningOutcome};
 use crate::blocking::blocking;
-use crate::checkpoint::consumer::CheckpointConsumer;
+use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
 use crate::context::{RunContext, block_with_beacon, seal_of};
 
 /// One miner's ports and memory.
@@ -39,7 +39,7 @@ pub enum Next {
 impl MiningSession {
     /// Makes a session; nothing is read before the first tick.
     pub fn new(ctx: RunContext) -> Self {
-        let consumer = CheckpointConsumer::new(ctx.clone());
+        let consumer = CheckpointConsumer::new(ctx.clone(), Runtimes::Any);
         Self { ctx, consumer, ledger: None, announced_skip: None }
     }
 

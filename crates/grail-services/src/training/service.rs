@@ -25,7 +25,8 @@ use super::workshop::{Memory, Workshop};
 use super::{TrainingError, TrainingOutcome, publisher, rollouts};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::consumer::CheckpointConsumer;
+use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
+use crate::checkpoint::whitening;
 use crate::context::RunContext;
 use crate::peers::PeerDirectory;
 
@@ -120,7 +121,7 @@ impl TrainingService {
         let names = objects.iter().map(|object| object.key.as_str());
         let models = self.ctx.models.clone();
         if let Some(last) = names.filter_map(keys::ReadyMarker::parse).max() {
-            let mut consumer = CheckpointConsumer::new(self.ctx.clone());
+            let mut consumer = CheckpointConsumer::new(self.ctx.clone(), Runtimes::Published);
             let found = consumer.for_window(last.ready.next()).await?;
             let checkpoint = last.checkpoint;
             let dir = found
@@ -302,7 +303,19 @@ impl TrainingService {
         self.ctx.heartbeat.beat();
         let model = self.exported(checkpoint).await?;
         let memory = self.recall().await?;
-        let described = self.describe(head, checkpoint, memory.built, &model.info().numerics)?;
+        let mut described =
+            self.describe(head, checkpoint, memory.built, &model.info().numerics)?;
+        let stop = self.ctx.stop.clone();
+        described.whitening = match blocking(move || whitening::measure(&*model, &stop)).await {
+            Ok(record) => Some(record),
+            Err(ModelError::Stopped) => return Err(ModelError::Stopped.into()),
+            // Exact miners do not need it, and the network must not wait for those who do.
+            Err(error) => {
+                warn!(%checkpoint, %error, "published without whitening: exact engines alone can mine");
+                None
+            }
+        };
+        self.ctx.heartbeat.beat();
         let (workshop, signer) = (self.workshop.clone(), self.ctx.signer.clone());
         blocking(move || {
             workshop.sign(checkpoint, &*signer, |file_manifest| CheckpointMetadata {
@@ -318,7 +331,7 @@ impl TrainingService {
         Ok(())
     }
 
-    /// Returns the metadata of a checkpoint but for its files.
+    /// Returns the metadata of a checkpoint but for its files and its whitening.
     fn describe(
         &self,
         head: Block,
@@ -352,6 +365,7 @@ impl TrainingService {
             protocol: PROTOCOL_NAME.to_owned(),
             numerics: numerics.to_owned(),
             checkpoint_digest: Digest([0; 32]),
+            whitening: None,
         })
     }
 

@@ -40,6 +40,8 @@ pub struct ValidationConfig {
     pub schedule: WeightSchedule,
     /// How histories become weights; [`ValidationConfig::judgement`] decides about failures.
     pub scoring: ScoringRules,
+    /// Most windows between a checkpoint and the one that a calibration was measured on.
+    pub calibration_age_windows: u32,
     /// Version key of the weights; the chain refuses one below the subnet's.
     pub version_key: u64,
 }
@@ -57,6 +59,7 @@ impl Default for ValidationConfig {
             catch_up_windows: 3,
             schedule: WeightSchedule::default(),
             scoring: ScoringRules::default(),
+            calibration_age_windows: 2400,
             version_key: 6,
         }
     }

@@ -1,5 +1,6 @@
 //! Validation: from uploaded files to verdicts, validated rollouts and weights.
 
+pub mod calibrations;
 pub mod config;
 pub mod discovery;
 pub mod evidence;

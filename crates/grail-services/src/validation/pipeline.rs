@@ -3,22 +3,27 @@
 //! Whatever a miner can do ends as a [`Rejection`]; whatever fails on our side leaves rollouts
 //! unverified, which is never held against anybody.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use grail_ports::model::{ModelError, StopFlag};
+use grail_protocol::calibration::Calibration;
 use grail_protocol::constants::ROLLOUTS_PER_GROUP;
-use grail_protocol::ids::{Hotkey, Netuid, TokenId, Window};
+use grail_protocol::ids::{Digest, Hotkey, Netuid, TokenId, Window};
 use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
 use grail_protocol::rollout::{FileHeader, Group};
 use grail_protocol::sampling::choose_groups;
 use grail_protocol::validated::{ValidatedGroup, ValidatedRollout};
+use grail_protocol::verdict::{CheckTally, Tallied};
 use grail_protocol::verifier::{
     ExpectedContext, ExpectedSeal, Rejection, Verdict, check_opened, check_prompt, open_file,
 };
 use tracing::warn;
 
 use super::evidence::{GroupEvidence, WindowEvidence};
-use super::examine::{Fault, GroupReport, examine_group, prompt_of};
+use super::examine::{
+    CheckOutcome, Fault, GroupReport, LostRace, ProfileName, examine_group, profile_of, prompt_of,
+};
 use crate::checkpoint::LoadedCheckpoint;
 use crate::context::Heartbeat;
 use crate::math::mean;
@@ -42,6 +47,10 @@ pub struct Bench {
     pub checkpoint: Arc<LoadedCheckpoint>,
     /// Most groups of a file that are recomputed.
     pub groups_checked_max: u32,
+    /// Calibrations of signers that we trust, for engines that are not exact.
+    pub calibrations: Arc<Vec<Calibration>>,
+    /// Most windows between the checkpoint and the one that a calibration was measured on.
+    pub calibration_age_windows: u32,
 }
 
 /// What came of a file.
@@ -55,7 +64,7 @@ pub struct Judgement {
     pub checked: u32,
     /// Rollouts that passed.
     pub accepted: u32,
-    /// Rollouts that our own failure left undecided.
+    /// Rollouts that were not decided on: by our own failure, or all of them in the shadow profile.
     pub unverified: u32,
     /// The violation that voids the file.
     pub rejection: Option<Rejection>,
@@ -64,6 +73,14 @@ pub struct Judgement {
     pub rests_on_transfer: bool,
     /// Accepted groups, with our own rewards and log-probabilities.
     pub validated: Vec<ValidatedGroup>,
+    /// The rules that the file was judged by.
+    pub profile: ProfileName,
+    /// Digest of the calibration that the tolerant profile judged by.
+    pub calibration: Option<Digest>,
+    /// Every check of the groups that were examined, also of those that were not decided on.
+    pub checks: BTreeMap<&'static str, CheckTally>,
+    /// The token that decided, where the violation is a lost race.
+    pub lost: Option<LostRace>,
     /// What the groups of the tolerant profile say about their miner, whatever came of the file.
     pub tails: Vec<GroupEvidence>,
 }
@@ -80,7 +97,9 @@ impl Judgement {
     /// A file that was refused before its signature was checked is worth nothing, but it is no
     /// evidence: nobody's hotkey vouches for it.
     pub fn evidence(&self, window: Window) -> Option<WindowEvidence> {
-        let is_violation = self.rejection.is_some() && !self.rests_on_transfer;
+        // A number that honest work never showed hits the tails; a rule that is broken is proof.
+        let is_proof = |rejection: &Rejection| !rejection.is_statistical();
+        let is_violation = self.rejection.as_ref().is_some_and(is_proof) && !self.rests_on_transfer;
         let evidence = WindowEvidence {
             window,
             groups: self.tails.clone(),
@@ -89,14 +108,38 @@ impl Judgement {
         };
         (evidence.violations > 0 || evidence.rollouts > 0).then_some(evidence)
     }
+
+    /// One violation voids every rollout that was chosen: one signature covers them all.
+    fn void(&mut self, rejection: Rejection, checked: u32) {
+        (self.checked, self.accepted, self.unverified) = (checked, 0, 0);
+        self.rejection = Some(rejection);
+        self.validated.clear();
+    }
+
+    /// Takes note of everything that was measured of a group.
+    fn note(&mut self, report: &GroupReport) {
+        self.calibration = self.calibration.or(report.calibration);
+        for check in report.rollouts.iter().flat_map(|rollout| &rollout.checks) {
+            let outcome = match check.outcome {
+                CheckOutcome::Passed => Tallied::Passed,
+                CheckOutcome::Failed => Tallied::Failed,
+                CheckOutcome::Shadow => Tallied::Shadow,
+                CheckOutcome::Unverified => Tallied::Unverified,
+                CheckOutcome::NotRun => continue,
+            };
+            let tally = self.checks.entry(check.check).or_default();
+            tally.add(outcome, check.measured, check.threshold);
+        }
+        self.tails.extend(report.evidence());
+    }
 }
 
 /// What one group came to.
 enum GroupOutcome {
     Accepted(ValidatedGroup),
     Rejected(Rejection),
-    /// Our own failure.
-    Unverified,
+    /// Our own failure, or nothing to judge by.
+    Undecided,
 }
 
 /// Returns what the verifier expects of the file of `hotkey`.
@@ -108,6 +151,7 @@ pub fn expected(bench: &Bench, hotkey: Hotkey) -> ExpectedContext {
         vocab_size: info.vocab_size,
         eos_token_ids: info.eos_token_ids.clone(),
         sequence_tokens_max: info.max_position_embeddings,
+        accepts_other_numerics: bench.checkpoint.whitening.is_some(),
     }
 }
 
@@ -138,7 +182,12 @@ pub fn judge(
         .into_iter()
         .filter_map(|index| file.groups().get(usize::try_from(index).ok()?))
         .collect();
-    let rollouts = count(file.n_rollouts());
+    let mut judgement = Judgement {
+        groups,
+        rollouts: count(file.n_rollouts()),
+        profile: profile_of(bench, file.header()).name(),
+        ..Judgement::default()
+    };
     let checked = count(chosen.len()).saturating_mul(ROLLOUTS_PER_GROUP);
     let prompts = prompts(bench, file.header(), &chosen);
     // All prompts before any forward pass: cheaper, and a copied file shows as what it is.
@@ -146,14 +195,14 @@ pub fn judge(
         if let Some(Verdict::Rejected(rejection)) =
             prompt.as_ref().map(|it| check_prompt(group, it))
         {
-            return Ok(void(groups, rollouts, checked, rejection));
+            judgement.void(rejection, checked);
+            return Ok(judgement);
         }
     }
-    let mut judgement = Judgement { groups, rollouts, ..Judgement::default() };
     for (group, prompt) in chosen.into_iter().zip(prompts) {
         let outcome = match prompt {
-            Some(_) => judge_group(bench, file.header(), group, stop, &mut judgement.tails)?,
-            None => GroupOutcome::Unverified,
+            Some(_) => judge_group(bench, file.header(), group, stop, &mut judgement)?,
+            None => GroupOutcome::Undecided,
         };
         heartbeat.beat();
         match outcome {
@@ -161,10 +210,10 @@ pub fn judge(
                 judgement.accepted += ROLLOUTS_PER_GROUP;
                 judgement.validated.push(validated);
             }
-            GroupOutcome::Unverified => judgement.unverified += ROLLOUTS_PER_GROUP,
+            GroupOutcome::Undecided => judgement.unverified += ROLLOUTS_PER_GROUP,
             GroupOutcome::Rejected(rejection) => {
-                let tails = judgement.tails;
-                return Ok(Judgement { tails, ..void(groups, rollouts, checked, rejection) });
+                judgement.void(rejection, checked);
+                return Ok(judgement);
             }
         }
     }
@@ -188,13 +237,14 @@ fn refused(bench: &Bench, sizes: &[usize], rejection: Rejection) -> Judgement {
             | Rejection::HeaderMismatch { .. }
             | Rejection::Unsigned(_)
     );
-    let judgement = void(count(sizes.len()), count(sizes.iter().sum()), count(checked), rejection);
-    Judgement { rests_on_transfer, ..judgement }
-}
-
-/// One violation voids every rollout that was chosen: one signature covers them all.
-fn void(groups: u32, rollouts: u32, checked: u32, rejection: Rejection) -> Judgement {
-    Judgement { groups, rollouts, checked, rejection: Some(rejection), ..Judgement::default() }
+    Judgement {
+        groups: count(sizes.len()),
+        rollouts: count(sizes.iter().sum()),
+        checked: count(checked),
+        rejection: Some(rejection),
+        rests_on_transfer,
+        ..Judgement::default()
+    }
 }
 
 /// Returns the right prompt of each group; nothing where we cannot render it.
@@ -214,27 +264,49 @@ fn judge_group(
     header: &FileHeader,
     group: &Group,
     stop: &StopFlag,
-    tails: &mut Vec<GroupEvidence>,
+    judgement: &mut Judgement,
 ) -> Result<GroupOutcome, ModelError> {
     let hotkey = header.hotkey;
     let unverified = |reason: &dyn std::fmt::Display| {
         warn!(%hotkey, group = group.index, %reason, "left a group unverified");
-        GroupOutcome::Unverified
+        GroupOutcome::Undecided
     };
     let report = match examine_group(bench, header, group, stop) {
         Ok(report) => report,
         Err(ModelError::Stopped) => return Err(ModelError::Stopped),
         Err(error) => return Ok(unverified(&error)),
     };
-    tails.extend(report.evidence());
-    Ok(match report.first_fault() {
-        Some(Fault::Violation(rejection)) => GroupOutcome::Rejected(rejection.clone()),
-        Some(Fault::Undecided(check)) => unverified(&check.detail),
-        None => match validated(hotkey, group, report) {
-            Some(validated) => GroupOutcome::Accepted(validated),
-            None => unverified(&"there is no reward for a rollout"),
-        },
+    judgement.note(&report);
+    match report.first_fault() {
+        Some(Fault::Violation(rejection)) => {
+            judgement.lost = lost_race(rejection, &report);
+            return Ok(GroupOutcome::Rejected(rejection.clone()));
+        }
+        Some(Fault::Undecided(check)) => return Ok(unverified(&check.detail)),
+        None if report.profile == ProfileName::Shadow => return Ok(GroupOutcome::Undecided),
+        None => {}
+    }
+    Ok(match validated(hotkey, group, report) {
+        Some(validated) => GroupOutcome::Accepted(validated),
+        None => unverified(&"there is no reward for a rollout"),
     })
+}
+
+/// Returns the token that a violation is about, if it is about one.
+fn lost_race(rejection: &Rejection, report: &GroupReport) -> Option<LostRace> {
+    let of =
+        |position: usize, claimed, winner, margin| LostRace { position, claimed, winner, margin };
+    match *rejection {
+        Rejection::RaceLost { position, claimed, winner, margin, .. }
+        | Rejection::MarginVeto { position, claimed, winner, margin, .. } => {
+            Some(of(position, claimed, winner, margin))
+        }
+        // Sums have no single cause; the worst token shows best what kind of work it is.
+        Rejection::EvidenceExceeded { rollout, .. } => {
+            report.rollouts.get(usize::try_from(rollout).ok()?)?.lost
+        }
+        _ => None,
+    }
 }
 
 /// Returns what the trainer gets of an accepted group: tokens of the miner, everything else our own.

@@ -7,10 +7,11 @@ use grail_protocol::constants::{GROUPS_PER_VALIDATED_FILE_MAX, VALIDATED_FILE_BY
 use grail_protocol::ids::Hotkey;
 use grail_protocol::keys;
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup};
-use grail_protocol::verdict::{VERDICT_VERSION, VerdictRecord};
+use grail_protocol::verdict::{RaceEvidence, VERDICT_VERSION, VerdictRecord};
 use tracing::warn;
 
 use super::ValidationError;
+use super::examine::LostRace;
 use super::pipeline::{Bench, Judgement};
 
 /// Bytes of the file that are not groups, generously.
@@ -29,6 +30,13 @@ pub fn verdict(
     judgement: &Judgement,
 ) -> VerdictRecord {
     let reason = judgement.rejection.as_ref();
+    let race = |lost: LostRace| RaceEvidence {
+        position: lost.position,
+        claimed: lost.claimed,
+        winner: lost.winner,
+        margin: lost.margin,
+    };
+    let checks = judgement.checks.iter();
     VerdictRecord {
         version: VERDICT_VERSION,
         window: bench.window,
@@ -44,6 +52,11 @@ pub fn verdict(
             .collect(),
         unverified: judgement.unverified,
         evidence: reason.map(ToString::to_string),
+        race: judgement.lost.map(race),
+        profile: judgement.profile.as_str().to_owned(),
+        calibration: judgement.calibration,
+        checks: checks.map(|(check, tally)| ((*check).to_owned(), *tally)).collect(),
+        standing: None,
     }
 }
 

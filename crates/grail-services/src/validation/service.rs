@@ -15,9 +15,11 @@ use grail_protocol::verifier::ExpectedSeal;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::calibrations::CalibrationSource;
 use super::config::{JudgementMode, ValidationConfig};
 use super::discovery::{Candidate, Download, Sighting, discover, download};
 use super::evidence::{EvidenceSummary, Ledger};
+use super::examine::ProfileName;
 use super::history::{History, WindowRecord, outstanding};
 use super::pipeline::{self, Bench, Judgement};
 use super::publishing::{publish_verdict, seal_validated, verdict};
@@ -25,7 +27,7 @@ use super::scoring::Tally;
 use super::weights::WeightSetter;
 use super::{ValidationError, ValidationOutcome};
 use crate::blocking::blocking;
-use crate::checkpoint::consumer::CheckpointConsumer;
+use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
 use crate::context::{RunContext, block_with_beacon, opener_of};
 use crate::math::mean;
 use crate::peers::PeerDirectory;
@@ -34,6 +36,7 @@ use crate::peers::PeerDirectory;
 pub struct ValidationService {
     ctx: RunContext,
     config: ValidationConfig,
+    calibrations: CalibrationSource,
     consumer: CheckpointConsumer,
     peers: PeerDirectory,
     weights: WeightSetter,
@@ -66,16 +69,18 @@ enum Step {
 }
 
 impl ValidationService {
-    /// Makes the service; nothing is read before the first tick.
-    pub fn new(ctx: RunContext, config: ValidationConfig) -> Self {
+    /// Makes the service; nothing is read before the first tick. `calibrations` judge the engines
+    /// that are not exact.
+    pub fn new(ctx: RunContext, config: ValidationConfig, calibrations: CalibrationSource) -> Self {
         Self {
-            consumer: CheckpointConsumer::new(ctx.clone()),
+            consumer: CheckpointConsumer::new(ctx.clone(), Runtimes::Published),
             weights: WeightSetter::new(config.schedule, config.scoring_rules(), config.version_key),
             peers: PeerDirectory::default(),
             history: None,
             progress: None,
             ctx,
             config,
+            calibrations,
         }
     }
 
@@ -136,6 +141,8 @@ impl ValidationService {
             let reason = "the round that opens the window's files is not out yet".to_owned();
             return Ok(Step::Waiting(reason));
         };
+        let source = self.calibrations.clone();
+        let calibrations = Arc::new(blocking(move || source.read()).await);
         let target = Target {
             bench: Arc::new(Bench {
                 network: chain.network().to_owned(),
@@ -146,6 +153,8 @@ impl ValidationService {
                 seal: ExpectedSeal::Round(opener),
                 checkpoint,
                 groups_checked_max: self.config.groups_checked_max,
+                calibrations,
+                calibration_age_windows: self.config.calibration_age_windows,
             }),
             deadline_ms: end.block.timestamp_ms,
         };
@@ -283,7 +292,10 @@ impl ValidationService {
                 _ => return Ok(Settled::Unknown("the bytes changed on the way".to_owned())),
             }
         }
-        if judgement.unverified > 0 && judgement.rejection.is_none() && judgement.accepted == 0 {
+        let is_undecided = judgement.rejection.is_none() && judgement.accepted == 0;
+        // Trying again would not find rules for an engine that nobody calibrated.
+        let is_shadow = judgement.profile == ProfileName::Shadow;
+        if judgement.unverified > 0 && is_undecided && !is_shadow {
             return Ok(Settled::Unknown("no group could be recomputed".to_owned()));
         }
         Ok(Settled::Judged(judgement))

@@ -86,7 +86,11 @@ impl Crew {
                 run_neuron(TrainerNeuron::new(ctx, service), lifecycle, health, cancel).await
             }
             Duty::Validator => {
-                let service = ValidationService::new(ctx.clone(), self.config.validation_config());
+                let service = ValidationService::new(
+                    ctx.clone(),
+                    self.config.validation_config(),
+                    self.config.calibration_source(),
+                );
                 run_neuron(ValidatorNeuron::new(ctx, service), lifecycle, health, cancel).await
             }
             Duty::Miner => {

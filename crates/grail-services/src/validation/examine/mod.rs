@@ -4,21 +4,25 @@
 //! the attack lab and `explain` show it whole. Nothing is cut short here, so that a report says the
 //! same of a rollout whatever the others did.
 
+mod findings;
+mod profile;
 mod report;
+mod tolerant;
 
 use grail_ports::model::{ModelError, RaceCheck, Score, ScoreRequest, StopFlag};
-use grail_protocol::calibration::TAIL_LEVELS;
 use grail_protocol::ids::TokenId;
 use grail_protocol::randomness::task_seed;
-use grail_protocol::rollout::{FileHeader, Group, Rollout};
+use grail_protocol::rollout::{FileHeader, Group, Proof};
 use grail_protocol::verifier::{
-    EvaluationFacts, Rejection, ScoreFacts, UnusableFacts, Verdict, check_hidden_states,
-    check_prompt, check_race, check_reward,
+    EvaluationFacts, ScoreFacts, check_hidden_states, check_prompt, check_race,
 };
 
+use self::findings::{Findings, Numbers, Subject};
+use self::tolerant::Numeric;
 use super::pipeline::Bench;
 use crate::checkpoint::LoadedCheckpoint;
 
+pub use profile::{Profile, profile_of};
 pub use report::{
     CheckOutcome, CheckReport, Fault, GroupReport, LostRace, ProfileName, RolloutReport, checks,
 };
@@ -54,13 +58,23 @@ pub fn examine_group(
         return Err(ModelError::BadRequest(reason));
     }
     let evaluations = evaluate(bench, header, group);
+    let profile = profile_of(bench, header);
     let rollouts = (0u32..).zip(&group.rollouts).zip(scores).enumerate();
     let rollouts = rollouts.map(|(place, ((index, rollout), score))| {
-        let worth = evaluations.as_ref().map(|worths| worths[place]);
+        let worth = evaluations.as_ref().map(|worths| worths[place]).map_err(String::as_str);
         let subject = Subject { group: group.index, index, rollout };
-        examine_exact(&subject, score, worth.map_err(String::as_str))
+        examine_rollout(&subject, &profile, score, worth)
     });
-    Ok(GroupReport { group: group.index, prompt, rollouts: rollouts.collect() })
+    Ok(GroupReport {
+        group: group.index,
+        profile: profile.name(),
+        calibration: match &profile {
+            Profile::Tolerant(calibration) => Some(calibration.digest()),
+            Profile::Exact | Profile::Shadow(_) => None,
+        },
+        prompt,
+        rollouts: rollouts.collect(),
+    })
 }
 
 fn score_requests(bench: &Bench, header: &FileHeader, group: &Group) -> Vec<ScoreRequest> {
@@ -68,6 +82,9 @@ fn score_requests(bench: &Bench, header: &FileHeader, group: &Group) -> Vec<Scor
         key: header.race_key(bench.randomness, group.index, rollout).0,
         temperature: header.sampler.temperature,
     };
+    // An exact engine sends no sketches to compare with.
+    let is_exact = Proof::is_exact(&header.numerics);
+    let whitening = bench.checkpoint.whitening.as_ref().filter(|_| !is_exact);
     (0u32..)
         .zip(&group.rollouts)
         .map(|(index, rollout)| ScoreRequest {
@@ -75,7 +92,7 @@ fn score_requests(bench: &Bench, header: &FileHeader, group: &Group) -> Vec<Scor
             prompt_len: group.prompt.len(),
             race: Some(race(index)),
             entropy: false,
-            whitening: None,
+            whitening: whitening.cloned(),
             rows: false,
         })
         .collect()
@@ -98,126 +115,59 @@ fn evaluate(
     group.rollouts.iter().map(|rollout| one(&rollout.tokens)).collect()
 }
 
-/// The rollout that is looked at.
-struct Subject<'a> {
-    group: u32,
-    index: u32,
-    rollout: &'a Rollout,
-}
-
-/// Checks that ran, in order, with the first violation.
-#[derive(Default)]
-struct Findings {
-    checks: Vec<CheckReport>,
-    rejection: Option<Rejection>,
-}
-
-impl Findings {
-    /// Adds a check whose verdict decides.
-    fn add(
-        &mut self,
-        check: &'static str,
-        (measured, threshold): (Option<f64>, Option<f64>),
-        verdict: Result<Verdict, UnusableFacts>,
-        passed: String,
-    ) {
-        let is_decided = self.checks.iter().all(|it| it.outcome != CheckOutcome::Unverified);
-        let (outcome, detail) = match verdict {
-            Ok(Verdict::Accepted) => (CheckOutcome::Passed, passed),
-            Ok(Verdict::Rejected(rejection)) => {
-                let detail = rejection.to_string();
-                // After a check that we could not decide, nothing is the first violation.
-                if is_decided && self.rejection.is_none() {
-                    self.rejection = Some(rejection);
-                }
-                (CheckOutcome::Failed, detail)
-            }
-            Err(error) => (CheckOutcome::Unverified, error.to_string()),
-        };
-        self.checks.push(CheckReport { check, outcome, measured, threshold, detail });
-    }
-
-    /// Adds the checks that end every profile: the reward, and whether a trainer can use the group.
-    fn add_worth(
-        &mut self,
-        subject: &Subject<'_>,
-        worth: Result<EvaluationFacts, &str>,
-        logprobs: &[f32],
-    ) {
-        let Subject { group, index, rollout } = *subject;
-        match worth {
-            Ok(worth) => self.add(
-                checks::REWARD,
-                (Some(worth.reward.into()), None),
-                check_reward(group, index, rollout, worth),
-                format!("reward {} (success {}), as claimed", worth.reward, worth.success),
-            ),
-            Err(reason) => self.unverified(checks::REWARD, reason.to_owned()),
-        }
-        let is_usable =
-            logprobs.len() == rollout.tokens.len() && logprobs.iter().all(|lp| lp.is_finite());
-        if is_usable {
-            let count = logprobs.len();
-            let passed = format!("{count} log-probabilities of our own");
-            self.add(checks::LOGPROBS, (None, None), Ok(Verdict::Accepted), passed);
-        } else {
-            // A trainer could not use these; the tokens were sampled honestly all the same.
-            let reason = "our log-probabilities are not usable".to_owned();
-            self.unverified(checks::LOGPROBS, reason);
-        }
-    }
-
-    fn unverified(&mut self, check: &'static str, detail: String) {
-        let outcome = CheckOutcome::Unverified;
-        self.checks.push(CheckReport { check, outcome, measured: None, threshold: None, detail });
-    }
-}
-
-fn examine_exact(
+fn examine_rollout(
     subject: &Subject<'_>,
+    profile: &Profile<'_>,
     score: Score,
     worth: Result<EvaluationFacts, &str>,
 ) -> RolloutReport {
-    let Subject { group, index, rollout } = *subject;
-    let Score { logprobs, winners, margins, hidden_digest, .. } = score;
-    let facts = ScoreFacts { winners, margins, hidden_digest };
+    let Score { logprobs, winners, margins, hidden_digest, sketches, .. } = score;
+    let facts = ScoreFacts { winners, margins, hidden_digest, sketches };
     let mut findings = Findings::default();
-    findings.add(
+    let numeric = match profile {
+        Profile::Exact => examine_exactly(subject, &facts, &mut findings),
+        Profile::Tolerant(_) | Profile::Shadow(_) => {
+            tolerant::examine(subject, &facts, profile, &mut findings)
+        }
+    };
+    findings.judge_worth(subject, worth, &logprobs);
+    RolloutReport {
+        group: subject.group,
+        rollout: subject.index,
+        profile: profile.name(),
+        tokens: u32::try_from(subject.rollout.tokens.len()).unwrap_or(u32::MAX),
+        checks: findings.checks,
+        rejection: findings.rejection,
+        margins: facts.margins,
+        distances: numeric.distances,
+        lost: numeric.lost,
+        logprobs,
+        reward: worth.ok().map(|worth| worth.reward),
+        success: worth.ok().map(|worth| worth.success),
+        tail_hits: numeric.tail_hits,
+    }
+}
+
+/// Adds the checks of the exact profile: equal hidden states, no lost race.
+fn examine_exactly(subject: &Subject<'_>, facts: &ScoreFacts, findings: &mut Findings) -> Numeric {
+    let Subject { group, index, rollout } = *subject;
+    findings.decide(
         checks::HIDDEN_STATES,
-        (None, None),
-        Ok(check_hidden_states(group, index, rollout, &facts)),
+        Numbers::default(),
+        Ok(check_hidden_states(group, index, rollout, facts)),
         format!("hidden states hash to {}", facts.hidden_digest),
     );
-    findings.add(
+    let largest = facts.margins.iter().copied().fold(0.0, f32::max);
+    findings.decide(
         checks::RACE,
-        (largest(&facts.margins), Some(0.0)),
-        check_race(group, index, rollout, &facts),
+        Numbers::limited(largest.into(), 0.0),
+        check_race(group, index, rollout, facts),
         format!("{} tokens won their races", rollout.tokens.len()),
     );
-    findings.add_worth(subject, worth, &logprobs);
     let claims = rollout.tokens.iter().zip(&facts.winners);
     let lost = claims.zip(&facts.margins).enumerate().find_map(|(position, (pair, &margin))| {
         let (&claimed, &winner) = pair;
         (claimed != winner).then_some(LostRace { position, claimed, winner, margin })
     });
-    RolloutReport {
-        group,
-        rollout: index,
-        profile: ProfileName::Exact,
-        tokens: u32::try_from(rollout.tokens.len()).unwrap_or(u32::MAX),
-        checks: findings.checks,
-        rejection: findings.rejection,
-        margins: facts.margins,
-        distances: Vec::new(),
-        lost,
-        logprobs,
-        reward: worth.ok().map(|worth| worth.reward),
-        success: worth.ok().map(|worth| worth.success),
-        tail_hits: [false; TAIL_LEVELS.len()],
-    }
-}
-
-/// Returns the largest of `margins`.
-fn largest(margins: &[f32]) -> Option<f64> {
-    margins.iter().copied().reduce(f32::max).map(f64::from)
+    Numeric { lost, ..Numeric::default() }
 }

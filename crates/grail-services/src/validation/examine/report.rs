@@ -1,7 +1,7 @@
 //! What was found about a group: every check with its numbers, whether it failed or not.
 
 use grail_protocol::calibration::TAIL_LEVELS;
-use grail_protocol::ids::TokenId;
+use grail_protocol::ids::{Digest, TokenId};
 use grail_protocol::verifier::Rejection;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,14 @@ pub struct CheckReport {
 /// Names of the checks, in the order in which they decide: each over all rollouts of a group before
 /// the next. Other weights show as other hidden states first, free sampling as lost races.
 pub mod checks {
+    /// Tolerant profile: the sketches' distances add up to what honest ones do.
+    pub const SKETCH_SUM: &str = "sketch_sum";
+    /// Tolerant profile: no token loses its race by more than honest rounding explains.
+    pub const MARGIN_VETO: &str = "margin_veto";
+    /// Tolerant profile: few tokens lose their races clearly.
+    pub const SOFT_HITS: &str = "soft_hits";
+    /// Tolerant profile: the race margins add up to what honest ones do.
+    pub const MARGIN_SUM: &str = "margin_sum";
     /// Exact profile: the hidden states hash to the verifier's.
     pub const HIDDEN_STATES: &str = "hidden_states";
     /// Exact profile: every token won its race.
@@ -76,7 +84,7 @@ pub mod checks {
     pub const LOGPROBS: &str = "logprobs";
 }
 
-/// The token that lost its race by most.
+/// A token that lost its race.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LostRace {
     /// Position in the completion, 0-based.
@@ -108,7 +116,7 @@ pub struct RolloutReport {
     pub margins: Vec<f32>,
     /// Signs of 64 in which each sketch differs from ours; empty in the exact profile.
     pub distances: Vec<u8>,
-    /// The token that decided a lost race, or the worst one where none was decided.
+    /// Exact profile: the first token that lost its race. Other profiles: the one that lost by most.
     pub lost: Option<LostRace>,
     /// Our log-probabilities of the tokens, nats.
     pub logprobs: Vec<f32>,
@@ -126,6 +134,10 @@ pub struct RolloutReport {
 pub struct GroupReport {
     /// The group.
     pub group: u32,
+    /// The rules that it was judged by.
+    pub profile: ProfileName,
+    /// Digest of the calibration that the tolerant profile judged by.
+    pub calibration: Option<Digest>,
     /// Set where the prompt is not this miner's.
     pub prompt: Option<Rejection>,
     /// Every rollout, in order.
