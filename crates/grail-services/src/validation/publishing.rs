@@ -7,10 +7,11 @@ use grail_protocol::constants::{GROUPS_PER_VALIDATED_FILE_MAX, VALIDATED_FILE_BY
 use grail_protocol::ids::Hotkey;
 use grail_protocol::keys;
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup};
-use grail_protocol::verdict::{RaceEvidence, VERDICT_VERSION, VerdictRecord};
+use grail_protocol::verdict::{RaceEvidence, Standing, VERDICT_VERSION, VerdictRecord};
 use tracing::warn;
 
 use super::ValidationError;
+use super::evidence::EvidenceSummary;
 use super::examine::LostRace;
 use super::pipeline::{Bench, Judgement};
 
@@ -22,12 +23,13 @@ const ROLLOUT_BYTES: u64 = 16;
 /// Bytes of a token with its log-probability.
 const TOKEN_BYTES: u64 = 8;
 
-/// Returns the verdict on a miner.
+/// Returns the verdict on a miner, with what all its windows add up to where that is known.
 pub fn verdict(
     bench: &Bench,
     validator: Hotkey,
     hotkey: Hotkey,
     judgement: &Judgement,
+    standing: Option<EvidenceSummary>,
 ) -> VerdictRecord {
     let reason = judgement.rejection.as_ref();
     let race = |lost: LostRace| RaceEvidence {
@@ -56,8 +58,13 @@ pub fn verdict(
         profile: judgement.profile.as_str().to_owned(),
         calibration: judgement.calibration,
         checks: checks.map(|(check, tally)| ((*check).to_owned(), *tally)).collect(),
-        standing: None,
+        standing: standing.map(standing_of),
     }
+}
+
+fn standing_of(summary: EvidenceSummary) -> Standing {
+    let EvidenceSummary { wealth_log10, bound_log10, ejected_until, life } = summary;
+    Standing { wealth_log10, bound_log10, ejected_until, life }
 }
 
 /// Publishes a verdict, replacing the one of an earlier attempt.

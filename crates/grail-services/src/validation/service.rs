@@ -325,7 +325,9 @@ impl ValidationService {
         let window = target.bench.window;
         let (ledger, ejected) = self.weigh(window, progress)?;
         for (hotkey, (judgement, _)) in &progress.judged {
-            let verdict = verdict(&target.bench, validator, *hotkey, judgement);
+            let standing =
+                ledger.knows(*hotkey).then(|| ledger.summary(&self.config.evidence, *hotkey));
+            let verdict = verdict(&target.bench, validator, *hotkey, judgement, standing);
             publish_verdict(&*bucket, &verdict).await?;
         }
         // What an ejected miner sends is not trained on either.
