@@ -260,7 +260,7 @@ impl ValidationService {
             match self.judge(target, candidate).await? {
                 Settled::Judged(judgement) => {
                     let seconds = before.elapsed().as_secs_f64();
-                    progress.judged.insert(candidate.hotkey, (judgement, seconds));
+                    progress.judged.insert(candidate.hotkey, (*judgement, seconds));
                 }
                 Settled::Gone => {
                     progress.in_time.insert(candidate.hotkey, false);
@@ -298,7 +298,7 @@ impl ValidationService {
         if judgement.unverified > 0 && is_undecided && !is_shadow {
             return Ok(Settled::Unknown("no group could be recomputed".to_owned()));
         }
-        Ok(Settled::Judged(judgement))
+        Ok(Settled::Judged(Box::new(judgement)))
     }
 
     async fn compute(
@@ -446,7 +446,7 @@ impl ValidationService {
 
 /// What came of one miner's file.
 enum Settled {
-    Judged(Judgement),
+    Judged(Box<Judgement>),
     /// The file does not count after all.
     Gone,
     /// Our own failure; the reason is for a person.
