@@ -20,6 +20,7 @@ use grail_ports::model::{
 use grail_protocol::ids::{Hotkey, TokenId, Window};
 use grail_services::context::RunContext;
 use grail_services::mining::service::MiningService;
+use grail_services::validation::calibrations::CalibrationSource;
 use grail_services::validation::config::{JudgementMode, ValidationConfig};
 use grail_services::validation::evidence::EvidenceRules;
 use grail_services::validation::service::ValidationService;
@@ -94,7 +95,10 @@ fn sly_miner(world: &World) -> MinerNeuron {
 
 fn validator(world: &World, config: ValidationConfig) -> ValidatorNeuron {
     let ctx = world.context(support::VALIDATOR);
-    ValidatorNeuron::new(ctx.clone(), ValidationService::new(ctx, config))
+    ValidatorNeuron::new(
+        ctx.clone(),
+        ValidationService::new(ctx, config, CalibrationSource::default()),
+    )
 }
 
 /// Where a miner stood after a window.
