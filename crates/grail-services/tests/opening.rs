@@ -40,6 +40,8 @@ impl Scene {
             environment: Arc::new(FakeEnvironment::default()),
             fingerprint: EnvironmentFingerprint::new("fake", "{}"),
             sampler: SamplerParams { temperature: 1.0, max_new_tokens: 6 },
+            whitening: None,
+            identity: Digest([8; 32]),
             dir: PathBuf::new(),
         });
         let bench = Bench {
@@ -51,6 +53,8 @@ impl Scene {
             seal: ExpectedSeal::Round(RoundOpener::new(key, ROUND, signature).unwrap()),
             checkpoint: checkpoint.clone(),
             groups_checked_max: 2,
+            calibrations: Arc::default(),
+            calibration_age_windows: 10,
         };
         let signer = FakeSigner::new(3);
         let header = checkpoint.header(&bench.network, bench.netuid, bench.window, signer.hotkey());

@@ -146,6 +146,8 @@ impl Scene {
             environment: Arc::new(FakeEnvironment::default()),
             fingerprint: EnvironmentFingerprint::new("fake", "{}"),
             sampler: SamplerParams { temperature: 1.0, max_new_tokens: scale.tokens },
+            whitening: None,
+            identity: Digest([8; 32]),
             dir: PathBuf::new(),
         });
         let bench = Bench {
@@ -157,6 +159,8 @@ impl Scene {
             seal: ExpectedSeal::Round(opener),
             checkpoint,
             groups_checked_max: 4,
+            calibrations: Arc::default(),
+            calibration_age_windows: 10,
         };
         Self { bench, to, signer: FakeSigner::new(3), scale }
     }
