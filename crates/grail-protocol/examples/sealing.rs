@@ -225,6 +225,7 @@ fn expected(header: &FileHeader, opener: &RoundOpener) -> ExpectedContext {
         vocab_size: u32::MAX,
         eos_token_ids: vec![u32::MAX],
         sequence_tokens_max: 4_096,
+        accepts_other_numerics: false,
     }
 }
 

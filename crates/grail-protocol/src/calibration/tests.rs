@@ -285,9 +285,12 @@ fn a_calibration_of_a_stranger_or_changed_is_refused_with_the_reason() {
     assert_eq!(Calibration::open(&huge, &[]), Err(CalibrationError::TooLarge(1 << 17)));
 }
 
+/// What makes a calibration useless.
+type Change = fn(&mut Calibration);
+
 #[test]
 fn thresholds_that_nothing_can_be_judged_by_are_refused() {
-    let cases: [(&str, fn(&mut Calibration)); 9] = [
+    let cases: [(&str, Change); 9] = [
         ("margin_hard", |it| it.thresholds.margin_hard = f64::NAN),
         ("margin_hard", |it| it.thresholds.margin_hard = 0.0),
         ("margin_soft", |it| it.thresholds.margin_soft = 99.0),
@@ -339,7 +342,7 @@ fn the_nearest_calibration_is_chosen_or_the_nearest_miss_named() {
     let at = |window: u64, checkpoint: u8| {
         let window = Window::from_start(window).unwrap();
         let checkpoint = Digest([checkpoint; 32]);
-        Calibration { pairing: Pairing { window, checkpoint, ..pairing() }, ..calibration() }
+        Calibration { pairing: Pairing { checkpoint, window, ..pairing() }, ..calibration() }
     };
     let shelf = [at(30, 7), at(270, 8), at(900, 2), at(330, 9)];
     let window_of = |wanted: &Pairing, age| {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use grail_ports::signer::Signer;
 use grail_protocol::checkpoint::delta::frame::decompress;
 use grail_protocol::checkpoint::{
-    CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, GenerationParams, checkpoint_digest,
-    sign_metadata,
+    CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, GenerationParams, WhiteningRecord,
+    checkpoint_digest, sign_metadata,
 };
 use grail_protocol::constants::{NUMERICS_EXACT, PROTOCOL_NAME, ROLLOUTS_PER_GROUP};
 use grail_protocol::credentials::CredentialCommitment;
@@ -17,11 +17,12 @@ use grail_protocol::prover::{seal, sign_open};
 use grail_protocol::rollout::encoding::encode_groups;
 use grail_protocol::rollout::{Group, Proof, Rollout};
 use grail_protocol::sampler::SamplerParams;
+use grail_protocol::sketch::Whitening;
 use grail_protocol::sketch::{Sketch, sketches_of};
 use grail_protocol::timelock;
 use grail_protocol::timelock::drand::{envelope, seal_commit};
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout};
-use grail_protocol::verdict::{VERDICT_VERSION, VerdictRecord};
+use grail_protocol::verdict::{CheckTally, RaceEvidence, Standing, VERDICT_VERSION, VerdictRecord};
 use grail_protocol::verifier::ExpectedSeal;
 use grail_testkit::FakeSigner;
 use serde_json::{Value, json};
@@ -136,6 +137,9 @@ pub fn manifest() -> Vec<Vec<u8>> {
         thinking_mode: "native".to_owned(),
         protocol: PROTOCOL_NAME.to_owned(),
         numerics: NUMERICS_EXACT.to_owned(),
+        whitening: Whitening::new(vec![0.5, -1e-9], vec![1.0, 3.5])
+            .ok()
+            .map(|whitening| WhiteningRecord::new(Digest([9; 32]), &whitening)),
     };
     let files = sign_metadata(&metadata, &|message| signer().sign(message)).expect("it is valid");
     vec![[files.metadata_json, files.manifest_sig].concat().into_bytes()]
@@ -155,11 +159,23 @@ pub fn verdict() -> Vec<Vec<u8>> {
         rejected: [("race_lost".to_owned(), 32)].into(),
         unverified: 0,
         evidence: Some("group 0, rollout 3: lost".to_owned()),
+        race: Some(RaceEvidence { position: 3, claimed: 5, winner: 6, margin: 0.25 }),
+        profile: "tolerant".to_owned(),
+        calibration: Some(Digest([8; 32])),
+        checks: [("margin_sum".to_owned(), CheckTally::default())].into(),
+        standing: Some(Standing {
+            wealth_log10: -0.5,
+            bound_log10: 6.0,
+            ejected_until: Some(window()),
+            life: 1,
+        }),
     };
     let honest = VerdictRecord {
         accepted: 32,
         rejected: BTreeMap::new(),
         evidence: None,
+        race: None,
+        standing: None,
         ..verdict.clone()
     };
     [verdict, honest].map(|verdict| verdict.to_json().into_bytes()).to_vec()

@@ -29,6 +29,7 @@ pub fn expected(numerics: &str, seal: ExpectedSeal) -> ExpectedContext {
         vocab_size: 100,
         eos_token_ids: vec![99],
         sequence_tokens_max: 6,
+        accepts_other_numerics: true,
     }
 }
 
