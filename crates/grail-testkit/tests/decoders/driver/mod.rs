@@ -34,8 +34,8 @@ pub const ROLLOUTS: Target = Target {
     name: "rollouts",
     drive: rollouts::drive,
     // A rollout without tokens has 41 bytes in a file and 80 in memory, some copied by the driver.
-    heap_per_byte: 16,
-    heap_beside: 16 << 10,
+    heap_per_byte: 10,
+    heap_beside: 8 << 10,
 };
 
 /// Ciphertexts, and rollout files sealed around strange content.
@@ -44,32 +44,32 @@ pub const SEALED: Target =
 
 /// Files of validated rollouts, as a trainer opens them.
 pub const VALIDATED: Target =
-    Target { name: "validated", drive: validated::drive, heap_per_byte: 8, heap_beside: 16 << 10 };
+    Target { name: "validated", drive: validated::drive, heap_per_byte: 6, heap_beside: 8 << 10 };
 
 /// `metadata.json` and `manifest.sig` of a checkpoint.
 pub const MANIFEST: Target =
-    Target { name: "manifest", drive: text::manifest, heap_per_byte: 200, heap_beside: 64 << 10 };
+    Target { name: "manifest", drive: text::manifest, heap_per_byte: 120, heap_beside: 32 << 10 };
 
 /// Published verdicts.
 pub const VERDICT: Target =
-    Target { name: "verdict", drive: text::verdict, heap_per_byte: 100, heap_beside: 16 << 10 };
+    Target { name: "verdict", drive: text::verdict, heap_per_byte: 60, heap_beside: 8 << 10 };
 
 /// Addresses, credentials, signatures, digests and object keys.
 pub const NAMES: Target =
-    Target { name: "names", drive: text::names, heap_per_byte: 32, heap_beside: 16 << 10 };
+    Target { name: "names", drive: text::names, heap_per_byte: 16, heap_beside: 4 << 10 };
 
 /// Deltas of checkpoints.
 pub const DELTA: Target = Target {
     name: "delta",
     drive: delta::drive,
-    heap_per_byte: 200,
+    heap_per_byte: 40,
     // A frame may hold much more than its own bytes.
-    heap_beside: 16 << 20,
+    heap_beside: 4 << 20,
 };
 
 /// Commits, payloads and rows of proof v5.
 pub const COMMITS: Target =
-    Target { name: "commits", drive: commits::drive, heap_per_byte: 100, heap_beside: 16 << 10 };
+    Target { name: "commits", drive: commits::drive, heap_per_byte: 60, heap_beside: 8 << 10 };
 
 impl Target {
     /// Hands `data` to the decoder. `heap` must be the global allocator, and no other thread may
