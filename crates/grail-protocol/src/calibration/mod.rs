@@ -262,6 +262,9 @@ impl Calibration {
     /// Returns everything that keeps it from being used, for a person; empty if nothing.
     fn complaints(&self) -> Vec<String> {
         let mut complaints = self.thresholds.complaints();
+        if self.version != CALIBRATION_VERSION {
+            complaints.push(format!("version {} is not {CALIBRATION_VERSION}", self.version));
+        }
         let Pairing { miner_runtime, verifier_runtime, temperature, .. } = &self.pairing;
         for name in [miner_runtime, verifier_runtime] {
             let fits = (1..=NAME_BYTES_MAX).contains(&name.len());

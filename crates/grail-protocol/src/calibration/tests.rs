@@ -290,7 +290,7 @@ type Change = fn(&mut Calibration);
 
 #[test]
 fn thresholds_that_nothing_can_be_judged_by_are_refused() {
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change); 10] = [
         ("margin_hard", |it| it.thresholds.margin_hard = f64::NAN),
         ("margin_hard", |it| it.thresholds.margin_hard = 0.0),
         ("margin_soft", |it| it.thresholds.margin_soft = 99.0),
@@ -300,6 +300,7 @@ fn thresholds_that_nothing_can_be_judged_by_are_refused() {
         ("the sketch test", |it| it.thresholds.sketch.z_tails = [None, None, Some(1.0)]),
         ("judged by equality", |it| it.pairing.miner_runtime = "exact-1".to_owned()),
         ("temperature", |it| it.pairing.temperature = 0.0),
+        ("version 2", |it| it.version = 2),
     ];
     for (reason, change) in cases {
         let mut broken = calibration();

@@ -88,6 +88,11 @@ fn checkpoint_manifests() {
 }
 
 #[test]
+fn calibrations() {
+    exercise(&driver::CALIBRATION, seeds::calibration, 50_000);
+}
+
+#[test]
 fn verdicts() {
     exercise(&driver::VERDICT, seeds::verdict, 100_000);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use grail_ports::signer::Signer;
+use grail_protocol::calibration::{Calibration, Pairing, RolloutSample};
 use grail_protocol::checkpoint::delta::frame::decompress;
 use grail_protocol::checkpoint::{
     CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, GenerationParams, WhiteningRecord,
@@ -179,6 +180,26 @@ pub fn verdict() -> Vec<Vec<u8>> {
         ..verdict.clone()
     };
     [verdict, honest].map(|verdict| verdict.to_json().into_bytes()).to_vec()
+}
+
+/// A calibration of a few invented measurements.
+pub fn calibration() -> Vec<Vec<u8>> {
+    let pairing = Pairing {
+        model: Digest([1; 32]),
+        checkpoint: Digest([2; 32]),
+        window: window(),
+        miner_runtime: "bf16-1".to_owned(),
+        verifier_runtime: NUMERICS_EXACT.to_owned(),
+        temperature: 0.7,
+    };
+    let sample = |index: u8| RolloutSample {
+        margins: vec![f32::from(index) / 4_096.0; 8],
+        distances: vec![index % 9; sketches_of(8)],
+    };
+    let samples: Vec<RolloutSample> = (0..128).map(sample).collect();
+    let calibration = Calibration::fit(pairing, Digest([3; 32]), &samples);
+    let file = calibration.expect("enough").sign(hotkey(), &|message| signer().sign(message));
+    vec![file.expect("it is usable").into_bytes()]
 }
 
 /// One text of each kind.

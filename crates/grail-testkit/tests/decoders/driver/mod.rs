@@ -50,6 +50,14 @@ pub const VALIDATED: Target =
 pub const MANIFEST: Target =
     Target { name: "manifest", drive: text::manifest, heap_per_byte: 120, heap_beside: 32 << 10 };
 
+/// Calibrations of the tolerant profile.
+pub const CALIBRATION: Target = Target {
+    name: "calibration",
+    drive: text::calibration,
+    heap_per_byte: 60,
+    heap_beside: 16 << 10,
+};
+
 /// Published verdicts.
 pub const VERDICT: Target =
     Target { name: "verdict", drive: text::verdict, heap_per_byte: 60, heap_beside: 8 << 10 };

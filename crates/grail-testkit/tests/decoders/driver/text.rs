@@ -1,6 +1,7 @@
 //! JSON and short texts that peers publish.
 
 use grail_ports::signer::Signer;
+use grail_protocol::calibration::Calibration;
 use grail_protocol::canonical_json::canonical_json;
 use grail_protocol::checkpoint::{open_metadata, sign_metadata};
 use grail_protocol::credentials::CredentialCommitment;
@@ -45,6 +46,27 @@ pub fn manifest(data: &[u8]) -> bool {
 pub fn verdict(data: &[u8]) -> bool {
     let Ok(verdict) = VerdictRecord::from_json(data) else { return false };
     assert_eq!(VerdictRecord::from_json(verdict.to_json().as_bytes()), Ok(verdict));
+    true
+}
+
+/// The input is a calibration's file; it is judged by too.
+pub fn calibration(data: &[u8]) -> bool {
+    let untouched = Calibration::open(data, &[hotkey()]);
+    let parsed = serde_json::from_slice(data).ok().and_then(|mut value: Value| {
+        let fields = value.as_object_mut()?;
+        fields.retain(|key, _| !["signer", "signature"].contains(&key.as_str()));
+        serde_json::from_value::<Calibration>(value).ok()
+    });
+    let Some(calibration) = parsed else {
+        assert!(untouched.is_err(), "a calibration was opened that cannot be read");
+        return false;
+    };
+    let Ok(file) = calibration.sign(hotkey(), &|message| SIGNER.sign(message)) else {
+        return false;
+    };
+    let measures = calibration.thresholds.measure(&[0.0, 0.01, 2.5, f32::MAX], &[0, 64]);
+    let _ = calibration.thresholds.tail_hits(&measures);
+    assert_eq!(Calibration::open(file.as_bytes(), &[hotkey()]), Ok((calibration, hotkey())));
     true
 }
 
