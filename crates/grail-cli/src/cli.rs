@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text, and nothing that acts on them.
 
 mod inference;
+mod lab;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use crate::config::OutsideRole;
 use crate::human_duration::HumanDuration;
 
 pub use self::inference::{GenerateArgs, ServeArgs};
+pub use self::lab::{LabAttacksArgs, LabCalibrateArgs, LabCommand, LabSequentialArgs};
 
 const AFTER_HELP: &str = "\
 Try it:
@@ -76,6 +78,9 @@ pub enum Command {
     /// Measure the engine on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Attack the proof: honest and cheating miners on a real model, and what validators see.
+    #[command(subcommand)]
+    Lab(LabCommand),
 }
 
 /// Options that choose the environment.

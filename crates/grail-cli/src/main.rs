@@ -14,6 +14,7 @@ mod files;
 mod globals;
 mod human_duration;
 mod inference;
+mod lab;
 mod logs;
 mod memory;
 mod output;
@@ -67,6 +68,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
             let BenchCommand::Engine(args) = command;
             commands::bench::run(command, &simple(&globals, args.threads)?)
         }
+        Command::Lab(command) => commands::lab::run(command, &globals),
         Command::Sft(args) => commands::sft::run(args, &simple(&globals, args.threads)?),
         Command::Generate(args) => commands::generate::run(args, &simple(&globals, args.threads)?),
         Command::Serve(args) => commands::serve::run(args, &simple(&globals, args.threads)?),

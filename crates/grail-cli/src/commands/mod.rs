@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod generate;
 mod guest;
+pub mod lab;
 pub mod localnet;
 pub mod model;
 pub mod role;

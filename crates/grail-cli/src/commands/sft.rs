@@ -179,7 +179,7 @@ impl Run<'_> {
 }
 
 /// Raises the flag on Ctrl-C or SIGTERM, as long as the runtime lives.
-fn stop_on_signal() -> Result<(Runtime, StopFlag)> {
+pub(super) fn stop_on_signal() -> Result<(Runtime, StopFlag)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -6,7 +6,8 @@ use super::plot::{Line, Plot};
 use super::summary::{number, percent, reasons, window_cells};
 use super::{MinerRole, Report};
 
-const STYLE: &str = "\
+/// Colours and type of all pages.
+pub const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1c2430;--dim:#66707f;--paper:#fbfbfa;--rule:#d9dde3;\
 --a:#1f6feb;--b:#c2410c;--c:#15803d;--d:#b91c1c}\
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ee;--dim:#97a1b0;--paper:#14181f;\
@@ -171,7 +172,7 @@ fn table(title: &str, head: &[&str], text_columns: &[usize], rows: &[Vec<String>
 }
 
 /// Makes text safe between tags and inside double quotes.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

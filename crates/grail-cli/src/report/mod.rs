@@ -23,6 +23,7 @@ pub use completion::Completion;
 pub use curve::learning_curve;
 pub use files::write_report;
 pub use fold::{Roster, as_f64};
+pub use html::{STYLE, escape};
 pub use journal::{Entry, Journal, RoleTag};
 pub use summary::{final_tables, window_line};
 
