@@ -23,7 +23,8 @@ fn lab(out: &Path, more: &[&str]) -> (Option<i32>, String) {
 }
 
 fn report(out: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap()
+    let bytes = std::fs::read(out.join("report.json")).expect("the lab writes a report");
+    serde_json::from_slice(&bytes).expect("the report is JSON")
 }
 
 /// Takes out what differs from run to run and machine to machine.

@@ -41,10 +41,10 @@ pub fn forge_file(maker: &mut Maker<'_>, forgery: FileForgery) -> Result<ForgedF
     let job = maker.job()?;
     let mut header = job.header.clone();
     let mut groups = match forgery {
-        FileForgery::WrongPrompt => elsewhere(maker, world.window_job(&job, OTHER_PROBLEMS))?,
-        FileForgery::Beacon => elsewhere(maker, with_own_randomness(&job))?,
+        FileForgery::WrongPrompt => elsewhere(maker, &world.window_job(&job, OTHER_PROBLEMS))?,
+        FileForgery::Beacon => elsewhere(maker, &with_own_randomness(&job))?,
         FileForgery::CopiedGroups | FileForgery::CopiedSeal => {
-            elsewhere(maker, rival_job(world, &job))?
+            elsewhere(maker, &rival_job(world, &job))?
         }
         _ => maker.honest_work()?.groups,
     };
@@ -87,9 +87,9 @@ pub fn forge_file(maker: &mut Maker<'_>, forgery: FileForgery) -> Result<ForgedF
 }
 
 /// Mines honestly for another job than the file will say.
-fn elsewhere(maker: &Maker<'_>, job: MiningJob) -> Result<Vec<Group>> {
-    let mined = maker.world.mine(&job, maker.groups)?;
-    maker.world.claim(&job, &mined.tasks, mined.completions)
+fn elsewhere(maker: &Maker<'_>, job: &MiningJob) -> Result<Vec<Group>> {
+    let mined = maker.world.mine(job, maker.groups)?;
+    maker.world.claim(job, &mined.tasks, mined.completions)
 }
 
 fn with_own_randomness(job: &MiningJob) -> MiningJob {
