@@ -4,6 +4,7 @@ mod inference;
 mod lab;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use grail_model::LoraTargets;
@@ -19,6 +20,7 @@ Try it:
   grail localnet                 a whole verified subnet on this machine, in minutes
   grail localnet --cheats copied-file --windows 4 --report run.json
   grail verify FILE --checkpoint DIR
+  grail explain FILE --rollout 0/3 --checkpoint DIR
   grail generate --chat 'What is 12 + 7?'
   grail serve --port 8000        an OpenAI-compatible server
 
@@ -63,6 +65,8 @@ pub enum Command {
     Train(RoleArgs),
     /// Check a rollout file offline with the validator's own code.
     Verify(VerifyArgs),
+    /// Tell why a rollout passes or fails, or what a published verdict means.
+    Explain(Box<ExplainArgs>),
     /// Import a model, or show what a folder holds.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -190,6 +194,22 @@ pub struct VerifyArgs {
     /// Folder of the checkpoint that the file says it was made with.
     #[arg(long, value_name = "DIR")]
     pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub facts: FactsArgs,
+    /// Groups to check, evenly spread; default: all.
+    #[arg(long, value_name = "N")]
+    pub groups: Option<u32>,
+    /// Compute threads; 0 takes every core. No result depends on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options that say what a rollout file must agree with.
+#[derive(Clone, Debug, Args)]
+pub struct FactsArgs {
     /// Facts that a validator publishes for a window (JSON), instead of the single options.
     #[arg(long, value_name = "FILE")]
     pub context: Option<PathBuf>,
@@ -216,15 +236,66 @@ pub struct VerifyArgs {
     pub netuid: Option<u16>,
     #[command(flatten)]
     pub environment: EnvironmentArgs,
-    /// Groups to check, evenly spread; default: all.
-    #[arg(long, value_name = "N")]
-    pub groups: Option<u32>,
+}
+
+/// Options of `grail explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code: 0 accepted, 1 rejected, 2 could not verify (which says nothing about the miner).
+
+  grail explain FILE --rollout 0/3 --checkpoint DIR --context CONTEXT.json
+  grail explain --verdict VERDICT.json
+
+Groups and rollouts are counted from 0. What the file must agree with is found as `grail verify`
+finds it; docs/verify.md says where a miner finds its verdicts.")]
+pub struct ExplainArgs {
+    /// Rollout file, as a miner uploads it.
+    #[arg(value_name = "FILE", required_unless_present = "verdict")]
+    pub file: Option<PathBuf>,
+    /// Group and rollout in it, such as 0/3.
+    #[arg(long, value_name = "G/I", required_unless_present = "verdict")]
+    pub rollout: Option<RolloutPlace>,
+    /// Folder of the checkpoint that the file says it was made with.
+    #[arg(long, value_name = "DIR", required_unless_present = "verdict")]
+    pub checkpoint: Option<PathBuf>,
+    /// Tell every token of the completion with its margin and log-probability.
+    #[arg(long)]
+    pub tokens: bool,
+    /// Explain a verdict as a validator published it, instead of a file.
+    #[arg(
+        long,
+        value_name = "FILE.json",
+        conflicts_with_all = ["file", "rollout", "checkpoint", "tokens"]
+    )]
+    pub verdict: Option<PathBuf>,
+    #[command(flatten)]
+    pub facts: FactsArgs,
     /// Compute threads; 0 takes every core. No result depends on it.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Answer as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A rollout in a file: group and rollout, both 0-based.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolloutPlace {
+    /// The group.
+    pub group: u32,
+    /// The rollout in its group.
+    pub rollout: u32,
+}
+
+impl FromStr for RolloutPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(group, rollout)| {
+            Some(Self { group: group.parse().ok()?, rollout: rollout.parse().ok()? })
+        });
+        numbers.ok_or_else(|| format!("`{text}` is no group and rollout; write them as 0/3"))
+    }
 }
 
 /// What to do with a model.

@@ -10,6 +10,7 @@ mod engine;
 mod env_vars;
 mod environment;
 mod exit;
+mod explain;
 mod files;
 mod globals;
 mod human_duration;
@@ -53,14 +54,12 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Validate(args) => commands::role::run(NetworkRole::Validator, args, &globals),
         Command::Train(args) => commands::role::run(NetworkRole::Trainer, args, &globals),
         Command::Verify(args) => {
-            let threads = args.threads;
-            // Exit code 1 means rejected, so every failure before a verdict must be a 2.
-            Ok(simple(&globals, threads)
-                .and_then(|config| commands::verify::run(args, &config))
-                .unwrap_or_else(|error| {
-                    output::error_line(&format!("error: {}", message(&error)));
-                    Outcome::Undecided
-                }))
+            let config = simple(&globals, args.threads);
+            Ok(decided(config.and_then(|config| commands::verify::run(args, &config))))
+        }
+        Command::Explain(args) => {
+            let config = simple(&globals, args.threads);
+            Ok(decided(config.and_then(|config| commands::explain::run(args, &config))))
         }
         Command::Model(command) => commands::model::run(command, &simple(&globals, None)?),
         Command::Wallet(command) => commands::wallet::run(command, &simple(&globals, None)?),
@@ -73,6 +72,14 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Generate(args) => commands::generate::run(args, &simple(&globals, args.threads)?),
         Command::Serve(args) => commands::serve::run(args, &simple(&globals, args.threads)?),
     }
+}
+
+/// Exit code 1 means rejected, so every failure before a verdict must be a 2.
+fn decided(outcome: anyhow::Result<Outcome>) -> Outcome {
+    outcome.unwrap_or_else(|error| {
+        output::error_line(&format!("error: {}", message(&error)));
+        Outcome::Undecided
+    })
 }
 
 /// Returns the error and its causes; a cause that its parent has in its own text is not said twice.

@@ -81,6 +81,7 @@ fn a_network_runs_from_start_to_end_and_its_files_verify_offline() {
     assert!(page.contains("<svg"));
 
     verify_offline(&dir);
+    explain_verdicts(&dir, &output);
     refuse_damage(&dir);
 }
 
@@ -176,6 +177,43 @@ fn open_by_hand(file: &Path, checkpoint: &Path, context: &Path) {
     let foreign = "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125\
                    e342b73a8dd2bacbe47e4b6b63ed5e39";
     undecided(&[&given[..5], &[foreign]].concat(), "not the beacon's signature");
+}
+
+/// A miner finds its verdict where the network said, reads why, and looks at the rollout.
+fn explain_verdicts(dir: &Path, output: &str) {
+    let named = output.lines().find_map(|line| line.strip_prefix("verdicts  ")).unwrap();
+    let folder = Path::new(named.strip_suffix("/WINDOW/HOTKEY.json").unwrap());
+    let objects = objects(dir);
+    let checkpoint = one(objects.iter().cloned(), "checkpoint-0/FULL/config.json");
+    let context = one(objects.iter().cloned(), "grail/contexts/30.json");
+    let explain = |args: &[&str]| {
+        let output = grail().arg("explain").args(args).arg("--json").output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), answer)
+    };
+    let mut seen = Vec::new();
+    for file in files_below(&folder.join("30")) {
+        let (code, answer) = explain(&["--verdict", file.to_str().unwrap()]);
+        let hotkey = answer["hotkey"].as_str().unwrap();
+        assert_eq!(file.file_stem().unwrap().to_str(), Some(hotkey));
+        seen.push(answer["verdict"].as_str().unwrap().to_owned());
+        let Some(rollout) = answer["rollout"].as_str() else { continue };
+        assert_eq!((code, answer["reason"].as_str()), (Some(1), Some("reward_mismatch")));
+        let rollouts = one(objects.iter().cloned(), &format!("{hotkey}-window-30.grail"));
+        let (code, answer) = explain(&[
+            rollouts.to_str().unwrap(),
+            "--rollout",
+            rollout,
+            "--checkpoint",
+            checkpoint.parent().unwrap().to_str().unwrap(),
+            "--context",
+            context.to_str().unwrap(),
+        ]);
+        assert_eq!((code, answer["reason"].as_str()), (Some(1), Some("reward_mismatch")));
+        assert_ne!(answer["reward"]["claimed"], answer["reward"]["recomputed"], "{answer}");
+    }
+    seen.sort();
+    assert_eq!(seen, ["accepted", "accepted", "rejected"]);
 }
 
 /// A network that ended is resumed with damaged parts: each is named, nothing panics.

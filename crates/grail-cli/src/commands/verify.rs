@@ -23,86 +23,108 @@ use grail_protocol::verifier::ExpectedSeal;
 use grail_services::checkpoint::LoadedCheckpoint;
 use grail_services::checkpoint::cache::identity_of;
 use grail_services::checkpoint::consumer::usable_whitening;
-use grail_services::context::Heartbeat;
-use grail_services::validation::pipeline::{Bench, Judgement, judge};
-use serde::Serialize;
+use grail_services::validation::examine::{examine_file, file_checks};
+use grail_services::validation::pipeline::Bench;
 
-use crate::cli::VerifyArgs;
+use crate::cli::{FactsArgs, VerifyArgs};
 use crate::config::{Config, EnvironmentConfig};
 use crate::engine;
 use crate::exit::Outcome;
+use crate::explain::file::FileAnswer;
 use crate::files::read_bounded;
-use crate::output;
 use crate::window_context::{self, WindowContext};
-
-/// Version of the JSON answer.
-const ANSWER_VERSION: u32 = 1;
-
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct Answer {
-    version: u32,
-    file: String,
-    verdict: &'static str,
-    /// Code of the rejection.
-    reason: Option<String>,
-    /// The rejection with its evidence, or why nothing could be decided.
-    evidence: Option<String>,
-    window: Option<Window>,
-    hotkey: Option<Hotkey>,
-    checkpoint: Option<Digest>,
-    groups: u32,
-    rollouts: u32,
-    checked: u32,
-    accepted: u32,
-    unverified: u32,
-    reward_mean: Option<f64>,
-    /// What was taken from the file's own header because nothing else said it.
-    taken_from_file: Vec<&'static str>,
-}
 
 /// Does what the options ask for.
 pub fn run(args: &VerifyArgs, config: &Config) -> Result<Outcome> {
     let answer = match examine(args, config) {
         Ok(answer) => answer,
         // Whatever fails on our side is no verdict on the miner.
-        Err(error) => Answer::undecided(&args.file, crate::message(&error)),
+        Err(error) => FileAnswer::undecided(&args.file, crate::message(&error)),
     };
-    print(&answer, args.json)?;
-    Ok(match answer.verdict {
+    answer.print(args.json)?;
+    Ok(outcome(answer.verdict))
+}
+
+/// Returns the outcome of a command whose answer is this verdict.
+pub fn outcome(verdict: &str) -> Outcome {
+    match verdict {
         "accepted" => Outcome::Done,
         "rejected" => Outcome::Rejected,
         _ => Outcome::Undecided,
-    })
+    }
 }
 
-fn examine(args: &VerifyArgs, config: &Config) -> Result<Answer> {
-    // One byte more than allowed is enough to see that a file is too large.
-    let bytes = match read_bounded(&args.file, ROLLOUT_FILE_BYTES_MAX) {
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            return Ok(Answer::rejected(&args.file, "malformed", error.to_string()));
+fn examine(args: &VerifyArgs, config: &Config) -> Result<FileAnswer> {
+    let groups = args.groups.unwrap_or(GROUPS_PER_FILE_MAX);
+    let opened = match open(&args.file, &args.checkpoint, &args.facts, config, groups)? {
+        Reading::Opened(opened) => opened,
+        Reading::Malformed(check, evidence) => {
+            return Ok(FileAnswer::malformed(&args.file, check, evidence));
         }
-        read => read.with_context(|| format!("while reading {}", args.file.display()))?,
+    };
+    let Opened { bytes, bench, hotkey, taken } = *opened;
+    let mut report = examine_file(&bench, hotkey, &bytes);
+    let chosen = report.chosen.clone();
+    report.examine_groups(&bench, &chosen, &StopFlag::default())?;
+    let mut answer = FileAnswer::of(&args.file, &report);
+    answer.taken_from_file = taken;
+    Ok(answer)
+}
+
+/// A file and everything that it is held against.
+pub struct Opened {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// What it is held against.
+    pub bench: Bench,
+    /// Owner of the bucket that it was found in.
+    pub hotkey: Hotkey,
+    /// What was believed from the file's own header.
+    pub taken: Vec<&'static str>,
+}
+
+/// What came of reading a file.
+pub enum Reading {
+    /// It can be examined.
+    Opened(Box<Opened>),
+    /// It is no rollout file: the check that says so, and what was found.
+    Malformed(&'static str, String),
+}
+
+/// Reads a file and finds out what it must agree with; at most `groups` of its groups are chosen.
+pub fn open(
+    file: &Path,
+    checkpoint: &Path,
+    facts: &FactsArgs,
+    config: &Config,
+    groups: u32,
+) -> Result<Reading> {
+    // One byte more than allowed is enough to see that a file is too large.
+    let bytes = match read_bounded(file, ROLLOUT_FILE_BYTES_MAX) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Ok(Reading::Malformed(file_checks::SIZE, error.to_string()));
+        }
+        read => read.with_context(|| format!("while reading {}", file.display()))?,
     };
     let decoded = match RawRollouts::new(&bytes).and_then(RawRollouts::decode) {
         Ok(decoded) => decoded,
         Err(error) => {
             let evidence = format!("not a rollout file: {error}");
-            return Ok(Answer::rejected(&args.file, "malformed", evidence));
+            return Ok(Reading::Malformed(file_checks::FRAME, evidence));
         }
     };
     let (claimed, seal_round) = (decoded.header().clone(), decoded.seal_round());
 
-    let mut sources = Sources::read(args)?;
-    let seal = sources.seal(args, seal_round)?;
-    let expected = sources.expected(args, config, &claimed)?;
-    let model = engine::exact_provider(config.engine, TrainerConfig::default())?
-        .load(&args.checkpoint)
-        .with_context(|| format!("while loading the checkpoint {}", args.checkpoint.display()))?;
+    let mut sources = Sources::read(checkpoint, facts)?;
+    let seal = sources.seal(facts, seal_round)?;
+    let expected = sources.expected(facts, config, &claimed)?;
+    let model =
+        engine::exact_provider(config.engine, TrainerConfig::default())?
+            .load(checkpoint)
+            .with_context(|| format!("while loading the checkpoint {}", checkpoint.display()))?;
     let metadata = sources.metadata.as_ref();
     let hidden_size = model.info().hidden_size;
     let whitening = metadata.map(|metadata| usable_whitening(metadata, hidden_size)).transpose()?;
-    let calibrations = config.calibration_source();
     let bench = Bench {
         network: expected.network,
         netuid: expected.netuid,
@@ -117,18 +139,15 @@ fn examine(args: &VerifyArgs, config: &Config) -> Result<Answer> {
             fingerprint: expected.fingerprint,
             sampler: expected.sampler,
             whitening: whitening.flatten(),
-            identity: identity_of(&args.checkpoint)?,
-            dir: args.checkpoint.clone(),
+            identity: identity_of(checkpoint)?,
+            dir: checkpoint.to_owned(),
         }),
-        groups_checked_max: args.groups.unwrap_or(GROUPS_PER_FILE_MAX),
-        calibrations: Arc::new(calibrations.read()),
+        groups_checked_max: groups,
+        calibrations: Arc::new(config.calibration_source().read()),
         calibration_age_windows: config.calibration.age_windows,
     };
-    let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
-    let judgement = judge(&bench, expected.hotkey, &bytes, &stop, &heartbeat)?;
-    let mut answer = Answer::of(&args.file, &claimed, &judgement);
-    answer.taken_from_file = sources.taken.into_iter().collect();
-    Ok(answer)
+    let taken = sources.taken.into_iter().collect();
+    Ok(Reading::Opened(Box::new(Opened { bytes, bench, hotkey: expected.hotkey, taken })))
 }
 
 /// Where expectations come from, best first: options, context file, the checkpoint's metadata.
@@ -152,9 +171,9 @@ struct Expected {
 }
 
 impl Sources {
-    fn read(args: &VerifyArgs) -> Result<Self> {
-        let context = args.context.as_deref().map(read_context).transpose()?;
-        let path = args.checkpoint.join(METADATA_FILE);
+    fn read(checkpoint: &Path, facts: &FactsArgs) -> Result<Self> {
+        let context = facts.context.as_deref().map(read_context).transpose()?;
+        let path = checkpoint.join(METADATA_FILE);
         let metadata = path.exists().then(|| read_metadata(&path)).transpose()?;
         Ok(Self { context, metadata, taken: BTreeSet::new() })
     }
@@ -167,7 +186,7 @@ impl Sources {
 
     fn expected(
         &mut self,
-        args: &VerifyArgs,
+        args: &FactsArgs,
         config: &Config,
         claimed: &FileHeader,
     ) -> Result<Expected> {
@@ -208,7 +227,7 @@ impl Sources {
 
     /// Returns how the file must be sealed. A signature that is not the beacon's own is our mistake,
     /// and none of the miner's.
-    fn seal(&mut self, args: &VerifyArgs, found: Option<u64>) -> Result<ExpectedSeal> {
+    fn seal(&mut self, args: &FactsArgs, found: Option<u64>) -> Result<ExpectedSeal> {
         let (key, signature) = (args.beacon_key.as_deref(), args.seal_signature.as_deref());
         let key = key.map(str::parse::<BeaconPublicKey>).transpose().context("--beacon-key")?;
         let signature = signature.map(str::parse::<RoundSignature>).transpose();
@@ -233,7 +252,7 @@ impl Sources {
 
     fn environment(
         &mut self,
-        args: &VerifyArgs,
+        args: &FactsArgs,
         config: &Config,
         claimed: &FileHeader,
     ) -> Result<(Arc<dyn Environment>, EnvironmentFingerprint)> {
@@ -282,99 +301,4 @@ fn read_metadata(path: &Path) -> Result<CheckpointMetadata> {
         bail!("{} cannot be used: {}", path.display(), complaints.join("; "));
     }
     Ok(metadata)
-}
-
-impl Answer {
-    fn new(file: &Path, verdict: &'static str) -> Self {
-        Self {
-            version: ANSWER_VERSION,
-            file: file.display().to_string(),
-            verdict,
-            reason: None,
-            evidence: None,
-            window: None,
-            hotkey: None,
-            checkpoint: None,
-            groups: 0,
-            rollouts: 0,
-            checked: 0,
-            accepted: 0,
-            unverified: 0,
-            reward_mean: None,
-            taken_from_file: Vec::new(),
-        }
-    }
-
-    fn undecided(file: &Path, why: String) -> Self {
-        Self { evidence: Some(why), ..Self::new(file, "undecided") }
-    }
-
-    fn rejected(file: &Path, code: &str, evidence: String) -> Self {
-        let reason = Some(code.to_owned());
-        Self { reason, evidence: Some(evidence), ..Self::new(file, "rejected") }
-    }
-
-    fn of(file: &Path, header: &FileHeader, judgement: &Judgement) -> Self {
-        let rejection = judgement.rejection.as_ref();
-        let verdict = match rejection {
-            Some(_) => "rejected",
-            None if judgement.unverified > 0 => "undecided",
-            None => "accepted",
-        };
-        let evidence = match verdict {
-            "undecided" => Some(format!(
-                "{} rollouts could not be recomputed on this machine; -v says why",
-                judgement.unverified
-            )),
-            _ => rejection.map(ToString::to_string),
-        };
-        Self {
-            reason: rejection.map(|found| found.code().to_owned()),
-            evidence,
-            window: Some(header.window),
-            hotkey: Some(header.hotkey),
-            checkpoint: Some(header.checkpoint),
-            groups: judgement.groups,
-            rollouts: judgement.rollouts,
-            checked: judgement.checked,
-            accepted: judgement.accepted,
-            unverified: judgement.unverified,
-            reward_mean: (judgement.accepted > 0).then(|| judgement.reward_mean()),
-            ..Self::new(file, verdict)
-        }
-    }
-}
-
-fn print(answer: &Answer, json: bool) -> Result<()> {
-    if json {
-        output::line(&serde_json::to_string_pretty(answer)?)?;
-        return Ok(());
-    }
-    let mut headline = match answer.verdict {
-        "accepted" => format!("accepted: {}", answer.file),
-        "rejected" => {
-            format!("rejected ({}): {}", answer.reason.as_deref().unwrap_or_default(), answer.file)
-        }
-        _ => format!("could not verify {}", answer.file),
-    };
-    if let Some(evidence) = &answer.evidence {
-        headline += &format!("\n  {evidence}");
-    }
-    output::line(&headline)?;
-    let (Some(window), Some(hotkey)) = (answer.window, answer.hotkey) else { return Ok(()) };
-    output::line(&format!("  window {window}, hotkey {hotkey}"))?;
-    output::line(&format!(
-        "  {} rollouts in {} groups: {} checked, {} accepted",
-        answer.rollouts, answer.groups, answer.checked, answer.accepted
-    ))?;
-    if let Some(reward) = answer.reward_mean {
-        output::line(&format!("  mean reward {reward:.4}, recomputed"))?;
-    }
-    if !answer.taken_from_file.is_empty() {
-        output::line(&format!(
-            "  taken from the file itself, not checked: {}",
-            answer.taken_from_file.join(", ")
-        ))?;
-    }
-    Ok(())
 }

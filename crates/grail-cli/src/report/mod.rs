@@ -10,7 +10,7 @@ mod html;
 mod journal;
 mod plot;
 mod summary;
-mod table;
+pub mod table;
 #[cfg(test)]
 mod tests_support;
 

@@ -25,7 +25,7 @@ mod prompt;
 mod route;
 mod status;
 mod streaming;
-mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

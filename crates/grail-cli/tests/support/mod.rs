@@ -186,6 +186,11 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Returns every file below `dir`, none if it is not there.
+pub fn files_below_if_there(dir: &Path) -> Vec<PathBuf> {
+    if dir.is_dir() { files_below(dir) } else { Vec::new() }
+}
+
 /// Returns the files of the store that peers see: everything but its hidden working files.
 pub fn objects(dir: &Path) -> Vec<PathBuf> {
     let store = dir.join("store");

@@ -21,7 +21,8 @@ pub use group::{
 };
 pub use rejection::{HeaderField, Rejection, Statistic, TerminationFault};
 pub use structure::{
-    ExpectedContext, ExpectedSeal, StructuredFile, check_opened, check_structure, open_file,
+    ExpectedContext, ExpectedSeal, FieldComparison, StructuredFile, check_opened, check_structure,
+    compare_headers, open_file,
 };
 pub use tolerant::{
     check_margin_sum, check_margin_veto, check_sketch_sum, check_soft_hits, sketch_distances,

@@ -142,15 +142,39 @@ pub fn check_opened(
     Ok(StructuredFile(signed))
 }
 
-fn check_header(found: &FileHeader, context: &ExpectedContext) -> Result<(), Rejection> {
+/// A field of a file's header beside the one that an honest file has, as texts that tell any two
+/// values apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldComparison {
+    /// The field.
+    pub field: HeaderField,
+    /// Value that it must have.
+    pub expected: String,
+    /// Value in the file.
+    pub found: String,
+    /// Whether the value in the file may stand there.
+    pub holds: bool,
+}
+
+/// Compares every field of a header, in the order in which [`check_structure`] does.
+pub fn compare_headers(found: &FileHeader, context: &ExpectedContext) -> Vec<FieldComparison> {
     let pairs = described(&context.header).into_iter().zip(described(found));
-    for ((field, expected), (_, found)) in pairs {
-        let is_free = field == HeaderField::Numerics && context.accepts_other_numerics;
-        if expected != found && !is_free {
-            return Err(Rejection::HeaderMismatch { field, expected, found });
+    pairs
+        .map(|((field, expected), (_, found))| {
+            let is_free = field == HeaderField::Numerics && context.accepts_other_numerics;
+            FieldComparison { field, holds: is_free || expected == found, expected, found }
+        })
+        .collect()
+}
+
+fn check_header(found: &FileHeader, context: &ExpectedContext) -> Result<(), Rejection> {
+    let mut fields = compare_headers(found, context).into_iter();
+    match fields.find(|it| !it.holds) {
+        None => Ok(()),
+        Some(FieldComparison { field, expected, found, .. }) => {
+            Err(Rejection::HeaderMismatch { field, expected, found })
         }
     }
-    Ok(())
 }
 
 /// Returns each field with a text that tells any two values apart.

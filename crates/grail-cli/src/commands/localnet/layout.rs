@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use grail_infrastructure::local::store::credentials::account_id;
+use grail_protocol::ids::Hotkey;
+use grail_protocol::keys::VERDICTS_PREFIX;
+
 /// Name of the hotkey within each wallet.
 pub const HOTKEY_NAME: &str = "default";
 
@@ -28,6 +32,11 @@ pub fn journal(dir: &Path) -> PathBuf {
 /// The report; the page with plots lies beside it.
 pub fn report(dir: &Path) -> PathBuf {
     dir.join("report.json")
+}
+
+/// What a validator publishes of each miner, `{window}/{hotkey}.json` below it.
+pub fn verdicts(dir: &Path, validator: Hotkey) -> PathBuf {
+    dir.join("store").join(account_id(validator)).join(VERDICTS_PREFIX.trim_end_matches('/'))
 }
 
 /// The metrics as Prometheus's text collector reads them.

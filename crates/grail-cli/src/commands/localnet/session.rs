@@ -103,14 +103,20 @@ impl Session {
         screen.line(&format!("network   {}", network.dir().display()))?;
         screen.line(&format!("endpoint  {}", server.endpoint()))?;
         screen.line(&format!("members   {}", names.join(", ")))?;
+        let is_validator = |(member, _): &&(Member, _)| member.duty == Duty::Validator;
+        let validator = nodes.iter().find(is_validator).map(|(_, node)| node.clone());
+        if let Some(validator) = &validator {
+            // Where a miner reads what it got and why; `grail explain --verdict` says it in words.
+            let verdicts = layout::verdicts(network.dir(), validator.entry.hotkey);
+            screen.line(&format!("verdicts  {}/WINDOW/HOTKEY.json", verdicts.display()))?;
+        }
 
         let completion = Completion {
             with_trainer: !config.localnet.without.contains(&OutsideRole::Trainer),
             every_window_is_evaluated: config.training.evaluate_every == 1,
         };
-        let is_validator = |(member, _): &&(Member, _)| member.duty == Duty::Validator;
         let mut session = Self {
-            validator: nodes.iter().find(is_validator).map(|(_, node)| node.clone()),
+            validator,
             metrics: Metrics::default(),
             roles: JoinSet::new(),
             shown: BTreeSet::new(),

@@ -4,6 +4,7 @@
 //! the attack lab and `explain` show it whole. Nothing is cut short here, so that a report says the
 //! same of a rollout whatever the others did.
 
+mod file;
 mod findings;
 mod profile;
 mod report;
@@ -22,6 +23,7 @@ use self::tolerant::Numeric;
 use super::pipeline::Bench;
 use crate::checkpoint::LoadedCheckpoint;
 
+pub use file::{ExaminedGroup, FileReport, check_of, examine_file, file_checks, unchecked_group};
 pub use profile::{Profile, profile_of};
 pub use report::{
     CheckOutcome, CheckReport, Fault, GroupReport, LostRace, ProfileName, RolloutReport, checks,
