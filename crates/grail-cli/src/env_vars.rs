@@ -540,6 +540,9 @@ mod tests {
         }
     }
 
+    /// A hotkey.
+    const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+
     #[test]
     fn every_variable_sets_what_it_shows_and_nothing_else() {
         for variable in VARIABLES {
@@ -549,6 +552,8 @@ mod tests {
                 "1s" => "2s".to_owned(),
                 number if number.parse::<f64>().is_ok() => "3".to_owned(),
                 _ if variable.key == "localnet.without" => "validator,trainer".to_owned(),
+                _ if variable.key == "engine.runtime" => "bf16".to_owned(),
+                _ if variable.key == "calibration.signers" => ALICE.to_owned(),
                 _ if variable.key == "training.lora_targets" => "q_proj,up_proj".to_owned(),
                 _ => "other".to_owned(),
             };

@@ -157,7 +157,7 @@ fn a_broken_file_is_told_by_the_check_that_voids_it() {
         (file_checks::CONTIGUITY, |_, groups| drop(groups.remove(0))),
         (file_checks::GROUP_SIZE, |_, groups| drop(groups[1].rollouts.pop())),
         (file_checks::TOKENS, |_, groups| groups[2].rollouts[3].tokens[0] = 1 << 20),
-        (file_checks::TERMINATION, |_, groups| groups[0].rollouts[5].tokens.truncate(1)),
+        (file_checks::TERMINATION, |_, groups| groups[0].rollouts[5].tokens.clear()),
         (file_checks::PROMPT, |_, groups| groups.iter_mut().for_each(|it| it.prompt.push(65))),
         ("hidden_states", |_, groups| {
             groups.iter_mut().for_each(|it| it.rollouts[4].proof = Proof::Exact(Digest([9; 32])));
