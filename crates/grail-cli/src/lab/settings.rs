@@ -66,7 +66,9 @@ pub fn claim(out: &Path, settings: &Settings, resume: bool) -> Result<()> {
         .with_context(|| format!("while reading {}", path.display()))?;
     let kept: Value = serde_json::from_slice(&bytes)
         .with_context(|| format!("{} holds no settings", path.display()))?;
-    match difference(&kept, &serde_json::to_value(settings)?) {
+    // Through text, as the kept ones came: a float reads differently otherwise.
+    let now: Value = serde_json::from_slice(&serde_json::to_vec(settings)?)?;
+    match difference(&kept, &now) {
         None => Ok(()),
         Some((key, kept, now)) => bail!(
             "{} holds results for {key} {kept}, now it is {now}; give the same options, or name \
