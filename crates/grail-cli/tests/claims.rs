@@ -1,12 +1,16 @@
-//! Holds `docs/security.md` to its word: every claim names tests that exist.
+//! Holds `docs/security.md` to its word: every claim names tests and lab rows that exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 mod support;
 
 /// Columns of the table of claims.
 const COLUMNS: [&str; 6] = ["claim", "check", "test", "lab row", "measured", "known gap"];
+/// What a lab cell starts with where no row of the lab shows the claim.
+const NO_ROW: &str = "none: ";
 /// Claims that the document must hold at least.
 const CLAIMS_MIN: usize = 15;
 
@@ -119,6 +123,16 @@ fn function(line: &str) -> Option<&str> {
     rest.split(['(', '<']).next()
 }
 
+/// Returns the ids of the lab's rows.
+fn rows() -> BTreeSet<String> {
+    let output = support::grail().args(["lab", "attacks", "--list", "--json"]).output();
+    let output = output.expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let list: Value = serde_json::from_slice(&output.stdout).expect("it answers as JSON");
+    let rows = list["rows"].as_array().or(list.as_array()).expect("a list of rows").iter();
+    rows.map(|row| row["id"].as_str().expect("a row has an id").to_owned()).collect()
+}
+
 #[test]
 fn every_claim_is_whole() {
     let claims = claims();
@@ -142,6 +156,21 @@ fn every_claim_names_tests_that_exist() {
         assert!(!named.is_empty(), "docs/security.md:{line} names no test");
         for test in named {
             assert!(tests.contains(test), "docs/security.md:{line}: there is no test {test}");
+        }
+    }
+}
+
+#[test]
+fn every_claim_names_lab_rows_that_exist() {
+    let rows = rows();
+    for Claim { line, cells } in claims() {
+        if cells[3].starts_with(NO_ROW) {
+            continue;
+        }
+        let named = quoted(&cells[3]);
+        assert!(!named.is_empty(), "docs/security.md:{line} names no row, and not why");
+        for row in named {
+            assert!(rows.contains(row), "docs/security.md:{line}: the lab has no row {row}");
         }
     }
 }
