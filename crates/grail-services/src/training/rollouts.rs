@@ -1,4 +1,9 @@
 //! Fetches the rollouts that a validator vouches for; nothing else is ever trained on.
+//!
+//! Miners' files are sealed until their deadline. The validator opened them to judge them, so a trainer
+//! needs no beacon; one that wants the raw files opens them with
+//! [`opener_of`](crate::context::opener_of) and
+//! [`open_file`](grail_protocol::verifier::open_file).
 
 use grail_ports::chain::{Metagraph, Neuron};
 use grail_protocol::constants::VALIDATED_FILE_BYTES_MAX;
