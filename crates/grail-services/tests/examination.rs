@@ -5,15 +5,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use grail_ports::model::StopFlag;
+use grail_ports::model::{Model as _, RaceCheck, ScoreRequest, StopFlag};
 use grail_ports::signer::Signer as _;
+use grail_protocol::calibration::{Calibration, Pairing, RolloutSample};
 use grail_protocol::ids::{Digest, Netuid, Window};
 use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
 use grail_protocol::rollout::{EnvironmentFingerprint, Group, Proof};
 use grail_protocol::sampler::SamplerParams;
 use grail_protocol::timelock::{BeaconPublicKey, SealTo};
 use grail_protocol::verifier::ExpectedSeal;
-use grail_services::checkpoint::LoadedCheckpoint;
+use grail_services::checkpoint::{LoadedCheckpoint, whitening};
 use grail_services::mining::pipeline::{MiningJob, mine};
 use grail_services::validation::examine::{
     CheckOutcome, Fault, GroupReport, ProfileName, checks, examine_group,
@@ -160,4 +161,115 @@ fn a_broken_environment_leaves_rewards_undecided_but_not_the_races() {
     assert_eq!(report.rollouts[0].reward, None);
     group.rollouts[3].proof = Proof::Exact(Digest([9; 32]));
     assert_eq!(code(&scene.examine(&group)), Some("hidden_state_mismatch"));
+}
+
+/// The miner's checkpoint in bf16, its rollouts, and a bench that can compare sketches.
+fn in_bf16(scene: &Scene) -> (Bench, MiningJob) {
+    let exact = FakeModel::new(7);
+    let record = whitening::measure(&exact, &StopFlag::default()).unwrap();
+    let whitening = Some(Arc::new(record.read().unwrap()));
+    let ours = LoadedCheckpoint { whitening, ..(*scene.bench.checkpoint).clone() };
+    let theirs = LoadedCheckpoint { model: Arc::new(exact.in_bf16()), ..ours.clone() };
+    let bench = Bench { checkpoint: Arc::new(ours), ..scene.bench.clone() };
+    let header = theirs.header("local", Netuid(81), bench.window, scene.job.header.hotkey);
+    let job = MiningJob { checkpoint: Arc::new(theirs), header, ..scene.job.clone() };
+    (bench, job)
+}
+
+/// A calibration from groups 100 and later.
+fn calibrated(bench: &Bench, job: &MiningJob) -> Bench {
+    let stop = StopFlag::default();
+    let groups = mine(job, 100, 20, &stop).unwrap();
+    let reports = groups
+        .iter()
+        .flat_map(|group| examine_group(bench, &job.header, group, &stop).unwrap().rollouts);
+    let samples: Vec<RolloutSample> =
+        reports.map(|it| RolloutSample { margins: it.margins, distances: it.distances }).collect();
+    let pairing = Pairing {
+        model: bench.checkpoint.identity,
+        checkpoint: bench.checkpoint.digest(),
+        window: bench.checkpoint.window,
+        miner_runtime: "bf16-1".to_owned(),
+        verifier_runtime: "exact-1".to_owned(),
+        temperature: 1.0,
+    };
+    let calibration = Calibration::fit(pairing, Digest([1; 32]), &samples).unwrap();
+    Bench { calibrations: Arc::new(vec![calibration]), ..bench.clone() }
+}
+
+#[test]
+fn another_engine_is_measured_without_a_calibration_and_judged_with_one() {
+    let (bench, job) = in_bf16(&Scene::new());
+    let stop = StopFlag::default();
+    let group = mine(&job, 1, 1, &stop).unwrap().remove(0);
+    assert!(matches!(&group.rollouts[0].proof, Proof::Tolerant(sketches) if !sketches.is_empty()));
+
+    let shadow = examine_group(&bench, &job.header, &group, &stop).unwrap();
+    assert_eq!((shadow.profile, code(&shadow)), (ProfileName::Shadow, None));
+    let sums = &outcomes(&shadow, 0)[..4];
+    assert!(sums.iter().all(|(_, outcome)| *outcome == CheckOutcome::Shadow), "{sums:?}");
+
+    let bench = calibrated(&bench, &job);
+    let report = examine_group(&bench, &job.header, &group, &stop).unwrap();
+    assert_eq!((report.profile, code(&report)), (ProfileName::Tolerant, None));
+    assert_eq!(report.calibration, Some(bench.calibrations[0].digest()));
+    let evidence = report.evidence().unwrap();
+    assert_eq!(evidence.rollouts, 16);
+
+    // A calibration does not excuse another model, another text or another reward.
+    let other = LoadedCheckpoint {
+        model: Arc::new(FakeModel::new(7).with_noise(3, 0.5).in_bf16()),
+        ..(*job.checkpoint).clone()
+    };
+    let cheat = MiningJob { checkpoint: Arc::new(other), ..job.clone() };
+    let noisy = mine(&cheat, 1, 1, &stop).unwrap().remove(0);
+    let report = examine_group(&bench, &job.header, &noisy, &stop).unwrap();
+    assert_eq!(code(&report), Some("sketch_sum_exceeded"));
+    let mut edited = group.clone();
+    edited.rollouts[4].tokens[0] = 50;
+    let report = examine_group(&bench, &job.header, &edited, &stop).unwrap();
+    assert!(report.rollouts[4].rejection.as_ref().unwrap().is_statistical());
+    assert_eq!(report.rollouts[4].tail_hits, [true; 3]);
+    assert_eq!(report.rollouts[4].lost.unwrap().claimed, 50);
+    let mut forged = group.clone();
+    forged.rollouts[4].reward += 1.0;
+    let report = examine_group(&bench, &job.header, &forged, &stop).unwrap();
+    assert_eq!(code(&report), Some("reward_mismatch"));
+}
+
+#[test]
+fn a_claim_to_be_exact_is_taken_at_its_word() {
+    let (bench, job) = in_bf16(&Scene::new());
+    let bench = calibrated(&bench, &job);
+    let mut header = job.header.clone();
+    header.numerics = "exact-1".to_owned();
+    let liar = MiningJob { header, ..job };
+    let group = mine(&liar, 1, 1, &StopFlag::default()).unwrap().remove(0);
+    let report = examine_group(&bench, &liar.header, &group, &StopFlag::default()).unwrap();
+    assert_eq!(report.profile, ProfileName::Exact);
+    assert_eq!(code(&report), Some("hidden_state_mismatch"));
+}
+
+#[test]
+fn unrelated_states_differ_in_about_half_of_the_signs() {
+    let model = FakeModel::new(7);
+    let record = whitening::measure(&model, &StopFlag::default()).unwrap();
+    let whitening = Arc::new(record.read().unwrap());
+    let request = |text: &str| ScoreRequest {
+        tokens: model.encode(text).unwrap(),
+        prompt_len: 1,
+        race: Some(RaceCheck { key: [1, 2, 3, 4], temperature: 1.0 }),
+        entropy: false,
+        whitening: Some(whitening.clone()),
+        rows: false,
+    };
+    let texts = [
+        "the tide was out and the boats lay on their sides in the mud of the harbour, waiting",
+        "let total = prices.iter().sum::<u64>(); println!(\"{total}\"); // 17 + 25 = 42, 9 * 8 = 72",
+    ];
+    let scores = model.score(&texts.map(request), &StopFlag::default()).unwrap();
+    let pairs = scores[0].sketches.iter().zip(&scores[1].sketches);
+    let distances: Vec<u32> = pairs.map(|(one, other)| one.distance(*other)).collect();
+    let mean = f64::from(distances.iter().sum::<u32>()) / distances.len() as f64;
+    assert!((24.0..40.0).contains(&mean), "{mean} of 64: {distances:?}");
 }

@@ -51,6 +51,14 @@ impl FakeModel {
         Self { info: self.info.clone(), weights: Arc::new(self.weights.with_noise(seed, amount)) }
     }
 
+    /// Returns the model as an honest engine of another kind computes it: with every weight rounded
+    /// to bf16, which it says under the contract `bf16-1`.
+    #[must_use]
+    pub fn in_bf16(&self) -> Self {
+        let info = ModelInfo { numerics: "bf16-1".to_owned(), ..self.info.clone() };
+        Self { info, weights: Arc::new(self.weights.in_bf16()) }
+    }
+
     /// Writes the checkpoint's files into `dir`, which is made if it is absent.
     ///
     /// # Errors

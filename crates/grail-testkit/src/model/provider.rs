@@ -27,9 +27,15 @@ const WEIGHTS_FILE: &str = "model.safetensors";
 pub struct FakeProvider {
     loaded: Mutex<BTreeMap<Digest, Weak<FakeModel>>>,
     failures: Mutex<u32>,
+    is_bf16: bool,
 }
 
 impl FakeProvider {
+    /// Makes a provider whose models compute in bf16, see [`FakeModel::in_bf16`].
+    pub fn in_bf16() -> Self {
+        Self { is_bf16: true, ..Self::default() }
+    }
+
     /// Makes the next `n` calls fail, as a disk that is full or broken would.
     pub fn fail_next(&self, n: u32) {
         *lock(&self.failures) = n;
@@ -49,6 +55,7 @@ impl ModelProvider for FakeProvider {
     fn load(&self, dir: &Path) -> Result<Arc<dyn Model>, ModelError> {
         self.check_failures()?;
         let model = FakeModel::from_weights(read_checkpoint(dir)?);
+        let model = if self.is_bf16 { model.in_bf16() } else { model };
         let mut loaded = lock(&self.loaded);
         let digest = model.info.checkpoint_digest;
         if let Some(shared) = loaded.get(&digest).and_then(Weak::upgrade) {

@@ -42,6 +42,15 @@ impl Weights {
         Self { embedding, head }
     }
 
+    /// Keeps the upper half of each float, to the nearest.
+    pub(super) fn in_bf16(&self) -> Self {
+        let round = |weight: &f32| f32::from_bits((weight.to_bits() + 0x8000) & 0xffff_0000);
+        Self {
+            embedding: self.embedding.iter().map(round).collect(),
+            head: self.head.iter().map(round).collect(),
+        }
+    }
+
     pub(super) fn with_noise(&self, seed: u64, amount: f32) -> Self {
         let mut noisy = self.clone();
         for (at, weight) in noisy.embedding.iter_mut().chain(&mut noisy.head).enumerate() {
