@@ -550,6 +550,7 @@ mod tests {
                 "true" => "false".to_owned(),
                 "false" => "true".to_owned(),
                 "1s" => "2s".to_owned(),
+                "sequential" => "reference".to_owned(),
                 number if number.parse::<f64>().is_ok() => "3".to_owned(),
                 _ if variable.key == "localnet.without" => "validator,trainer".to_owned(),
                 _ if variable.key == "validation.judgement" => "reference".to_owned(),
