@@ -47,7 +47,7 @@ pub fn submission(world: &World, chunk: u32, act: Act, work: &Submission) -> Res
 
 /// Whether a row cheats with tokens alone, so that legal tokens are no cheat.
 fn is_about_tokens(act: Act) -> bool {
-    matches!(act, Act::Sampling(_) | Act::Edit(_) | Act::Grind(_))
+    matches!(act, Act::CheapTokens(_) | Act::Sampling(_) | Act::Edit(_) | Act::Grind(_))
 }
 
 /// Whether every token won its race under the verifier's own logits.

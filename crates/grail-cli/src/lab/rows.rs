@@ -55,6 +55,8 @@ pub enum Act {
     Proof(ProofForgery),
     /// Other weights behind the published digest.
     Weights(Variant),
+    /// Tokens of other weights, with a proof by the published ones.
+    CheapTokens(Variant),
     /// The published weights, another way to choose tokens.
     Sampling(Sampler),
     /// Tokens changed after sampling, with a proof computed for what came out.
@@ -258,7 +260,7 @@ const EVIDENCE: &[&str] =
     &["margin_veto", "soft_hits_exceeded", "margin_sum_exceeded", "sketch_sum_exceeded"];
 const TOKENS: &[&str] = &["margin_veto", "soft_hits_exceeded", "margin_sum_exceeded"];
 const SKETCH: &[&str] = &["sketch_sum_exceeded"];
-const V5: &[&str] = &["v5_sketch", "v5_logprobs", "v5_termination", "v5_distribution"];
+const V5: &[&str] = &["v5_sketch", "v5_logprobs", "v5_termination"];
 /// Of rows that are about the v6 file alone.
 const NOT_V5: Ending = Ending::NotRun("about the v6 file");
 const LOOSE: &str = "v5 accepts any sketch within 6,000 of a value that rarely exceeds 5,000";
@@ -397,6 +399,10 @@ pub const ALL: &[Row] = &[
     weights("stale-3", "3 optimiser steps away", Variant::Stale(3), HIDES),
     weights("stale-10", "10 optimiser steps away", Variant::Stale(10), HIDES),
     weights("stale-30", "30 optimiser steps away", Variant::Stale(30), HIDES),
+    Row {
+        act: Act::CheapTokens(Variant::Bits(4)),
+        ..sampling("cheap-tokens", "4-bit weights sample, the right ones prove", Sampler::Free)
+    },
     sampling("free-sampling", "samples with keys of its own", Sampler::Free),
     sampling("greedy", "takes the likeliest token", Sampler::Greedy),
     sampling("temperature-0.9", "temperature times 0.9", Sampler::Temperature(0.9)),

@@ -13,9 +13,7 @@ use grail_protocol::rollout::{Group, Rollout};
 use grail_protocol::v5::constants::CHALLENGE_K;
 use grail_protocol::v5::r_vec::{Coefficients, from_randomness};
 use grail_protocol::v5::sketch::commit;
-use grail_protocol::v5::verify::{
-    Claimed, Failure, Flag, Recomputed, Rules, Verdict, judge, soft_cutoff,
-};
+use grail_protocol::v5::verify::{Claimed, Failure, Flag, Recomputed, Rules, Verdict, judge};
 
 use super::adversary::{Submission, v5_forgery};
 use super::results::{Chunk, Record};
@@ -56,7 +54,6 @@ pub fn submission(world: &World, chunk: u32, act: Act, work: &Submission) -> Res
     }
     let is_short = |record: &Record| (record.tokens as usize) < CHALLENGE_K;
     let short = records.iter().filter(|record| is_short(record)).count();
-    void_flagged(&mut records);
     let tokens: u64 = records.iter().map(|record| u64::from(record.tokens)).sum();
     let note = (short > 0).then(|| {
         "rollouts of fewer than 32 tokens, which v5 always rejects, are not counted".to_owned()
@@ -185,43 +182,8 @@ fn code(failure: &Failure) -> &'static str {
 fn flagged(flag: &Flag) -> &'static str {
     match flag {
         Flag::Reward { .. } => "v5_reward",
-        Flag::Distribution(_) => DISTRIBUTION,
-    }
-}
-
-const DISTRIBUTION: &str = "v5_distribution";
-/// Share of flagged rollouts that a file may have.
-const DISTRIBUTION_SHARE: f64 = 0.51;
-
-/// Voids the whole chunk, which stands for a file, where too many of its rollouts are flagged.
-fn void_flagged(records: &mut [Record]) {
-    let counted = || records.iter().filter(|record| record.counted);
-    let is_flagged = |record: &&Record| record.soft.iter().any(|code| code == DISTRIBUTION);
-    let n = counted().count();
-    if n > 0 && counted().filter(is_flagged).count() >= soft_cutoff(DISTRIBUTION_SHARE, n) {
-        for record in records.iter_mut().filter(|record| record.code.is_none()) {
-            record.code = Some(DISTRIBUTION.to_owned());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_void_when_half_of_it_is_flagged() {
-        let record = |is_flagged: bool| Record {
-            counted: true,
-            soft: is_flagged.then(|| DISTRIBUTION.to_owned()).into_iter().collect(),
-            ..Record::default()
-        };
-        for (flags, void) in
-            [([true, true, false, false], false), ([true, true, true, false], true)]
-        {
-            let mut records = flags.map(record);
-            void_flagged(&mut records);
-            assert!(records.iter().all(|record| record.code.is_some() == void), "{flags:?}");
-        }
+        // Counted a file and tuned to large models: honest small ones are flagged as often as any
+        // cheat, so the flags are told and decide nothing here.
+        Flag::Distribution(_) => "v5_distribution",
     }
 }

@@ -61,6 +61,7 @@ impl Maker<'_> {
             Act::Honest(how) => honest::make(self, how),
             Act::Proof(forgery) => proofs::make(self, forgery),
             Act::Weights(variant) => self.with_weights(variant),
+            Act::CheapTokens(variant) => self.cheap_tokens(variant),
             Act::Sampling(sampler) => sampling::make(self, sampler),
             Act::Edit(edit) => edits::make(self, edit),
             Act::Grind(variants) => grinding::make(self, variants),
@@ -105,15 +106,31 @@ impl Maker<'_> {
         self.submit(&job, &mined.tasks, mined.completions, mined.seconds)
     }
 
+    /// Samples with other weights and the legal keys, and proves with the published ones.
+    fn cheap_tokens(&mut self, variant: Variant) -> Result<Submission> {
+        let cheap = self.other_model(variant)?;
+        let mined = self.world.mine(&self.world.own_job(self.chunk, cheap), self.groups)?;
+        let job = self.job()?;
+        let mut completions = Vec::with_capacity(mined.tasks.len());
+        for (task, group) in mined.tasks.iter().zip(mined.completions) {
+            let answers = group.into_iter().map(|answer| answer.tokens).enumerate().collect();
+            completions.push(proved(self, &job, task, answers)?);
+        }
+        self.submit(&job, &mined.tasks, completions, mined.seconds)
+    }
+
+    /// Returns other weights on this profile's engine.
+    fn other_model(&mut self, variant: Variant) -> Result<Arc<dyn Model>> {
+        if let Some(model) = &*self.other {
+            return Ok(model.clone());
+        }
+        let dir = variants::folder(self.world, variant)?;
+        Ok(self.other.insert(load(self.world.kind(self.profile), &dir)?).clone())
+    }
+
     /// Mines with other weights behind the published digest: keys and header are the legal ones.
     fn with_weights(&mut self, variant: Variant) -> Result<Submission> {
-        let model = match &*self.other {
-            Some(model) => model.clone(),
-            None => {
-                let dir = variants::folder(self.world, variant)?;
-                self.other.insert(load(self.world.kind(self.profile), &dir)?).clone()
-            }
-        };
+        let model = self.other_model(variant)?;
         let job = self.world.own_job(self.chunk, model);
         let mined = self.world.mine(&job, self.groups)?;
         self.submit(&job, &mined.tasks, mined.completions, mined.seconds)

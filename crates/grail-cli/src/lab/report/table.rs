@@ -61,6 +61,10 @@ pub fn ends(row: &RowReport) -> String {
         _ if codes.is_empty() => {}
         _ => text += &format!(": {}", codes.join(", ")),
     }
+    if !row.flagged.is_empty() {
+        let flags: Vec<String> = row.flagged.iter().map(|(it, n)| format!("{it} {n}")).collect();
+        text += &format!("; flagged {}", flags.join(", "));
+    }
     if row.outcome == Outcome::Gap {
         text += &format!(" ({})", row.why.unwrap_or_default());
     }
