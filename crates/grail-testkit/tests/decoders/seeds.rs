@@ -216,6 +216,7 @@ pub fn names() -> Vec<Vec<u8>> {
         marker.key().into_bytes(),
         String::from(signer().sign(b"message")).into_bytes(),
         Digest([0xab; 32]).to_hex().into_bytes(),
+        format!("0x{}", Digest([0xcd; 32]).to_hex()).into_bytes(),
     ]
 }
 
