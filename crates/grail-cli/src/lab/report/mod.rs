@@ -402,7 +402,9 @@ impl Curve {
         honest: Option<&RowResults>,
         thresholds: Option<&Thresholds>,
     ) -> Self {
-        let Some(honest) = honest.filter(|_| !result.row.is_honest()) else {
+        // Files are judged as bytes: nothing was measured of their tokens.
+        let is_file = matches!(result.row.act, Act::File(_));
+        let Some(honest) = honest.filter(|_| !is_file && !result.row.is_honest()) else {
             return Self::default();
         };
         let honest: Vec<Record> =
