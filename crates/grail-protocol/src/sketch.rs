@@ -13,7 +13,7 @@ use crate::ids::Digest;
 use crate::philox::philox4x32;
 use crate::sampler::RaceKey;
 
-/// Completion tokens per sketch: the sketched positions are 0, 4, 8 …
+/// Completion tokens per sketch: the sketched positions are 0, 4, 8 …, the first of each stride.
 pub const STRIDE: usize = 4;
 
 /// Signs in a sketch.
@@ -33,9 +33,13 @@ impl Sketch {
     }
 }
 
-/// Returns the number of sketches of a completion of `tokens` tokens.
+/// Returns the number of sketches of a completion of `tokens` tokens: one for every whole stride, so
+/// that they take at most 2 bytes a token, and at least one unless there is no token.
 pub const fn sketches_of(tokens: usize) -> usize {
-    tokens.div_ceil(STRIDE)
+    match tokens / STRIDE {
+        0 if tokens > 0 => 1,
+        strides => strides,
+    }
 }
 
 /// Centre and spread of the LM-head inputs of a checkpoint, dimension by dimension.
@@ -184,8 +188,9 @@ impl Sketcher {
         self.position += 1;
     }
 
-    /// Returns the sketches.
-    pub fn finish(self) -> Vec<Sketch> {
+    /// Returns the sketches; a stride that the completion did not fill has none.
+    pub fn finish(mut self) -> Vec<Sketch> {
+        self.sketches.truncate(sketches_of(self.position));
         self.sketches
     }
 }

@@ -9,7 +9,7 @@
 //! groups  = count:u32 group*
 //! group   = index:u32 prompt:tokens count:u32 rollout*
 //! rollout = tokens reward:f32 success:u8 proof
-//! proof   = hidden digest:32 if numerics is exact-1, else sketch:u64 * ceil(tokens / 4)
+//! proof   = hidden digest:32 if numerics is exact-1, else sketch:u64 * max(1, tokens / 4)
 //! name    = length:u32 printable ASCII        tokens = count:u32 token:u32*
 //! ```
 //!

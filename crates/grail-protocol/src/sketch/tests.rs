@@ -60,7 +60,7 @@ fn sketches_are_those_of_their_documentation() {
 
 #[test]
 fn every_fourth_token_is_sketched() {
-    for (tokens, expected) in [(0, 0), (1, 1), (4, 1), (5, 2), (8, 2), (9, 3)] {
+    for (tokens, expected) in [(0, 0), (1, 1), (4, 1), (7, 1), (8, 2), (9, 2), (12, 3)] {
         assert_eq!(sketches_of(tokens), expected, "{tokens} tokens");
         let mut sketcher = Sketcher::new(SketchKey::of(RaceKey([1; 4])), flat(HIDDEN));
         (0..tokens).for_each(|seed| sketcher.push(&normal_row(u32::try_from(seed).unwrap())));

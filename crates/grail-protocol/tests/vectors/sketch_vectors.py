@@ -58,7 +58,7 @@ def whitening_digest(hidden):
 
 
 def case(key, hidden, tokens):
-    sketches = [f"{sketch(key, hidden, token):016x}" for token in range(0, tokens, 4)]
+    sketches = [f"{sketch(key, hidden, token):016x}" for token in range(0, max(tokens // 4, 1) * 4, 4)]
     return {
         "race_key": key,
         "hidden": hidden,
