@@ -202,7 +202,7 @@ mod tests {
         // Five rollouts make a unit of 4 x 70 + 20 tokens.
         assert_eq!(units.len(), 2);
         assert!(units.iter().all(|unit| unit.margins.len() == 300));
-        assert!(units.iter().all(|unit| unit.distances.len() == 4 * 18 + 5));
+        assert!(units.iter().all(|unit| unit.distances.len() == 4 * 17 + 5));
         assert!(super::units(&records[..4]).is_empty());
     }
 
