@@ -101,7 +101,7 @@ fn what_no_honest_engine_does_is_beyond_the_thresholds() {
     assert_eq!(beyond(&mut draw, 0.5, 1.0, 0.25), 100);
     // A neighbouring model and temperature 0.9 show in most rollouts of 100 tokens.
     assert!(beyond(&mut draw, 0.02, 0.05, 0.05) > 90);
-    assert!(beyond(&mut draw, 0.1, 0.28, 0.01) > 80);
+    assert!(beyond(&mut draw, 0.1, 0.28, 0.01) >= 90);
     // One forged token among honest ones.
     let mut edited = draw.honest();
     edited.margins[3] = 2.0;
