@@ -553,7 +553,6 @@ mod tests {
                 "sequential" => "reference".to_owned(),
                 number if number.parse::<f64>().is_ok() => "3".to_owned(),
                 _ if variable.key == "localnet.without" => "validator,trainer".to_owned(),
-                _ if variable.key == "validation.judgement" => "reference".to_owned(),
                 _ if variable.key == "engine.runtime" => "bf16".to_owned(),
                 _ if variable.key == "calibration.signers" => ALICE.to_owned(),
                 _ if variable.key == "training.lora_targets" => "q_proj,up_proj".to_owned(),

@@ -2,17 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::sync::Arc;
 
 use grail_ports::model::{Model as _, RaceCheck, ScoreRequest, StopFlag};
 use grail_ports::signer::Signer as _;
 use grail_protocol::calibration::{Calibration, Pairing, RolloutSample};
-use grail_protocol::ids::{Digest, Netuid, Window};
-use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
-use grail_protocol::rollout::{EnvironmentFingerprint, Group, Proof};
-use grail_protocol::sampler::SamplerParams;
-use grail_protocol::timelock::{BeaconPublicKey, SealTo};
+use grail_protocol::ids::{Digest, Netuid};
+use grail_protocol::rollout::{Group, Proof};
 use grail_protocol::verifier::ExpectedSeal;
 use grail_services::checkpoint::{LoadedCheckpoint, whitening};
 use grail_services::mining::pipeline::{MiningJob, mine};
@@ -21,6 +19,8 @@ use grail_services::validation::examine::{
 };
 use grail_services::validation::pipeline::Bench;
 use grail_testkit::{FakeEnvironment, FakeModel, FakeSigner};
+
+use self::common::{NOWHERE, window};
 
 struct Scene {
     bench: Bench,
@@ -31,38 +31,8 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let environment = Arc::new(FakeEnvironment::default());
-        let checkpoint = Arc::new(LoadedCheckpoint {
-            window: Window::from_start(60).unwrap(),
-            model: Arc::new(FakeModel::new(7)),
-            environment: environment.clone(),
-            fingerprint: EnvironmentFingerprint::new("fake", "{}"),
-            sampler: SamplerParams { temperature: 1.0, max_new_tokens: 6 },
-            whitening: None,
-            identity: Digest([8; 32]),
-            dir: PathBuf::new(),
-        });
-        let bench = Bench {
-            network: "local".to_owned(),
-            netuid: Netuid(81),
-            window: Window::from_start(90).unwrap(),
-            randomness: WindowRandomness(Digest([5; 32])),
-            challenge: ValidationChallenge(Digest([6; 32])),
-            seal: ExpectedSeal::Open,
-            checkpoint: checkpoint.clone(),
-            groups_checked_max: 4,
-            calibrations: Arc::default(),
-            calibration_age_windows: 10,
-        };
         let hotkey = FakeSigner::new(3).hotkey();
-        let header = checkpoint.header(&bench.network, bench.netuid, bench.window, hotkey);
-        let job = MiningJob {
-            window: bench.window,
-            randomness: bench.randomness,
-            checkpoint,
-            header,
-            // Groups alone are examined; no file is made.
-            seal: SealTo { key: BeaconPublicKey([0; 96]), round: 1 },
-        };
+        let (bench, job) = window(environment.clone(), hotkey, (ExpectedSeal::Open, NOWHERE), 4);
         Self { bench, job, environment }
     }
 

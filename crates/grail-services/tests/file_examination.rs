@@ -2,26 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::sync::Arc;
 
 use grail_ports::model::StopFlag;
 use grail_ports::signer::Signer as _;
 use grail_protocol::ids::{Digest, Hotkey, Netuid, Window};
 use grail_protocol::prover;
-use grail_protocol::randomness::{ValidationChallenge, WindowRandomness, task_seed};
-use grail_protocol::rollout::{EnvironmentFingerprint, FileHeader, Group, Proof};
-use grail_protocol::sampler::SamplerParams;
-use grail_protocol::timelock::{BeaconPublicKey, SealTo};
+use grail_protocol::randomness::task_seed;
+use grail_protocol::rollout::{FileHeader, Group, Proof};
 use grail_protocol::verifier::{ExpectedSeal, Rejection};
-use grail_services::checkpoint::LoadedCheckpoint;
 use grail_services::context::Heartbeat;
 use grail_services::mining::pipeline::{MiningJob, mine};
 use grail_services::validation::examine::{
     CheckOutcome, FileReport, check_of, examine_file, file_checks,
 };
 use grail_services::validation::pipeline::{Bench, Judgement, judge};
-use grail_testkit::{FakeEnvironment, FakeModel, FakeSigner};
+use grail_testkit::{FakeEnvironment, FakeSigner};
+
+use self::common::{NOWHERE, window};
 
 struct Scene {
     bench: Bench,
@@ -33,38 +33,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let environment = Arc::new(FakeEnvironment::default());
-        let checkpoint = Arc::new(LoadedCheckpoint {
-            window: Window::from_start(60).unwrap(),
-            model: Arc::new(FakeModel::new(7)),
-            environment: environment.clone(),
-            fingerprint: EnvironmentFingerprint::new("fake", "{}"),
-            sampler: SamplerParams { temperature: 1.0, max_new_tokens: 6 },
-            whitening: None,
-            identity: Digest([8; 32]),
-            dir: PathBuf::new(),
-        });
-        let bench = Bench {
-            network: "local".to_owned(),
-            netuid: Netuid(81),
-            window: Window::from_start(90).unwrap(),
-            randomness: WindowRandomness(Digest([5; 32])),
-            challenge: ValidationChallenge(Digest([6; 32])),
-            seal: ExpectedSeal::Open,
-            checkpoint: checkpoint.clone(),
-            groups_checked_max: 2,
-            calibrations: Arc::default(),
-            calibration_age_windows: 10,
-        };
         let signer = FakeSigner::new(3);
-        let header = checkpoint.header(&bench.network, bench.netuid, bench.window, signer.hotkey());
-        let job = MiningJob {
-            window: bench.window,
-            randomness: bench.randomness,
-            checkpoint,
-            header,
-            // Files are written open here.
-            seal: SealTo { key: BeaconPublicKey([0; 96]), round: 1 },
-        };
+        let seal = (ExpectedSeal::Open, NOWHERE);
+        let (bench, job) = window(environment.clone(), signer.hotkey(), seal, 2);
         Self { bench, job, signer, environment }
     }
 

@@ -2,23 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::sync::Arc;
 
 use grail_ports::beacon::{Beacon as _, BeaconSchedule};
 use grail_ports::model::StopFlag;
 use grail_ports::signer::Signer as _;
-use grail_protocol::ids::{Digest, Hotkey, Netuid, Window};
-use grail_protocol::randomness::{ValidationChallenge, WindowRandomness};
-use grail_protocol::rollout::{EnvironmentFingerprint, RolloutFile, commitment};
-use grail_protocol::sampler::SamplerParams;
+use grail_protocol::ids::{Digest, Hotkey};
+use grail_protocol::rollout::{RolloutFile, commitment};
 use grail_protocol::timelock::{RoundOpener, SealTo};
 use grail_protocol::verifier::ExpectedSeal;
-use grail_services::checkpoint::LoadedCheckpoint;
 use grail_services::context::Heartbeat;
 use grail_services::mining::pipeline::{MiningJob, mine, seal};
 use grail_services::validation::pipeline::{Bench, Judgement, judge};
-use grail_testkit::{FakeBeacon, FakeEnvironment, FakeModel, FakeSigner};
+use grail_testkit::{FakeBeacon, FakeEnvironment, FakeSigner};
+
+use self::common::window;
 
 const ROUND: u64 = 5;
 
@@ -34,37 +34,10 @@ impl Scene {
         let beacon = FakeBeacon::new(schedule, Arc::new(|| 60_000), 7);
         let key = beacon.public_key();
         let signature = beacon.round(ROUND).await.unwrap().unwrap().signature;
-        let checkpoint = Arc::new(LoadedCheckpoint {
-            window: Window::from_start(60).unwrap(),
-            model: Arc::new(FakeModel::new(7)),
-            environment: Arc::new(FakeEnvironment::default()),
-            fingerprint: EnvironmentFingerprint::new("fake", "{}"),
-            sampler: SamplerParams { temperature: 1.0, max_new_tokens: 6 },
-            whitening: None,
-            identity: Digest([8; 32]),
-            dir: PathBuf::new(),
-        });
-        let bench = Bench {
-            network: "local".to_owned(),
-            netuid: Netuid(81),
-            window: Window::from_start(90).unwrap(),
-            randomness: WindowRandomness(Digest([5; 32])),
-            challenge: ValidationChallenge(Digest([6; 32])),
-            seal: ExpectedSeal::Round(RoundOpener::new(key, ROUND, signature).unwrap()),
-            checkpoint: checkpoint.clone(),
-            groups_checked_max: 2,
-            calibrations: Arc::default(),
-            calibration_age_windows: 10,
-        };
         let signer = FakeSigner::new(3);
-        let header = checkpoint.header(&bench.network, bench.netuid, bench.window, signer.hotkey());
-        let job = MiningJob {
-            window: bench.window,
-            randomness: bench.randomness,
-            checkpoint,
-            header,
-            seal: SealTo { key, round: ROUND },
-        };
+        let expected = ExpectedSeal::Round(RoundOpener::new(key, ROUND, signature).unwrap());
+        let seal = (expected, SealTo { key, round: ROUND });
+        let (bench, job) = window(Arc::new(FakeEnvironment::default()), signer.hotkey(), seal, 2);
         Self { bench, job, signer }
     }
 

@@ -11,8 +11,7 @@ use serde::Serialize;
 
 use super::advice;
 use super::checks::{self, CheckAnswer};
-use super::text::{json, one_line};
-use crate::output;
+use super::text::{one_line, print};
 use crate::report::table::{self, Align};
 
 /// Version of the JSON.
@@ -183,9 +182,10 @@ impl FileAnswer {
 
     /// Prints the summary, the checks, then a line for each group.
     pub fn print(&self, as_json: bool) -> Result<()> {
-        if as_json {
-            return Ok(output::line(&json(self)?)?);
-        }
+        print(self, as_json, || self.screen())
+    }
+
+    fn screen(&self) -> String {
         let mut sections = vec![self.summary()];
         if !self.checks.is_empty() {
             sections.push(checks::table(&self.checks));
@@ -193,7 +193,7 @@ impl FileAnswer {
         if !self.group_results.is_empty() {
             sections.push(groups_table(&self.group_results));
         }
-        Ok(output::line(&sections.join("\n\n"))?)
+        sections.join("\n\n")
     }
 
     fn summary(&self) -> String {

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::output;
+
 /// What a cut text ends with.
 const CUT: &str = "…";
 
@@ -76,8 +78,17 @@ pub fn cut(text: String, bytes_max: usize) -> (String, bool) {
     (text[..end].to_owned(), true)
 }
 
+/// Prints an answer: as JSON, or as `screen` words it.
+pub fn print(
+    value: &impl Serialize,
+    as_json: bool,
+    screen: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    Ok(output::line(&if as_json { json(value)? } else { screen() })?)
+}
+
 /// Returns `value` as indented JSON that is safe to look at; a reader gets the very same texts.
-pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let plain = serde_json::to_string_pretty(value)?;
     let mut safe = String::with_capacity(plain.len());
     for c in plain.chars() {

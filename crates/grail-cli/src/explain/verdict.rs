@@ -9,9 +9,8 @@ use serde::Serialize;
 
 use super::advice;
 use super::checks::number;
-use super::text::{json, one_line};
+use super::text::{one_line, print};
 use crate::cli::RolloutPlace;
-use crate::output;
 use crate::report::table::{self, Align};
 
 /// Version of the JSON.
@@ -171,10 +170,7 @@ impl VerdictAnswer {
 
     /// Prints the answer.
     pub fn print(&self, as_json: bool) -> Result<()> {
-        Ok(output::line(&match as_json {
-            true => json(self)?,
-            false => self.screen(),
-        })?)
+        print(self, as_json, || self.screen())
     }
 
     fn screen(&self) -> String {

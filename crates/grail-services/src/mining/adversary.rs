@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use grail_ports::chain::Block;
-use grail_ports::model::{Completion, ModelError, ScoreRequest, StopFlag};
+use grail_ports::model::{Completion, ModelError, RaceCheck, Score, ScoreRequest, StopFlag};
 use grail_protocol::constants::{ROLLOUT_FILE_BYTES_MAX, WINDOW_BLOCKS};
 use grail_protocol::domain::DomainHash;
 use grail_protocol::ids::{TokenId, Window};
@@ -301,9 +301,9 @@ fn edit_answers(
     let tasks = plans(job, first, count)?;
     let mut groups = Vec::with_capacity(tasks.len());
     for (task, mut answers) in tasks.iter().zip(pipeline::complete(job, &tasks, stop)?) {
-        for answer in &mut answers {
+        for (answer, &key) in answers.iter_mut().zip(&task.race_keys) {
             if let Some(tokens) = other_answer(job, task, &answer.tokens)? {
-                *answer = proved(job, task, tokens, stop)?;
+                *answer = proved(job, task, key, tokens, stop)?;
             }
         }
         groups.push(pipeline::claim(job, task, answers)?);
@@ -337,22 +337,24 @@ fn other_answer(
 fn proved(
     job: &MiningJob,
     task: &GroupTask,
+    key: RaceKey,
     tokens: Vec<TokenId>,
     stop: &StopFlag,
 ) -> Result<Completion, PipelineError> {
     let request = ScoreRequest {
         tokens: [task.prompt.as_slice(), &tokens].concat(),
         prompt_len: task.prompt.len(),
-        race: None,
+        race: Some(RaceCheck { key: key.0, temperature: job.checkpoint.sampler.temperature }),
         entropy: false,
-        whitening: None,
+        // Sketches where an honest rollout has them.
+        whitening: pipeline::request(job, task).whitening,
         rows: false,
     };
     let scores = job.checkpoint.model.score(&[request], stop)?;
     let score = scores.into_iter().next().ok_or_else(|| {
         ModelError::BadRequest("the model returned no score for one sequence".to_owned())
     })?;
-    let grail_ports::model::Score { logprobs, hidden_digest, sketches, .. } = score;
+    let Score { logprobs, hidden_digest, sketches, .. } = score;
     Ok(Completion { tokens, logprobs, hidden_digest, sketches })
 }
 

@@ -4,8 +4,7 @@ use anyhow::Result;
 
 use super::{RaceAnswer, RewardAnswer, RolloutAnswer, TextAnswer, TokenAnswer};
 use crate::explain::checks;
-use crate::explain::text::{end_of_line, json, lines, one_line};
-use crate::output;
+use crate::explain::text::{end_of_line, lines, one_line, print};
 use crate::report::table::{self, Align};
 
 /// Longest text on a screen, characters.
@@ -20,10 +19,7 @@ const TOKEN_CHARS_MAX: usize = 60;
 impl RolloutAnswer {
     /// Prints the answer.
     pub fn print(&self, as_json: bool) -> Result<()> {
-        Ok(output::line(&match as_json {
-            true => json(self)?,
-            false => self.screen(),
-        })?)
+        print(self, as_json, || self.screen())
     }
 
     fn screen(&self) -> String {
