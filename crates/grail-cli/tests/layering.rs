@@ -7,21 +7,23 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crate, and the crates of ours that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("grail-protocol", &[]),
     ("grail-kernels", &[]),
+    ("grail-parquet", &["grail-protocol"]),
     ("grail-ports", &["grail-protocol"]),
     ("grail-model", &["grail-kernels", "grail-protocol", "grail-ports"]),
     ("grail-environments", &["grail-protocol", "grail-ports"]),
     ("grail-infrastructure", &["grail-protocol", "grail-ports"]),
     ("grail-monitoring", &["grail-protocol", "grail-ports"]),
-    ("grail-services", &["grail-protocol", "grail-ports"]),
+    ("grail-services", &["grail-protocol", "grail-ports", "grail-parquet"]),
     ("grail-neurons", &["grail-services", "grail-ports", "grail-protocol"]),
     (
         "grail-cli",
         &[
             "grail-protocol",
             "grail-ports",
+            "grail-parquet",
             "grail-kernels",
             "grail-model",
             "grail-environments",

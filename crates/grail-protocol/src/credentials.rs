@@ -123,7 +123,10 @@ mod tests {
     use super::*;
 
     fn vectors() -> Value {
-        serde_json::from_str(include_str!("../tests/vectors/credentials/credentials.json")).unwrap()
+        serde_json::from_str(include_str!(
+            "../../grail-testkit/vectors/credentials/credentials.json"
+        ))
+        .unwrap()
     }
 
     fn text(value: &Value, key: &str) -> String {

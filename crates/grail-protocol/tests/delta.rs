@@ -1,7 +1,6 @@
 //! Deltas of checkpoints: the reference's files byte for byte, and hostile ones at no cost.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use grail_protocol::checkpoint::delta::frame::{compress, decompress};
 use grail_protocol::checkpoint::delta::payload::{decode, encode};
@@ -67,14 +66,9 @@ impl Array {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the rules read no file; their tests read vectors, from another folder if asked"
-)]
+#[expect(clippy::disallowed_methods, reason = "the rules read no file; their tests read vectors")]
 fn vector(name: &str) -> Vec<u8> {
-    let root = std::env::var_os("GRAIL_VECTORS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors"), PathBuf::from);
-    let path = root.join("sparse_codec").join(name);
+    let path = grail_testkit::vectors::path("sparse_codec", name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

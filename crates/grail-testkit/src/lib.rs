@@ -15,6 +15,7 @@ mod faults;
 mod model;
 mod signer;
 mod store;
+pub mod vectors;
 
 pub use beacon::FakeBeacon;
 pub use chain::{ChainHandle, FakeChain, FakeChainConfig, RecordedWeights};

@@ -8,7 +8,7 @@ use num_bigint::{BigInt, BigUint};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::vectors::{
+use grail_testkit::vectors::{
     bits, bytes, every_case, every_entry, float, floats, integer, list, same, size, text,
 };
 
@@ -72,16 +72,16 @@ fn check_collections(case: &Value, fresh: impl Fn() -> Random) {
     for (n, want) in case["shuffle"].as_object().into_iter().flatten() {
         let mut items: Vec<usize> = (0..n.parse().unwrap()).collect();
         rng.shuffle(&mut items);
-        assert_eq!(items, crate::vectors::sizes(want), "shuffle of {n}");
+        assert_eq!(items, grail_testkit::vectors::sizes(want), "shuffle of {n}");
     }
     let mut rng = fresh();
     for draw in case["sample"].as_array().into_iter().flatten() {
         let drawn = rng.sample(size(&draw[0]), size(&draw[1]));
-        assert_eq!(drawn, crate::vectors::sizes(&draw[2]), "{draw}");
+        assert_eq!(drawn, grail_testkit::vectors::sizes(&draw[2]), "{draw}");
     }
     let Some(weighted) = case.get("choices_weighted") else { return };
     let drawn = fresh().choices(&[3.0, 0.5, 1.0, 2.0, 1.5, 6.0], list(weighted).len());
-    assert_eq!(drawn, crate::vectors::sizes(weighted));
+    assert_eq!(drawn, grail_testkit::vectors::sizes(weighted));
     let mut rng = fresh();
     for want in list(&case["choice"]) {
         let index = usize::try_from(rng.below(10)).unwrap();

@@ -6,7 +6,7 @@ use grail_protocol::v5::tolerance::{Claim, Distance, tolerance};
 use grail_protocol::v5::{indices, r_vec, sketch};
 use serde_json::Value;
 
-use crate::vectors::{
+use grail_testkit::vectors::{
     bits, bytes, every_case, every_entry, float, hidden, integer, list, load, same, size, sizes,
     text, tokens, widen_bf16,
 };

@@ -13,7 +13,7 @@ use grail_protocol::v5::{envelope, schema, seeds, selection};
 use schnorrkel::{ExpansionMode, MiniSecretKey};
 use serde_json::Value;
 
-use crate::vectors::{
+use grail_testkit::vectors::{
     bits, bytes, every_case, every_entry, float, integer, list, python, python_list, size, sizes,
     text, tokens,
 };
@@ -149,7 +149,7 @@ fn beacon_and_block_hash_are_mixed_as_in_the_reference() {
         let randomness = seeds::validator_randomness(text(&case["block_hash"]), beacon);
         assert_eq!(randomness, text(&case["validator"]), "{case}");
     });
-    let chains = crate::vectors::load("beacon", "drand_rounds.json");
+    let chains = grail_testkit::vectors::load("beacon", "drand_rounds.json");
     every_case("beacon", "drand_rounds.json", |case| {
         let chain = &chains["chains"][text(&case["chain"])];
         let [genesis, period] =

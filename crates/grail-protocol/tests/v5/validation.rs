@@ -7,7 +7,7 @@ use grail_protocol::v5::gating::{FileGate, Stop};
 use grail_protocol::v5::{groups, indices, verify};
 use serde_json::Value;
 
-use crate::vectors::{
+use grail_testkit::vectors::{
     every_case, every_entry, float, floats, list, same, size, sizes, text, tokens,
 };
 

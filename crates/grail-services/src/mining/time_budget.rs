@@ -93,7 +93,6 @@ fn averaged(average: Option<f64>, sample: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
 
     use super::*;
 
@@ -101,8 +100,7 @@ mod tests {
 
     #[test]
     fn the_budget_matches_the_reference() {
-        let file: Value =
-            serde_json::from_str(include_str!("../../tests/vectors/timers.json")).unwrap();
+        let file = grail_testkit::vectors::load("miner_timers", "timers.json");
         for case in file["cases"].as_array().unwrap() {
             let safety = u32::try_from(case["safety_blocks"].as_u64().unwrap()).unwrap();
             let mut budget = TimeBudget::new(safety, NOMINAL);

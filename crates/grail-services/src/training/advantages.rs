@@ -74,8 +74,7 @@ mod tests {
 
     #[test]
     fn advantages_match_the_reference() {
-        let file: Value =
-            serde_json::from_str(include_str!("../../tests/vectors/advantages.json")).unwrap();
+        let file = grail_testkit::vectors::load("advantages", "advantages.json");
         for case in file["cases"].as_array().unwrap() {
             let rewards = numbers(&case["rewards"]);
             check(Estimator::Grpo, &rewards, &numbers(&case["grpo"]));

@@ -278,8 +278,7 @@ mod tests {
 
     #[test]
     fn losses_and_gradients_match_the_reference() {
-        let file: Value =
-            serde_json::from_str(include_str!("../../tests/vectors/loss_and_grad.json")).unwrap();
+        let file = grail_testkit::vectors::load("grpo_loss", "loss_and_grad.json");
         let mut checked = 0;
         for case in file["cases"].as_array().unwrap() {
             if case["config"]["use_is"].as_bool().unwrap() {

@@ -296,8 +296,7 @@ mod tests {
 
     #[test]
     fn memory_of_the_last_windows_matches_the_reference() {
-        let file: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/vectors/rolling_history.json")).unwrap();
+        let file = grail_testkit::vectors::load("miner_sampling", "rolling_history.json");
         let miners: Vec<String> = (0..6).map(|idx| format!("m{idx}")).collect();
         let hotkey = |name: &str| Hotkey([name.as_bytes()[1]; 32]);
         let mut checked = 0;

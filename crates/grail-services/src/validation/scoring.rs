@@ -207,8 +207,7 @@ mod tests {
 
     #[test]
     fn weights_match_the_reference() {
-        let file: Value =
-            serde_json::from_str(include_str!("../../tests/vectors/weights.json")).unwrap();
+        let file = grail_testkit::vectors::load("weights", "weights.json");
         let mut checked = 0;
         for case in file["cases"].as_array().unwrap() {
             if case["config"]["cap_enabled"].as_bool().unwrap() {

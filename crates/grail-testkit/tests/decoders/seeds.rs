@@ -275,8 +275,7 @@ pub fn delta() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for name in names {
         for (kind, version) in [(0, "v2"), (1, "v3"), (2, "v3.1")] {
-            let path =
-                format!("grail-protocol/tests/vectors/sparse_codec/{name}.{version}.bin.zst");
+            let path = format!("grail-testkit/vectors/sparse_codec/{name}.{version}.bin.zst");
             let frame = read(&path);
             let payload = decompress(&frame, 1 << 20).expect("the vectors are valid");
             seeds.push([vec![kind], payload].concat());

@@ -1,4 +1,12 @@
-//! Reads vectors from `tests/vectors`, or from the folder that `GRAIL_VECTORS` names.
+//! Golden vectors of the reference: every case is run, and how many ran is printed.
+//!
+//! They lie in this crate's folder `vectors`, one folder a topic, each with a README that says what
+//! its fields mean. `GRAIL_VECTORS=FOLDER` takes another set of the same form, with other inputs.
+//! These functions panic on anything unexpected: a vector that does not read fails its test.
+
+#![expect(clippy::missing_panics_doc, reason = "panicking is how a test fails")]
+#![expect(clippy::print_stdout, reason = "the number of cases that ran is part of the result")]
+#![expect(clippy::unwrap_used, reason = "vectors that do not read fail the test")]
 
 use std::path::PathBuf;
 
@@ -7,7 +15,7 @@ use serde_json::Value;
 
 /// Returns a file of a topic.
 pub fn load(topic: &str, file: &str) -> Value {
-    let path = folder().join(topic).join(file);
+    let path = path(topic, file);
     serde_json::from_str(&read(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -17,25 +25,25 @@ pub fn every_case(topic: &str, file: &str, check: impl FnMut(&Value)) {
     let vectors = load(topic, file);
     let cases = list(&vectors["cases"]);
     cases.iter().for_each(check);
-    println!("v5 vectors: {topic}/{file}: {} cases", cases.len());
+    println!("vectors: {topic}/{file}: {} cases", cases.len());
     let announced = announced(topic, file);
     assert!(cases.len() >= announced, "{topic}/{file}: {} of {announced} cases", cases.len());
 }
 
-/// Checks a list of a file that its README does not count. In this crate's own vectors there must be
+/// Checks a list of a file that its README does not count. In this project's own set there must be
 /// `at_least` so many; another set need not repeat fixed cases.
 pub fn every_entry(topic: &str, file: &str, key: &str, at_least: usize, check: impl FnMut(&Value)) {
     let vectors = load(topic, file);
     let entries = vectors.get(key).map_or(&[][..], list);
     entries.iter().for_each(check);
-    println!("v5 vectors: {topic}/{file}: {} {key}", entries.len());
+    println!("vectors: {topic}/{file}: {} {key}", entries.len());
     let is_own = other_folder().is_none();
     assert!(!is_own || entries.len() >= at_least, "{topic}/{file}: {} {key}", entries.len());
 }
 
 /// Returns a list of a file with every value as Python reads it: integers of any size, `NaN`.
 pub fn python_list(topic: &str, file: &str, key: &str) -> Vec<json::Value> {
-    let parsed = json::parse(&read(&folder().join(topic).join(file))).unwrap();
+    let parsed = json::parse(&read(&path(topic, file))).unwrap();
     parsed.get(key).and_then(json::Value::as_list).unwrap().to_vec()
 }
 
@@ -46,7 +54,7 @@ pub fn python(value: &Value) -> json::Value {
 
 /// Returns how many cases the topic's README announces: `Cases: a.json 12, b.json 3.`
 fn announced(topic: &str, file: &str) -> usize {
-    let readme = read(&folder().join(topic).join("README.md"));
+    let readme = read(&path(topic, "README.md"));
     let counts = readme.lines().find_map(|line| line.strip_prefix("Cases: ")).unwrap();
     let count = counts.trim_end_matches('.').split(", ").find_map(|count| count.strip_prefix(file));
     count
@@ -56,37 +64,44 @@ fn announced(topic: &str, file: &str) -> usize {
         .unwrap()
 }
 
-fn folder() -> PathBuf {
-    other_folder()
-        .unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors")))
+/// Returns where a file of a topic lies.
+pub fn path(topic: &str, file: &str) -> PathBuf {
+    let folder = other_folder()
+        .unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/vectors")));
+    folder.join(topic).join(file)
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests may take another folder of vectors")]
 fn other_folder() -> Option<PathBuf> {
-    std::env::var_os("GRAIL_VECTORS").map(PathBuf::from)
+    let folder = PathBuf::from(std::env::var_os("GRAIL_VECTORS")?);
+    // Tests run in the folder of their crate; who names a folder means it from the workspace.
+    Some(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(folder))
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests read their vectors")]
 fn read(path: &std::path::Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// Returns the items of a list.
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().unwrap_or_else(|| panic!("{value} is no list"))
 }
 
+/// Returns a text.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
+/// Returns the bytes of hexadecimal text.
 pub fn bytes(value: &Value) -> Vec<u8> {
     hex::decode(text(value)).unwrap()
 }
 
+/// Returns a count.
 pub fn size(value: &Value) -> usize {
     usize::try_from(value.as_u64().unwrap_or_else(|| panic!("{value} is no size"))).unwrap()
 }
 
+/// Returns a list of counts.
 pub fn sizes(value: &Value) -> Vec<usize> {
     list(value).iter().map(size).collect()
 }
@@ -106,6 +121,7 @@ pub fn float(value: &Value) -> f64 {
     })
 }
 
+/// Returns a list of floats.
 pub fn floats(value: &Value) -> Vec<f64> {
     list(value).iter().map(float).collect()
 }
@@ -128,10 +144,12 @@ pub fn hidden(value: &Value, dtype: &str) -> Vec<f32> {
     }
 }
 
+/// Widens the bits of a bf16.
 pub fn widen_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
+/// Returns 64 bits from hexadecimal text, such as the bits of a float.
 pub fn bits(value: &Value) -> u64 {
     u64::from_str_radix(text(value), 16).unwrap()
 }

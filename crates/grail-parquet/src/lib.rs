@@ -1,0 +1,1 @@
+//! The reference's rollout file: Parquet in and out, with bounded memory.
