@@ -35,5 +35,6 @@ pub mod seeds;
 pub mod selection;
 pub mod sketch;
 pub mod tolerance;
+pub mod trust;
 pub mod verify;
 pub mod wallet;

@@ -3,6 +3,7 @@
 pub mod advantages;
 pub mod config;
 pub mod evaluation;
+pub mod groups;
 pub mod grpo;
 pub mod pipeline;
 pub mod publisher;
@@ -10,6 +11,7 @@ pub mod rollouts;
 pub mod service;
 pub mod sft;
 pub mod sft_state;
+pub mod trust;
 pub mod workshop;
 
 use grail_ports::chain::ChainError;
