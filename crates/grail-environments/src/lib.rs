@@ -6,6 +6,7 @@
 
 pub mod arithmetic;
 mod number;
+pub mod reference;
 pub mod registry;
 pub mod rng;
 pub mod sat;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value};
+use minijinja::value::{Serde, Value, merge_maps};
 use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,25 @@ impl ChatTemplate {
         messages: &[ChatMessage],
         add_generation_prompt: bool,
     ) -> Result<String, ChatError> {
+        self.render_with(messages, add_generation_prompt, context! {})
+    }
+
+    /// Renders `messages` up to the assistant's answer with `enable_thinking` set, as the Python
+    /// reference does for models that mark their thinking themselves.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChatTemplate::render`].
+    pub fn render_thinking(&self, messages: &[ChatMessage]) -> Result<String, ChatError> {
+        self.render_with(messages, true, context! { enable_thinking => true })
+    }
+
+    fn render_with(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+        more: Value,
+    ) -> Result<String, ChatError> {
         let template = self.environment.get_template(TEMPLATE_NAME).map_err(describe)?;
         let variables = context! {
             messages => Value::from(Serde(messages)),
@@ -175,7 +194,7 @@ impl ChatTemplate {
             // Published templates test these by `is none` as often as by `is defined`.
             tools => Value::from(()),
             documents => Value::from(()),
-            ..Value::from(Serde(&self.special_tokens)),
+            ..merge_maps([more, Value::from(Serde(&self.special_tokens))]),
         };
         template.render(variables).map_err(describe)
     }

@@ -40,6 +40,15 @@ pub struct Evaluation {
     pub success: bool,
 }
 
+/// What an answer is worth, in double precision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExactEvaluation {
+    /// Reward, finite.
+    pub reward: f64,
+    /// Whether the answer is right.
+    pub success: bool,
+}
+
 /// Our own failure to evaluate, such as a sandbox that did not start. It never counts against a miner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("environment {id} could not evaluate the answer: {reason}; the rollout is skipped")]
@@ -66,6 +75,19 @@ pub trait Environment: Send + Sync {
     /// # Errors
     /// Only for our own failures; a wrong or mad answer is an [`Evaluation`] with a low reward.
     fn evaluate(&self, seed: u64, completion: &str) -> Result<Evaluation, EnvironmentError>;
+
+    /// Returns what [`Environment::evaluate`] does, for peers that compare rewards in double precision.
+    ///
+    /// # Errors
+    /// As [`Environment::evaluate`].
+    fn evaluate_exactly(
+        &self,
+        seed: u64,
+        completion: &str,
+    ) -> Result<ExactEvaluation, EnvironmentError> {
+        let Evaluation { reward, success } = self.evaluate(seed, completion)?;
+        Ok(ExactEvaluation { reward: reward.into(), success })
+    }
 
     /// Returns an answer to the problem of `seed` that earns the full reward, if one is known.
     fn solve(&self, seed: u64) -> Option<String>;
