@@ -82,60 +82,41 @@ fn write_number(out: &mut String, number: &Number) {
 
 /// Writes as Python's `repr` does: plain digits for decimal exponents -4 to 15, else scientific
 /// with at least two digits of exponent. The value must be finite.
+///
+/// Where a number lies exactly between two shortest decimals, Python takes the even one, as the
+/// printer used here does and Rust's own does not. Numbers that were f32 once often lie so.
 pub(crate) fn write_float(out: &mut String, value: f64) {
-    let shortest = format!("{:e}", value.abs());
-    let (mantissa, exponent) = shortest.split_once('e').expect("`{:e}` writes an exponent");
-    let exponent: i32 = exponent.parse().expect("`{:e}` writes a small exponent");
-    let digits = to_even(mantissa.replace('.', ""), exponent, value.abs());
-    if value.is_sign_negative() {
+    let mut buffer = zmij::Buffer::new();
+    let shortest = buffer.format_finite(value);
+    let magnitude = value.abs();
+    if magnitude == 0.0 || (1e-4..1e16).contains(&magnitude) {
+        out.push_str(shortest);
+    } else {
+        write_scientific(out, shortest);
+    }
+}
+
+/// Rewrites `0.000012`, `1.2e-7` or `1e20`, with a sign or without, as `d.ddde±dd`.
+fn write_scientific(out: &mut String, shortest: &str) {
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
+    let exponent: i32 = exponent.parse().expect("an exponent of three digits at most");
+    let unsigned = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let digits = format!("{whole}{fraction}");
+    let n_zeros = digits.len() - digits.trim_start_matches('0').len();
+    let digits = digits.trim_matches('0');
+    let shift = i32::try_from(whole.len()).expect("a float has 17 digits at most")
+        - i32::try_from(n_zeros).expect("and few zeros before them");
+    let exponent = exponent + shift - 1;
+    let (first, rest) = digits.split_at(1);
+    let point = if rest.is_empty() { "" } else { "." };
+    let sign = if exponent < 0 { '-' } else { '+' };
+    if mantissa.len() > unsigned.len() {
         out.push('-');
     }
-    let (first, rest) = digits.split_at(1);
-    if !(-4..16).contains(&exponent) {
-        let point = if rest.is_empty() { "" } else { "." };
-        let sign = if exponent < 0 { '-' } else { '+' };
-        write!(out, "{first}{point}{rest}e{sign}{:02}", exponent.abs())
-            .expect("writing to a string cannot fail");
-    } else if exponent < 0 {
-        let zeros = "0".repeat(exponent.unsigned_abs() as usize - 1);
-        write!(out, "0.{zeros}{digits}").expect("writing to a string cannot fail");
-    } else {
-        let n_whole = exponent.unsigned_abs() as usize + 1;
-        let padded = format!("{digits:0<width$}", width = n_whole + 1);
-        // One digit at least after the point; more only as the number has them.
-        let end = digits.len().max(n_whole + 1);
-        write!(out, "{}.{}", &padded[..n_whole], &padded[n_whole..end])
-            .expect("writing to a string cannot fail");
-    }
+    write!(out, "{first}{point}{rest}e{sign}{:02}", exponent.abs())
+        .expect("writing to a string cannot fail");
 }
-
-/// Where a number lies exactly between two shortest decimals, Rust takes the upper and Python the
-/// even one. Numbers that were f32 once, such as log-probabilities, often do.
-fn to_even(digits: String, exponent: i32, value: f64) -> String {
-    let last = digits.as_bytes()[digits.len() - 1];
-    if last.is_multiple_of(2) {
-        return digits;
-    }
-    let lower = format!("{}{}", &digits[..digits.len() - 1], char::from(last - 1));
-    let is_between = |decimals: usize| {
-        let exact = format!("{value:.decimals$e}");
-        let (mantissa, _) = exact.split_once('e').expect("`{:e}` writes an exponent");
-        let tail = mantissa.replace('.', "");
-        let tail = tail.strip_prefix(lower.as_str()).and_then(|tail| tail.strip_prefix('5'));
-        tail.is_some_and(|tail| tail.bytes().all(|digit| digit == b'0'))
-    };
-    // A glance first; then every digit that an f64 can have.
-    if is_between(digits.len()) && is_between(F64_DIGITS_MAX) {
-        let (first, rest) = lower.split_at(1);
-        if format!("{first}.{rest}e{exponent}").parse() == Ok(value) {
-            return lower;
-        }
-    }
-    digits
-}
-
-/// Significant decimal digits of the longest f64.
-const F64_DIGITS_MAX: usize = 767;
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +181,21 @@ mod tests {
 
     proptest! {
         #[test]
+        fn floats_are_printed_by_the_nearest_shortest_even_digits(
+            wide in any::<f64>(),
+            narrow in any::<f32>(),
+            logprob in -20.0_f32..0.0,
+        ) {
+            for value in [wide, f64::from(narrow), f64::from(logprob)] {
+                if value.is_finite() {
+                    let mut out = String::new();
+                    write_float(&mut out, value);
+                    prop_assert_eq!(out, repr_by_hand(value));
+                }
+            }
+        }
+
+        #[test]
         fn canonical_text_reads_back_and_is_a_fixed_point(value in any_json()) {
             let text = canonical_json(&value);
             prop_assert!(text.is_ascii());
@@ -208,4 +204,62 @@ mod tests {
             prop_assert_eq!(read, value);
         }
     }
+
+    /// The same text by exact decimals, slowly.
+    fn repr_by_hand(value: f64) -> String {
+        let mut out = String::new();
+        let shortest = format!("{:e}", value.abs());
+        let (mantissa, exponent) = shortest.split_once('e').expect("`{:e}` writes an exponent");
+        let exponent: i32 = exponent.parse().expect("`{:e}` writes a small exponent");
+        let digits = to_even(mantissa.replace('.', ""), exponent, value.abs());
+        if value.is_sign_negative() {
+            out.push('-');
+        }
+        let (first, rest) = digits.split_at(1);
+        if !(-4..16).contains(&exponent) {
+            let point = if rest.is_empty() { "" } else { "." };
+            let sign = if exponent < 0 { '-' } else { '+' };
+            write!(out, "{first}{point}{rest}e{sign}{:02}", exponent.abs())
+                .expect("writing to a string cannot fail");
+        } else if exponent < 0 {
+            let zeros = "0".repeat(exponent.unsigned_abs() as usize - 1);
+            write!(out, "0.{zeros}{digits}").expect("writing to a string cannot fail");
+        } else {
+            let n_whole = exponent.unsigned_abs() as usize + 1;
+            let padded = format!("{digits:0<width$}", width = n_whole + 1);
+            // One digit at least after the point; more only as the number has them.
+            let end = digits.len().max(n_whole + 1);
+            write!(out, "{}.{}", &padded[..n_whole], &padded[n_whole..end])
+                .expect("writing to a string cannot fail");
+        }
+        out
+    }
+
+    /// Where a number lies exactly between two shortest decimals, Rust takes the upper and Python the
+    /// even one. Numbers that were f32 once, such as log-probabilities, often do.
+    fn to_even(digits: String, exponent: i32, value: f64) -> String {
+        let last = digits.as_bytes()[digits.len() - 1];
+        if last.is_multiple_of(2) {
+            return digits;
+        }
+        let lower = format!("{}{}", &digits[..digits.len() - 1], char::from(last - 1));
+        let is_between = |decimals: usize| {
+            let exact = format!("{value:.decimals$e}");
+            let (mantissa, _) = exact.split_once('e').expect("`{:e}` writes an exponent");
+            let tail = mantissa.replace('.', "");
+            let tail = tail.strip_prefix(lower.as_str()).and_then(|tail| tail.strip_prefix('5'));
+            tail.is_some_and(|tail| tail.bytes().all(|digit| digit == b'0'))
+        };
+        // A glance first; then every digit that an f64 can have.
+        if is_between(digits.len()) && is_between(F64_DIGITS_MAX) {
+            let (first, rest) = lower.split_at(1);
+            if format!("{first}.{rest}e{exponent}").parse() == Ok(value) {
+                return lower;
+            }
+        }
+        digits
+    }
+
+    /// Significant decimal digits of the longest f64.
+    const F64_DIGITS_MAX: usize = 767;
 }

@@ -18,7 +18,7 @@ pub fn completion_digest(tokens: &Value, prompt_length: Option<&Value>) -> Optio
 }
 
 /// Where Python's `tokens[start:]` starts.
-fn slice_start(length: usize, start: i128) -> usize {
+pub(super) fn slice_start(length: usize, start: i128) -> usize {
     let signed = i128::try_from(length).expect("a length fits 128 bits");
     let start = if start < 0 { (start + signed).max(0) } else { start.min(signed) };
     usize::try_from(start).expect("cut to the length")

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "vectors that do not read fail the test")]
 
+mod files;
 mod primitives;
 mod proof;
 mod rules;

@@ -17,11 +17,25 @@ pub enum Keys {
 /// Returns `json.dumps(value, separators=(",", ":"))`, ASCII only.
 pub fn to_json(value: &Value, keys: Keys) -> String {
     let mut out = String::new();
-    write_value(&mut out, value, keys);
+    write_value(&mut out, value, Style { keys, comma: ",", colon: ":" });
     out
 }
 
-fn write_value(out: &mut String, value: &Value, keys: Keys) {
+/// Returns `json.dumps(value)`: a space after each comma and colon, keys as they were inserted.
+pub fn to_spaced_json(value: &Value) -> String {
+    let mut out = String::new();
+    write_value(&mut out, value, Style { keys: Keys::AsInserted, comma: ", ", colon: ": " });
+    out
+}
+
+#[derive(Clone, Copy)]
+struct Style {
+    keys: Keys,
+    comma: &'static str,
+    colon: &'static str,
+}
+
+fn write_value(out: &mut String, value: &Value, style: Style) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(true) => out.push_str("true"),
@@ -35,36 +49,36 @@ fn write_value(out: &mut String, value: &Value, keys: Keys) {
         Value::List(items) => {
             out.push('[');
             for (position, item) in items.iter().enumerate() {
-                separate(out, position);
-                write_value(out, item, keys);
+                separate(out, position, style);
+                write_value(out, item, style);
             }
             out.push(']');
         }
         Value::Object(fields) => {
             let mut fields: Vec<&(Text, Value)> = fields.iter().collect();
-            if keys == Keys::Sorted {
+            if style.keys == Keys::Sorted {
                 fields.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             }
             out.push('{');
             for (position, (key, field)) in fields.into_iter().enumerate() {
-                separate(out, position);
+                separate(out, position, style);
                 write_text(out, key);
-                out.push(':');
-                write_value(out, field, keys);
+                out.push_str(style.colon);
+                write_value(out, field, style);
             }
             out.push('}');
         }
     }
 }
 
-fn separate(out: &mut String, position: usize) {
+fn separate(out: &mut String, position: usize, style: Style) {
     if position > 0 {
-        out.push(',');
+        out.push_str(style.comma);
     }
 }
 
 /// Writes a float as JSON text; `repr` differs only in what is no number.
-fn write_any_float(out: &mut String, float: f64) {
+pub(in crate::v5) fn write_any_float(out: &mut String, float: f64) {
     if float.is_nan() {
         out.push_str("NaN");
     } else if float.is_infinite() {
