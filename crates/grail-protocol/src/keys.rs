@@ -47,6 +47,11 @@ pub fn checkpoint_file(checkpoint: Window, name: &str) -> String {
     format!("{CHECKPOINTS_PREFIX}checkpoint-{checkpoint}/FULL/{name}")
 }
 
+/// Returns the key of a file of a delta, in the trainer's bucket.
+pub fn delta_file(checkpoint: Window, name: &str) -> String {
+    format!("{CHECKPOINTS_PREFIX}checkpoint-{checkpoint}/DELTA/{name}")
+}
+
 /// Returns what the keys of everything of a checkpoint start with; the final slash keeps
 /// checkpoint 30 from naming checkpoint 300 too.
 pub fn checkpoint_prefix(checkpoint: Window) -> String {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use grail_protocol::checkpoint::WeightsHash;
 use grail_protocol::checkpoint::delta::frame::{compress, decompress};
 use grail_protocol::checkpoint::delta::payload::{decode, encode};
 use grail_protocol::checkpoint::delta::{DeltaError, Format, IndexType, SparseTensor, ValueType};
 use grail_protocol::ids::Digest;
+use grail_testkit::vectors::{every_case, every_entry};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
@@ -72,10 +74,6 @@ fn vector(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn json(name: &str) -> Value {
-    serde_json::from_slice(&vector(name)).expect("vectors are JSON")
-}
-
 fn parsed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}"))
 }
@@ -104,17 +102,15 @@ fn by_name(mut tensors: Vec<SparseTensor>) -> Vec<SparseTensor> {
 
 #[test]
 fn files_of_the_reference_are_written_and_read() {
-    let vectors = json("codec.json");
-    let cases = vectors["cases"].as_array().expect("a list");
     let mut refused = 0;
-    for case in cases {
+    every_case("sparse_codec", "codec.json", |case| {
         let format = format_of(case);
         let what = format!("{} in {}", case["name"], format.name());
         if case.get("error_type").is_some_and(|error| !error.is_null()) {
             let input = tensors(&parsed(&case["input"]), &parsed(&case["shapes"]));
             assert!(encode(&input, format).is_err(), "{what}");
             refused += 1;
-            continue;
+            return;
         }
         let file = vector(case["file"].as_str().expect("a name"));
         let payload = decompress(&file, PAYLOAD_BYTES_MAX).expect(&what);
@@ -127,15 +123,14 @@ fn files_of_the_reference_are_written_and_read() {
             // A large case, whose arrays are in the file and whose digests are in the vector.
             check_digests(&decoded, format, &case["decoded"]);
             assert_eq!(encode(&decoded, format).as_ref(), Ok(&payload), "{what}");
-            continue;
+            return;
         }
         let input = tensors(&parsed(&case["input"]), &parsed(&case["shapes"]));
         assert_eq!(encode(&input, format).as_ref(), Ok(&payload), "{what}");
         let want = tensors(&parsed(&case["decoded"]), &parsed(&case["decoded_shapes"]));
         assert_eq!(by_name(decoded), by_name(want), "{what}");
-    }
-    println!("sparse_codec: {} cases of the codec, {refused} of them refused", cases.len());
-    assert!(cases.len() >= 72 && refused >= 3, "{} cases, {refused} refused", cases.len());
+    });
+    println!("vectors: sparse_codec/codec.json: {refused} cases are refused");
 }
 
 /// Compares digests of the arrays as the reference holds them: flat places in v2, else rows, then
@@ -162,10 +157,8 @@ fn check_digests(tensors: &[SparseTensor], format: Format, want: &Value) {
 
 #[test]
 fn odd_files_are_read_or_refused_as_in_the_reference() {
-    let vectors = json("codec.json");
-    let cases = vectors["decode_cases"].as_array().expect("a list");
     let (mut read, mut refused) = (0, 0);
-    for case in cases {
+    every_entry("sparse_codec", "codec.json", "decode_cases", 15, |case| {
         let file = vector(case["file"].as_str().expect("a name"));
         let decoded =
             decompress(&file, PAYLOAD_BYTES_MAX).and_then(|payload| decode(&payload, Format::V31));
@@ -179,33 +172,26 @@ fn odd_files_are_read_or_refused_as_in_the_reference() {
             assert!(decoded.is_err(), "{}", case["name"]);
             refused += 1;
         }
-    }
-    println!("sparse_codec: {read} odd files read, {refused} refused");
-    assert!(read >= 8 && refused >= 7, "{read} read, {refused} refused");
+    });
+    println!("vectors: sparse_codec/codec.json: {read} odd files are read, {refused} refused");
 }
 
 #[test]
 fn differences_take_the_reference_s_types() {
-    let vectors = json("index_dtype.json");
-    let cases = vectors["cases"].as_array().expect("a list");
-    for case in cases {
+    every_case("sparse_codec", "index_dtype.json", |case| {
         let differences: Vec<i64> = parsed(&case["deltas"]);
         let with_u8 = case["prefer_uint8"].as_bool().expect("a flag");
         let found = IndexType::smallest(&differences, with_u8);
         assert_eq!(found.name(), case["dtype"].as_str().expect("a name"), "{case}");
-    }
-    println!("sparse_codec: {} types of differences", cases.len());
-    assert!(cases.len() >= 16, "{} cases", cases.len());
+    });
 }
 
 /// Where we differ from the reference: it compares values, so it misses a zero that turns negative
 /// and repeats a NaN; and its threshold drops changes that its own hash then misses.
 #[test]
 fn changes_are_found_and_applied() {
-    let vectors = json("delta_compute_apply.json");
-    let cases = vectors["cases"].as_array().expect("a list");
     let mut equal = 0;
-    for case in cases {
+    every_case("sparse_codec", "delta_compute_apply.json", |case| {
         let name = case["name"].as_str().expect("a name");
         let (base, current): (Arrays, Arrays) = (parsed(&case["base"]), parsed(&case["current"]));
         let known = current.iter().filter(|(name, _)| base.contains_key(*name));
@@ -221,14 +207,68 @@ fn changes_are_found_and_applied() {
             change.apply(&mut bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(bytes, current[&change.name].bytes(), "{name}: {}", change.name);
         }
+        let known_changes = changes.clone();
         let changed: Vec<_> = changes.into_iter().filter(|c| !c.positions.is_empty()).collect();
         let theirs = tensors(&parsed(&case["sparse"]), &parsed(&case["shapes"]));
         let differs = ["minus zero", "NaN stays NaN", "threshold"].iter().any(|d| name.contains(d));
-        assert_eq!(by_name(changed) != by_name(theirs), differs, "{name}");
+        assert_eq!(by_name(changed) != by_name(theirs.clone()), differs, "{name}");
         equal += usize::from(!differs);
-    }
-    println!("sparse_codec: {} changes, {equal} equal to the reference's", cases.len());
-    assert!(cases.len() >= 12 && equal >= 9, "{} cases, {equal} equal", cases.len());
+        // What the reference hashes, ours leads to, also where its own delta does not.
+        let hash = |arrays: &Arrays| {
+            let tensors: Vec<_> =
+                arrays.iter().map(|(name, array)| (name.as_str(), array.bytes())).collect();
+            WeightsHash::of(tensors.iter().map(|(name, bytes)| (*name, &bytes[..]))).to_string()
+        };
+        assert_eq!(
+            (hash(&base), hash(&current)),
+            (parsed(&case["hash_base"]), parsed(&case["hash_current"])),
+            "{name}"
+        );
+        if base.keys().eq(current.keys()) {
+            let mut ours = base.clone();
+            for change in &known_changes {
+                let array = ours.get_mut(&change.name).expect("it is in the base");
+                let mut bytes = array.bytes();
+                change.apply(&mut bytes).expect("it was applied before");
+                array.le_hex = hex::encode(bytes);
+            }
+            assert_eq!(hash(&ours), case["hash_current"], "{name}");
+        }
+        // A delta of the reference, applied by the reference's rules, gives its result.
+        if !name.contains("mixed") {
+            let mut theirs_applied = base.clone();
+            for change in &theirs {
+                let Some(array) = theirs_applied.get_mut(&change.name) else { continue };
+                let mut bytes = array.bytes();
+                change.apply(&mut bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+                array.le_hex = hex::encode(bytes);
+            }
+            assert_eq!(hash(&theirs_applied), case["hash_reconstructed"], "{name}");
+            let matches = case["hash_reconstructed"] == case["hash_current"];
+            assert_eq!(case["hash_matches"], matches, "{name}");
+        }
+    });
+    println!("vectors: sparse_codec/delta_compute_apply.json: {equal} equal to the reference's");
+}
+
+#[test]
+fn weights_are_hashed_as_in_the_reference() {
+    let mut refused = 0;
+    every_case("sparse_codec", "weights_hash.json", |case| {
+        if case.get("hash").is_none() {
+            // PyTorch cannot view a tensor without dimensions as bytes. A hash of bytes can take
+            // one, and no delta can name it.
+            assert!(tensor(&[], &[]).apply(&mut [0; 2]).is_err(), "{case}");
+            refused += 1;
+            return;
+        }
+        let arrays: Arrays = parsed(&case["tensors"]);
+        let tensors: Vec<_> =
+            arrays.iter().map(|(name, array)| (name.as_str(), array.bytes())).collect();
+        let hash = WeightsHash::of(tensors.iter().map(|(name, bytes)| (*name, &bytes[..])));
+        assert_eq!(hash.to_string(), parsed::<String>(&case["hash"]), "{case}");
+    });
+    println!("vectors: sparse_codec/weights_hash.json: {refused} cases have no hash");
 }
 
 fn tensor(shape: &[u64], positions: &[u64]) -> SparseTensor {

@@ -18,6 +18,15 @@ pub struct SignedMetadata {
     pub manifest_sig: String,
 }
 
+/// The same two files as a reader finds them.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedFiles<'a> {
+    /// Content of `metadata.json`.
+    pub metadata: &'a [u8],
+    /// Content of `manifest.sig`, if there is one.
+    pub signature: Option<&'a [u8]>,
+}
+
 /// Why a checkpoint's metadata cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CheckpointError {
@@ -30,6 +39,29 @@ pub enum CheckpointError {
     /// `manifest.sig` holds no signature.
     #[error("manifest.sig is not 128 hexadecimal digits; the trainer must publish it again")]
     NotASignature,
+    /// There is no `manifest.sig`.
+    #[error(
+        "the checkpoint has no manifest.sig, so anybody may have made it; wait for it, or allow \
+         unsigned checkpoints if the trainer's program does not sign"
+    )]
+    Unsigned,
+    /// The metadata asks for a protocol of another program.
+    #[error(
+        "the checkpoint asks for protocol {0}, which this program does not speak; it waits: update \
+         it, or wait for another checkpoint"
+    )]
+    UnknownProtocol(String),
+    /// The metadata asks for a protocol that this node is not set up for.
+    #[error(
+        "the checkpoint asks for protocol {found}, this node is set up for {expected}; it waits: set \
+         protocol to {found}, or wait for another checkpoint"
+    )]
+    OtherProtocol {
+        /// What the node speaks.
+        expected: &'static str,
+        /// What the checkpoint asks for.
+        found: &'static str,
+    },
     /// Somebody else made or changed the metadata.
     #[error("the checkpoint is not the trainer's: {0}")]
     BadSignature(#[from] BadSignature),

@@ -3,12 +3,19 @@
 pub mod delta;
 mod manifest;
 mod metadata;
+mod protocol;
+pub mod reference;
+pub mod retention;
+mod weights_hash;
 mod whitening;
 
 use std::collections::BTreeMap;
 
-pub use manifest::{CheckpointError, SignedMetadata, open_metadata, sign_metadata};
+pub use manifest::{CheckpointError, SignedFiles, SignedMetadata, open_metadata, sign_metadata};
 pub use metadata::{CheckpointMetadata, CheckpointType, GenerationParams};
+pub use protocol::{Protocol, Published, Unsigned};
+pub use reference::ReferenceMetadata;
+pub use weights_hash::{NotAWeightsHash, WeightsHash, WeightsHasher};
 
 pub use whitening::{UnusableRecord, WhiteningRecord};
 

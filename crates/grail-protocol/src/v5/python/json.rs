@@ -80,7 +80,30 @@ impl From<&str> for Text {
     }
 }
 
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<f64> for Value {
+    fn from(float: f64) -> Self {
+        Self::Float(float)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(integer: u64) -> Self {
+        i64::try_from(integer).map_or_else(|_| Self::Big(integer.to_string().into()), Self::Integer)
+    }
+}
+
 impl Value {
+    /// Makes a dictionary; the keys must differ.
+    pub fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        Self::Object(fields.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    }
+
     /// Returns the field of a dictionary.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Self::Object(fields) = self else { return None };
@@ -90,6 +113,11 @@ impl Value {
     /// Returns the text of a string without lone surrogates.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::Text(text) = self { text.as_str() } else { None }
+    }
+
+    /// Returns the fields of a dictionary.
+    pub fn as_object(&self) -> Option<&[(Text, Self)]> {
+        if let Self::Object(fields) = self { Some(fields) } else { None }
     }
 
     /// Returns the elements of a list.

@@ -1,4 +1,4 @@
-//! Prints values as Python prints them: `json.dumps` without white space, and `str`.
+//! Prints values as Python prints them: `json.dumps` in the forms that are used, `str` and `repr`.
 
 use std::fmt::Write as _;
 
@@ -35,6 +35,57 @@ struct Style {
     colon: &'static str,
 }
 
+/// Without white space, keys as they were inserted.
+const DENSE: Style = Style { keys: Keys::AsInserted, comma: ",", colon: ":" };
+
+/// Returns `json.dumps(value, sort_keys=True)`: as [`to_spaced_json`], keys by code points.
+pub fn to_sorted_spaced_json(value: &Value) -> String {
+    let mut out = String::new();
+    write_value(&mut out, value, Style { keys: Keys::Sorted, comma: ", ", colon: ": " });
+    out
+}
+
+/// Returns `json.dumps(value, indent=2, ensure_ascii=False)`. Half a surrogate pair, which Python
+/// could not write to a file, is escaped.
+pub fn to_json_indented(value: &Value) -> String {
+    let mut out = String::new();
+    write_indented(&mut out, value, 0);
+    out
+}
+
+fn write_indented(out: &mut String, value: &Value, depth: usize) {
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    match value {
+        Value::List(items) if !items.is_empty() => {
+            out.push('[');
+            for (position, item) in items.iter().enumerate() {
+                out.push_str(if position > 0 { "," } else { "" });
+                line(out, depth + 1);
+                write_indented(out, item, depth + 1);
+            }
+            line(out, depth);
+            out.push(']');
+        }
+        Value::Object(fields) if !fields.is_empty() => {
+            out.push('{');
+            for (position, (key, field)) in fields.iter().enumerate() {
+                out.push_str(if position > 0 { "," } else { "" });
+                line(out, depth + 1);
+                write_text(out, key, false);
+                out.push_str(": ");
+                write_indented(out, field, depth + 1);
+            }
+            line(out, depth);
+            out.push('}');
+        }
+        Value::Text(text) => write_text(out, text, false),
+        flat => write_value(out, flat, DENSE),
+    }
+}
+
 fn write_value(out: &mut String, value: &Value, style: Style) {
     match value {
         Value::Null => out.push_str("null"),
@@ -45,7 +96,7 @@ fn write_value(out: &mut String, value: &Value, style: Style) {
         }
         Value::Big(digits) => out.push_str(digits),
         Value::Float(float) => write_any_float(out, *float),
-        Value::Text(text) => write_text(out, text),
+        Value::Text(text) => write_text(out, text, true),
         Value::List(items) => {
             out.push('[');
             for (position, item) in items.iter().enumerate() {
@@ -62,7 +113,7 @@ fn write_value(out: &mut String, value: &Value, style: Style) {
             out.push('{');
             for (position, (key, field)) in fields.into_iter().enumerate() {
                 separate(out, position, style);
-                write_text(out, key);
+                write_text(out, key, true);
                 out.push_str(style.colon);
                 write_value(out, field, style);
             }
@@ -88,7 +139,7 @@ pub(in crate::v5) fn write_any_float(out: &mut String, float: f64) {
     }
 }
 
-fn write_text(out: &mut String, text: &Text) {
+fn write_text(out: &mut String, text: &Text, ascii: bool) {
     out.push('"');
     for code_point in text.code_points() {
         match char::from_u32(code_point) {
@@ -100,6 +151,7 @@ fn write_text(out: &mut String, text: &Text) {
             Some('\u{8}') => out.push_str("\\b"),
             Some('\u{c}') => out.push_str("\\f"),
             Some(character @ ' '..='~') => out.push(character),
+            Some(character) if !ascii && character >= ' ' => out.push(character),
             Some(character) => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
                     write!(out, "\\u{unit:04x}").expect("writing to a string cannot fail");
@@ -129,6 +181,74 @@ pub fn to_str(value: &Value) -> Option<String> {
         Value::Integer(_) | Value::Big(_) | Value::Float(_) => to_json(value, Keys::Sorted),
         Value::List(_) | Value::Object(_) => return None,
     })
+}
+
+/// Returns what `repr(value)` gives. Characters that Python does not call printable are escaped only
+/// where they are control characters.
+pub fn to_repr(value: &Value) -> String {
+    match value {
+        Value::Text(text) => repr_of_text(text),
+        Value::List(items) => {
+            let items: Vec<String> = items.iter().map(to_repr).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(fields) => {
+            let one =
+                |(key, field): &(Text, Value)| format!("{}: {}", repr_of_text(key), to_repr(field));
+            format!("{{{}}}", fields.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+        flat => to_str(flat).unwrap_or_default(),
+    }
+}
+
+fn repr_of_text(text: &Text) -> String {
+    let code_points: Vec<u32> = text.code_points().collect();
+    let has = |quote: char| code_points.contains(&u32::from(quote));
+    let quote = if has('\'') && !has('"') { '"' } else { '\'' };
+    let mut out = String::from(quote);
+    for code_point in code_points {
+        match char::from_u32(code_point) {
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(character) if character == quote || character == '\\' => {
+                out.extend(['\\', character]);
+            }
+            Some(character) if !character.is_control() => out.push(character),
+            _ if code_point < 0x100 => out.push_str(&format!("\\x{code_point:02x}")),
+            _ => out.push_str(&format!("\\u{code_point:04x}")),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+/// Returns what `float(value)` gives: text and integers convert, null and lists do not.
+pub fn to_float(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
+        // Both round to nearest, ties to even.
+        Value::Integer(integer) => integer.to_string().parse().ok(),
+        Value::Big(digits) => digits.parse().ok().filter(|float: &f64| float.is_finite()),
+        Value::Float(float) => Some(*float),
+        Value::Text(text) => float_of_text(text.as_str()?),
+        _ => None,
+    }
+}
+
+/// Reads a decimal number, `inf` or `nan`, with white space around it and single underscores
+/// between digits.
+fn float_of_text(text: &str) -> Option<f64> {
+    let text = text.trim_matches(super::super::randomness::is_python_space);
+    let between_digits = |at: usize| {
+        let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+        let bytes = text.as_bytes();
+        digit(at.checked_sub(1).and_then(|before| bytes.get(before))) && digit(bytes.get(at + 1))
+    };
+    if !text.match_indices('_').all(|(at, _)| between_digits(at)) {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
 }
 
 /// Returns what `int(value)` gives: text and floats convert, null and lists do not.
