@@ -1,5 +1,7 @@
 //! What an answer is worth: weighted components, added in double precision in a fixed order.
 
+use grail_protocol::v5::python::sum::sum;
+
 /// What an answer is worth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assessment {
@@ -20,6 +22,16 @@ impl Assessment {
     ) -> Self {
         // From 0.0 on: `Iterator::sum` of floats begins with -0.0.
         let reward = weighted(weights, components).fold(0.0, |total, term| total + term);
+        Self { reward, components: components.to_vec(), success }
+    }
+
+    /// Adds by Python's compensated `sum`, as the code environments do.
+    pub(super) fn summed<const N: usize>(
+        weights: [f64; N],
+        components: [f64; N],
+        success: bool,
+    ) -> Self {
+        let reward = sum(weighted(weights, components));
         Self { reward, components: components.to_vec(), success }
     }
 }

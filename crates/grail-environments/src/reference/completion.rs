@@ -33,7 +33,7 @@ impl<'a> Completion<'a> {
         // The first solution after the thinking, else the first of all.
         let solution = after_thinking
             .and_then(|(_, end)| Solution::find(text, end))
-            .or_else(|| Solution::find(text, 0));
+            .or_else(|| Solution::first(text));
         Self { has_thinking, solution }
     }
 
@@ -52,6 +52,11 @@ impl<'a> Completion<'a> {
         self.solution.is_some_and(|solution| solution.trailing < limit)
     }
 
+    /// Returns a component: 0.5 for thinking.
+    pub(super) fn thinking_reward(&self) -> f64 {
+        if self.has_thinking { 0.5 } else { 0.0 }
+    }
+
     /// Returns a component: 0.2 less a thousandth for each code point after the answer.
     pub(super) fn no_trailing_reward(&self) -> f64 {
         self.solution.map_or(0.0, |solution| (0.2 - 0.001 * solution.trailing as f64).max(0.0))
@@ -59,6 +64,11 @@ impl<'a> Completion<'a> {
 }
 
 impl<'a> Solution<'a> {
+    /// Finds the first answer of a text, before or after its thinking.
+    pub fn first(text: &'a str) -> Option<Self> {
+        Self::find(text, 0)
+    }
+
     /// Finds the first answer that opens at byte `from` or later.
     fn find(text: &'a str, from: usize) -> Option<Self> {
         let (_, start) = find(text, from, SOLUTION_OPEN)?;

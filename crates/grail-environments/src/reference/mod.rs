@@ -6,31 +6,45 @@
 //! Source: the specification of the reference, environments.
 
 pub mod assessment;
+pub mod backends;
+pub mod code;
 pub mod completion;
+pub mod gsm8k;
+pub mod kernel;
 mod problems;
+mod python_syntax;
 pub mod rows;
 pub mod sat;
+mod split;
+pub mod tasks;
 pub mod text;
 pub mod thinking;
+pub mod trace;
 
 use std::sync::Arc;
 
 use grail_ports::environment::Environment;
 use serde_json::Value;
 
+use self::backends::Backends;
 pub use self::problems::Unevaluated;
 use self::problems::{Problems, ReferenceEnvironment};
-use self::rows::Rows;
+pub use self::python_syntax::compiles;
+use self::rows::{BadRows, Rows};
 use self::thinking::ThinkingMode;
 
 /// Most bytes of parameters; they come from a checkpoint, which others write.
 const PARAMS_BYTES_MAX: usize = 4096;
 
+/// Ids of the environments that validators accept, sorted.
+pub const IDS: [&str; 6] =
+    [gsm8k::ID, code::HUMANEVAL_ID, code::MBPP_IDS[0], code::MBPP_IDS[1], sat::ID, kernel::ID];
+
 /// Why there is no such environment. A checkpoint that names one makes every row fail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
     /// No environment has this id.
-    #[error("the reference has no environment `{0}`; it knows sat")]
+    #[error("the reference has no environment `{0}`; it knows {known}", known = IDS.join(", "))]
     Unknown(String),
     /// The parameters cannot be used.
     #[error("environment {id} cannot use its parameters: {reason}")]
@@ -40,22 +54,68 @@ pub enum CreateError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The rows cannot be used.
+    #[error("environment {id} cannot use its rows: {source}")]
+    Rows {
+        /// Id of the environment.
+        id: String,
+        /// Why.
+        source: BadRows,
+    },
 }
 
 /// Makes the environment that a checkpoint names by id, parameters (a JSON object) and mode, over the
-/// rows of its data set; `sat` has none.
+/// rows of its data set; `sat` has none. Nothing runs code, so answers in code that compile cannot be
+/// judged; see [`environment_with`].
 ///
 /// # Errors
-/// When the id is unknown or the parameters cannot be used.
+/// When the id is unknown, or the parameters or rows cannot be used.
 pub fn environment(
     id: &str,
     params: &str,
     mode: ThinkingMode,
-    _rows: &Rows,
+    rows: &Rows,
+) -> Result<Arc<dyn Environment>, CreateError> {
+    environment_with(id, params, mode, rows, Backends::none())
+}
+
+/// Makes an environment as [`environment`] does, with what runs code.
+///
+/// # Errors
+/// When the id is unknown, or the parameters or rows cannot be used.
+pub fn environment_with(
+    id: &str,
+    params: &str,
+    mode: ThinkingMode,
+    rows: &Rows,
+    backends: Backends,
 ) -> Result<Arc<dyn Environment>, CreateError> {
     let params = parse_params(id, params)?;
+    let bad_rows = |source| CreateError::Rows { id: id.to_owned(), source };
     match id {
         sat::ID => Ok(fit(id, &params, mode, sat::Sat)),
+        gsm8k::ID => {
+            let source = gsm8k::load(rows, split(id, &params)?).map_err(bad_rows)?;
+            Ok(fit(id, &params, mode, source))
+        }
+        code::HUMANEVAL_ID => {
+            let source = code::load_humaneval(rows).map_err(bad_rows)?;
+            Ok(fit(id, &params, mode, code::Code { source, backends }))
+        }
+        _ if code::MBPP_IDS.contains(&id) => {
+            // The one split that goes by two names.
+            let split = match split(id, &params)? {
+                "val" => "validation",
+                split => split,
+            };
+            let source = code::load_mbpp(rows, split).map_err(bad_rows)?;
+            Ok(fit(id, &params, mode, code::Code { source, backends }))
+        }
+        kernel::ID => {
+            let gpu_eval = gpu_eval(id, &params, backends.gpu_eval)?;
+            let source = kernel::load(rows, split(id, &params)?).map_err(bad_rows)?;
+            Ok(fit(id, &params, mode, kernel::Kernels { source, backends, gpu_eval }))
+        }
         // An id from a checkpoint may be anything; only its start is worth showing.
         _ => Err(CreateError::Unknown(id.chars().take(64).collect())),
     }
@@ -72,16 +132,43 @@ fn fit(
 
 /// Returns the parameters with sorted keys.
 fn parse_params(id: &str, params: &str) -> Result<Value, CreateError> {
-    let bad = |reason| CreateError::BadParams { id: id.chars().take(64).collect(), reason };
     if params.len() > PARAMS_BYTES_MAX {
-        return Err(bad(format!("{} bytes, more than {PARAMS_BYTES_MAX}", params.len())));
+        let reason = format!("{} bytes, more than {PARAMS_BYTES_MAX}", params.len());
+        return Err(bad_params(id, reason));
     }
-    let mut params: Value = serde_json::from_str(params).map_err(|error| bad(error.to_string()))?;
+    let mut params: Value =
+        serde_json::from_str(params).map_err(|error| bad_params(id, error.to_string()))?;
     if !params.is_object() {
-        return Err(bad("they are no JSON object".to_owned()));
+        return Err(bad_params(id, "they are no JSON object".to_owned()));
     }
     params.sort_all_objects();
     Ok(params)
+}
+
+/// Returns the split that the parameters name.
+fn split<'a>(id: &str, params: &'a Value) -> Result<&'a str, CreateError> {
+    match params.get("split") {
+        None => Ok("train"),
+        Some(Value::String(split)) => Ok(split),
+        Some(other) => Err(bad_params(id, format!("split {other} is no text"))),
+    }
+}
+
+/// Returns whether kernels are run.
+fn gpu_eval(id: &str, params: &Value, default: bool) -> Result<bool, CreateError> {
+    if params.get("dataset_path").is_some() {
+        let reason = "dataset_path names a file of one host, which peers do not have; leave it out";
+        return Err(bad_params(id, reason.to_owned()));
+    }
+    match params.get("gpu_eval") {
+        None => Ok(default),
+        Some(Value::Bool(gpu_eval)) => Ok(*gpu_eval),
+        Some(other) => Err(bad_params(id, format!("gpu_eval {other} is neither true nor false"))),
+    }
+}
+
+fn bad_params(id: &str, reason: String) -> CreateError {
+    CreateError::BadParams { id: id.chars().take(64).collect(), reason }
 }
 
 #[cfg(test)]
@@ -91,6 +178,30 @@ mod tests {
 
     use super::assessment::Assessment;
     use super::*;
+
+    /// Returns the rows that the reference was given for an environment.
+    pub fn rows(id: &str) -> Rows {
+        let all = vectors::load("datasets", "rows.json");
+        let part =
+            |value: &Value| -> Vec<rows::Row> { serde_json::from_value(value.clone()).unwrap() };
+        match id {
+            "gsm8k" => Rows::none()
+                .with("train", part(&all["gsm8k_train"]))
+                .with("test", part(&all["gsm8k_test"])),
+            "humaneval" => Rows::none().with("test", part(&all["humaneval"])),
+            "mbpp" => {
+                let parts = all["mbpp"].as_object().unwrap();
+                parts.iter().fold(Rows::none(), |rows, (name, value)| rows.with(name, part(value)))
+            }
+            "triton_kernel" => {
+                let levels = all["kernelbench"].as_object().unwrap();
+                levels.iter().fold(Rows::none(), |rows, (level, value)| {
+                    rows.with(&format!("level_{level}"), part(value))
+                })
+            }
+            other => panic!("rows of {other}"),
+        }
+    }
 
     /// Returns the mode of a case.
     pub fn mode(case: &Value) -> ThinkingMode {

@@ -35,6 +35,40 @@ pub enum BadRows {
         /// What is wrong with it.
         reason: String,
     },
+    /// The data set has no such split, as the reference's loader names them.
+    #[error("there is no split `{split}`; the splits are {known}")]
+    UnknownSplit {
+        /// The start of the name.
+        split: String,
+        /// The names.
+        known: &'static str,
+    },
+    /// A part is missing.
+    #[error("the rows have no part `{part}`; bring it with `Rows::with`")]
+    Missing {
+        /// Name of the part.
+        part: String,
+    },
+    /// A part is too small for its split.
+    #[error("the rows of `{part}` are fewer than the {needed} that are held out; bring them all")]
+    TooFew {
+        /// Name of the part.
+        part: String,
+        /// How many are held out.
+        needed: usize,
+    },
+    /// A split has no rows, so it has no problems.
+    #[error("the split `{split}` has no rows")]
+    Empty {
+        /// Name of the split.
+        split: String,
+    },
+}
+
+impl BadRows {
+    pub(super) fn unknown_split(split: &str, known: &'static str) -> Self {
+        Self::UnknownSplit { split: split.chars().take(64).collect(), known }
+    }
 }
 
 impl Rows {
@@ -63,6 +97,11 @@ impl Rows {
     pub fn part(&self, name: &str) -> Option<&[Row]> {
         self.parts.get(name).map(Vec::as_slice)
     }
+
+    /// Returns the rows of a part.
+    pub(super) fn needed(&self, name: &str) -> Result<&[Row], BadRows> {
+        self.part(name).ok_or_else(|| BadRows::Missing { part: name.to_owned() })
+    }
 }
 
 /// Reads rows from JSON, one a line.
@@ -83,6 +122,22 @@ fn parse_row(line: &str) -> Result<Row, String> {
         return Err(format!("{} bytes, more than {ROW_BYTES_MAX}", line.len()));
     }
     serde_json::from_str(line).map_err(|error| error.to_string())
+}
+
+/// Returns a text column; one that is missing or no text is empty.
+pub(super) fn text_of<'a>(row: &'a Row, column: &str) -> &'a str {
+    row.get(column).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Returns an integer column; one that is missing is 0.
+pub(super) fn integer_of(row: &Row, column: &str) -> i64 {
+    row.get(column).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// Returns the texts of a list column; one that is missing is empty.
+pub(super) fn texts_of(row: &Row, column: &str) -> Vec<String> {
+    let texts = row.get(column).and_then(Value::as_array).into_iter().flatten();
+    texts.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
 
 #[cfg(test)]
