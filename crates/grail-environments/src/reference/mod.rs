@@ -11,6 +11,7 @@ pub mod code;
 pub mod completion;
 pub mod gsm8k;
 pub mod kernel;
+pub mod math;
 mod problems;
 mod python_syntax;
 pub mod rows;
@@ -96,6 +97,10 @@ pub fn environment_with(
         sat::ID => Ok(fit(id, &params, mode, sat::Sat)),
         gsm8k::ID => {
             let source = gsm8k::load(rows, split(id, &params)?).map_err(bad_rows)?;
+            Ok(fit(id, &params, mode, source))
+        }
+        math::ID => {
+            let source = math::load(rows, split(id, &params)?).map_err(bad_rows)?;
             Ok(fit(id, &params, mode, source))
         }
         code::HUMANEVAL_ID => {
@@ -188,6 +193,12 @@ mod tests {
             "gsm8k" => Rows::none()
                 .with("train", part(&all["gsm8k_train"]))
                 .with("test", part(&all["gsm8k_test"])),
+            "math" => {
+                let subsets = all["math_train"].as_object().unwrap();
+                subsets.iter().fold(Rows::none(), |rows, (subset, value)| {
+                    rows.with(&format!("{subset}/train"), part(value))
+                })
+            }
             "humaneval" => Rows::none().with("test", part(&all["humaneval"])),
             "mbpp" => {
                 let parts = all["mbpp"].as_object().unwrap();
