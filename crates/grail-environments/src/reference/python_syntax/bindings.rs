@@ -17,8 +17,8 @@ pub struct Bindings {
     bound: BTreeSet<String>,
     /// Names declared global, with where.
     pub globals: BTreeMap<String, TextRange>,
-    /// Names declared nonlocal.
-    nonlocals: BTreeSet<String>,
+    /// Names declared nonlocal, with where.
+    pub nonlocals: BTreeMap<String, TextRange>,
     /// How many comprehensions the walk is in: their targets are their own.
     comprehensions: usize,
 }
@@ -38,7 +38,7 @@ impl Bindings {
 
     /// Returns whether an inner function may declare the name nonlocal because of this scope.
     pub fn offers(&self, name: &str) -> bool {
-        let is_bound = self.bound.contains(name) || self.nonlocals.contains(name);
+        let is_bound = self.bound.contains(name) || self.nonlocals.contains_key(name);
         is_bound && !self.globals.contains_key(name)
     }
 
@@ -71,7 +71,9 @@ impl<'a> Visitor<'a> for Bindings {
                 }
             }
             Stmt::Nonlocal(nonlocal) => {
-                self.nonlocals.extend(nonlocal.names.iter().map(ToString::to_string));
+                for name in &nonlocal.names {
+                    self.nonlocals.entry(name.to_string()).or_insert(name.range);
+                }
             }
             _ => walk_stmt(self, stmt),
         }

@@ -4,13 +4,16 @@
 use std::cell::Cell;
 
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
-use ruff_python_ast::{Comprehension, Expr, PythonVersion, Stmt};
+use ruff_python_ast::{Comprehension, Expr, ExprContext, PythonVersion, Stmt};
 use ruff_python_parser::semantic_errors::{
     LazyImportContext, SemanticSyntaxChecker, SemanticSyntaxContext, SemanticSyntaxError,
 };
-use ruff_text_size::TextRange;
+use ruff_text_size::{Ranged as _, TextRange};
 
 use super::bindings::Bindings;
+
+/// The one name besides keywords that nothing may be called.
+const DEBUG: &str = "__debug__";
 
 /// Returns whether no check fails.
 pub fn are_valid(body: &[Stmt], source: &str) -> bool {
@@ -79,6 +82,26 @@ impl<'a> Walk<'a> {
         self.visit_body(orelse);
     }
 
+    /// Rules that the checker does not know: a name used before it is declared nonlocal, and
+    /// `__debug__` as an attribute that is set or the name of an argument.
+    fn breaks_a_rule(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Name(name) => {
+                let declared = self.innermost().bindings.nonlocals.get(name.id.as_str());
+                declared.is_some_and(|declared| name.start() < declared.start())
+            }
+            Expr::Attribute(attribute) => {
+                attribute.ctx != ExprContext::Load && attribute.attr.as_str() == DEBUG
+            }
+            Expr::Call(call) => call
+                .arguments
+                .keywords
+                .iter()
+                .any(|keyword| keyword.arg.as_ref().is_some_and(|name| name.as_str() == DEBUG)),
+            _ => false,
+        }
+    }
+
     /// The first iterable belongs to the scope around the comprehension.
     fn visit_comprehension_of(
         &mut self,
@@ -117,6 +140,8 @@ impl<'a> Visitor<'a> for Walk<'a> {
     fn visit_stmt(&mut self, stmt: &'a Stmt) {
         self.check(|checker, walk| checker.visit_stmt(stmt, walk));
         match stmt {
+            // Nothing can be unpacked into a statement.
+            Stmt::Expr(statement) if statement.value.is_starred_expr() => self.has_error.set(true),
             Stmt::FunctionDef(function) => {
                 function
                     .decorator_list
@@ -159,6 +184,9 @@ impl<'a> Visitor<'a> for Walk<'a> {
 
     fn visit_expr(&mut self, expr: &'a Expr) {
         self.check(|checker, walk| checker.visit_expr(expr, walk));
+        if self.breaks_a_rule(expr) {
+            self.has_error.set(true);
+        }
         match expr {
             Expr::Lambda(lambda) => {
                 let parameters = lambda.parameters.as_deref();
