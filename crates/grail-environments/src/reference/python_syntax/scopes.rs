@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
-use ruff_python_ast::{Comprehension, Expr, ExprContext, PythonVersion, Stmt};
+use ruff_python_ast::{Comprehension, ExceptHandler, Expr, ExprContext, PythonVersion, Stmt};
 use ruff_python_parser::semantic_errors::{
     LazyImportContext, SemanticSyntaxChecker, SemanticSyntaxContext, SemanticSyntaxError,
 };
@@ -139,6 +139,16 @@ impl<'a> Walk<'a> {
 impl<'a> Visitor<'a> for Walk<'a> {
     fn visit_stmt(&mut self, stmt: &'a Stmt) {
         self.check(|checker, walk| checker.visit_stmt(stmt, walk));
+        if let Stmt::Try(stmt) = stmt {
+            let untyped = stmt
+                .handlers
+                .iter()
+                .position(|ExceptHandler::ExceptHandler(handler)| handler.type_.is_none());
+            // What catches everything must be the last.
+            if untyped.is_some_and(|position| position + 1 < stmt.handlers.len()) {
+                self.has_error.set(true);
+            }
+        }
         match stmt {
             // Nothing can be unpacked into a statement.
             Stmt::Expr(statement) if statement.value.is_starred_expr() => self.has_error.set(true),
