@@ -4,6 +4,7 @@
 //! (numbers for Prometheus) and to a [`Recorder`] (the events themselves, for a report).
 
 mod context;
+pub mod dashboard;
 pub mod logs;
 mod metrics;
 mod names;

@@ -6,5 +6,6 @@ mod files;
 mod primitives;
 mod proof;
 mod rules;
+mod signatures;
 mod validation;
 mod weaknesses;

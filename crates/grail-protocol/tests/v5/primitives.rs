@@ -3,7 +3,7 @@
 use grail_protocol::v5::prf::prf;
 use grail_protocol::v5::python::mersenne::numpy_choice;
 use grail_protocol::v5::python::random::Random;
-use grail_protocol::v5::python::sum::sum;
+use grail_protocol::v5::python::sum::{fsum, sum};
 use num_bigint::{BigInt, BigUint};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -123,9 +123,21 @@ fn numpys_choice_is_the_head_of_its_shuffle() {
 }
 
 #[test]
-fn sums_are_compensated() {
+fn sums_are_compensated_and_exact() {
     every_case("pyrandom", "py312_sum.json", |case| {
-        let total = sum(floats(&case["values"]));
+        let values = floats(&case["values"]);
+        let total = sum(values.iter().copied());
+        assert!(same(total, float(&case["sum"])), "{total} {case}");
         assert!(same(total, f64::from_bits(bits(&case["sum_bits"]))), "{total} {case}");
+        let naive: f64 = values.iter().fold(0.0, |total, value| total + value);
+        assert!(same(naive, f64::from_bits(bits(&case["naive_bits"]))), "{naive} {case}");
+        // Where Python raises, there is no sum.
+        let expected = (case["fsum"] != "error").then(|| float(&case["fsum"]));
+        let is_expected = |exact: Option<f64>| match (exact, expected) {
+            (Some(exact), Some(expected)) => same(exact, expected),
+            (exact, expected) => exact.is_none() && expected.is_none(),
+        };
+        assert!(is_expected(fsum(values.iter().copied())), "{case}");
+        assert!(is_expected(fsum(values.into_iter().rev())) || expected.is_none(), "{case}");
     });
 }

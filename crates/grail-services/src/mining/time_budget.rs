@@ -93,6 +93,7 @@ fn averaged(average: Option<f64>, sample: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use grail_testkit::vectors::{every_case, float, list, size, text};
 
     use super::*;
 
@@ -100,26 +101,26 @@ mod tests {
 
     #[test]
     fn the_budget_matches_the_reference() {
-        let file = grail_testkit::vectors::load("miner_timers", "timers.json");
-        for case in file["cases"].as_array().unwrap() {
-            let safety = u32::try_from(case["safety_blocks"].as_u64().unwrap()).unwrap();
+        every_case("miner_timers", "timers.json", |case| {
+            assert_eq!(float(&case["ema_alpha"]), SMOOTHING);
+            let safety = u32::try_from(size(&case["safety_blocks"])).unwrap();
             let mut budget = TimeBudget::new(safety, NOMINAL);
-            // The reference's timer saw its first block when it was made.
-            for step in case["steps"].as_array().unwrap() {
-                match step["op"].as_str().unwrap() {
-                    "block" => budget.saw_block(
-                        step["now"].as_f64().unwrap(),
-                        BlockNumber(step["block"].as_u64().unwrap()),
-                    ),
-                    "gen" => budget.generated(step["duration"].as_f64().unwrap()),
-                    _ => budget.uploaded(step["duration"].as_f64().unwrap()),
+            for step in list(&case["steps"]) {
+                match text(&step["op"]) {
+                    "block" => {
+                        let block = BlockNumber(step["block"].as_u64().unwrap());
+                        budget.saw_block(float(&step["now"]), block);
+                    }
+                    "gen" => budget.generated(float(&step["duration"])),
+                    "upload" => budget.uploaded(float(&step["duration"])),
+                    other => panic!("operation {other}"),
                 }
                 assert_eq!(Some(budget.block_s), step["block_time_ema_s"].as_f64());
                 assert_eq!(budget.generation_s, step["gen_time_ema_s"].as_f64());
                 assert_eq!(budget.upload_s, step["upload_time_ema_s"].as_f64());
                 assert_eq!(Some(budget.blocks_needed()), step["blocks_needed"].as_u64());
             }
-        }
+        });
     }
 
     #[test]

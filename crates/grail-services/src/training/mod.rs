@@ -1,13 +1,19 @@
 //! Training: from validated rollouts to the next checkpoint.
 
 pub mod advantages;
+pub mod batching;
 pub mod config;
+pub mod diloco;
 pub mod evaluation;
+pub mod evaluation_plan;
 pub mod groups;
 pub mod grpo;
+pub mod passk;
 pub mod pipeline;
 pub mod publisher;
+pub mod replay;
 pub mod rollouts;
+pub mod schedule;
 pub mod service;
 pub mod sft;
 pub mod sft_state;

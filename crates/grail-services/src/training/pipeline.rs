@@ -6,7 +6,7 @@ use grail_protocol::ids::{Digest, Window};
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup};
 
 use super::advantages::{Estimator, advantages, has_zero_variance};
-use super::grpo::{LossConfig, row_loss, row_scales};
+use super::grpo::{LossConfig, Row, clip_advantages, row_loss, row_scales};
 use crate::context::Heartbeat;
 use crate::math::mean;
 
@@ -152,16 +152,19 @@ fn accumulate(
 ) -> Result<BatchStats, ModelError> {
     let lengths: Vec<usize> =
         batch.iter().flat_map(|group| group.behaviour.iter().map(Vec::len)).collect();
-    let scales = row_scales(config.loss.aggregation, &lengths);
+    let scales = row_scales(&config.loss, &lengths, lengths.iter().sum());
+    let mut advantages: Vec<f64> =
+        batch.iter().flat_map(|group| group.advantages.iter().copied()).collect();
+    clip_advantages(&mut advantages, config.loss.advantage_percentile);
     let mut stats = BatchStats::default();
     let mut row = 0;
     // Group by group: memory is bounded by one group, and the order of sums is fixed.
     for group in batch {
         let mut loss = |idx: usize, logprobs: &[f32]| {
-            let scale = scales[row + idx];
-            let (behaviour, advantage) = (&group.behaviour[idx], group.advantages[idx]);
-            let loss = row_loss(&config.loss, logprobs, behaviour, advantage, scale);
-            stats.loss += loss.loss;
+            let (behaviour, advantage) = (group.behaviour[idx].as_slice(), advantages[row + idx]);
+            let row_of = Row { logprobs, behaviour, reference: None, advantage };
+            let loss = row_loss(&config.loss, row_of, scales[row + idx]);
+            stats.loss += loss.loss();
             stats.log_ratio_max = stats.log_ratio_max.max(loss.log_ratio_max);
             stats.rollouts += 1;
             stats.tokens += u64::try_from(logprobs.len()).unwrap_or(u64::MAX);
