@@ -39,8 +39,8 @@ pub use error::KernelError;
 pub use gate::GateFunction;
 pub use gemm::{GatedOutput, Init, LinearOutput, MatRef, Projection};
 pub use head::{
-    HeadOptions, HeadQuery, HeadRow, HeadToken, Pick, RaceKey, RaceOutcome, SOFTMAX_BLOCK,
-    SoftmaxStats, race_exponential, race_score,
+    EntropyTerm, HeadOptions, HeadQuery, HeadRow, HeadToken, Pick, RaceKey, RaceOutcome,
+    SOFTMAX_BLOCK, SoftmaxStats, race_exponential, race_score,
 };
 pub use isa::Isa;
 pub use kernels::Kernels;

@@ -254,6 +254,28 @@ pub trait Trainer: Send {
         stop: &StopFlag,
     ) -> Result<(), ModelError>;
 
+    /// As [`Trainer::accumulate`], with a term of the loss for the entropy of what the model predicts:
+    /// `factors[i]` times the sum, over the completion tokens of sequence `i`, of the entropy of the
+    /// distribution they were drawn from (raw logits, nats). A negative factor rewards entropy.
+    ///
+    /// Returns what the term came to.
+    ///
+    /// # Errors
+    /// [`ModelError::BadRequest`] from a trainer that has no such term, unless all factors are 0.
+    fn accumulate_with_entropy(
+        &mut self,
+        sequences: &[TrainingSequence],
+        factors: &[f32],
+        loss: &mut LossGradient<'_>,
+        stop: &StopFlag,
+    ) -> Result<f64, ModelError> {
+        if factors.iter().any(|factor| *factor != 0.0) {
+            let text = "this trainer has no entropy term; set the entropy coefficient to 0";
+            return Err(ModelError::BadRequest(text.to_owned()));
+        }
+        self.accumulate(sequences, loss, stop).map(|()| 0.0)
+    }
+
     /// Clips, applies AdamW and clears the gradients.
     ///
     /// # Errors

@@ -16,7 +16,8 @@ use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout}
 use grail_services::context::Heartbeat;
 use grail_services::training::config::TrainingConfig;
 use grail_services::training::evaluation::{EvaluationResult, HeldOut, evaluate};
-use grail_services::training::pipeline::{StepsConfig, TrainingStats, prepare, train};
+use grail_services::training::grpo::{Aggregation, ImportanceLevel, LossConfig};
+use grail_services::training::pipeline::{StepsConfig, TrainingStats, prepare, refer, train};
 use grail_services::training::sft::{
     SftConfig, SftError, SftObserver, SftStep, example, fine_tune,
 };
@@ -122,6 +123,60 @@ fn groups_that_teach_nothing_are_left_out() {
     assert_eq!(prepare(&file, &StepsConfig { groups_max: 1, ..steps() }).len(), 1);
     file.groups.clear();
     assert!(prepare(&file, &steps()).is_empty());
+}
+
+/// Trains with other settings of the loss, against the starting model as the reference.
+fn train_with(dir: &Path, file: &ValidatedFile, loss: LossConfig) -> (TrainingStats, Digest) {
+    let steps = StepsConfig { loss, epochs: 4, ..steps() };
+    let provider = FakeProvider::default();
+    let mut trainer = provider.trainer(dir).unwrap();
+    let mut groups = prepare(file, &steps);
+    let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
+    refer(&mut groups, &*provider.load(dir).unwrap(), &stop, &heartbeat).unwrap();
+    let stats = train(&mut *trainer, &groups, &steps, &stop, &heartbeat).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    (stats, trainer.export(&out.path().join("checkpoint")).unwrap())
+}
+
+#[test]
+fn a_reference_holds_the_policy_back_and_a_bonus_keeps_it_open() {
+    let dir = base();
+    let file = rollouts(&FakeModel::new(7), 12);
+    let plain = LossConfig::default();
+    let (free, first) = train_with(dir.path(), &file, plain);
+    assert!(free.kl > 0.0 && free.entropy == 0.0, "{free:?}");
+    let (held, _) = train_with(dir.path(), &file, LossConfig { kl_coef: 5.0, ..plain });
+    assert!(held.kl < 0.5 * free.kl, "{held:?} {free:?}");
+    // Without a factor the reference changes nothing.
+    assert_eq!(train_with(dir.path(), &file, LossConfig { kl_coef: 0.0, ..plain }).1, first);
+
+    let with_bonus = |entropy_coef| {
+        train_with(dir.path(), &file, LossConfig { entropy_coef, ..plain }).0.entropy
+    };
+    let (little, much) = (with_bonus(1e-6), with_bonus(1.0));
+    assert!(little > 0.0 && much > little, "{little} {much}");
+}
+
+#[test]
+fn each_variant_of_the_loss_trains_in_its_own_way() {
+    let dir = base();
+    // Rows of different lengths and two epochs: else some variants are the same.
+    let file = rollouts(&FakeModel::new(7), 12);
+    let mut seen = std::collections::BTreeSet::new();
+    for aggregation in [Aggregation::Grpo, Aggregation::Dapo, Aggregation::DrGrpo] {
+        for importance in [ImportanceLevel::Token, ImportanceLevel::Sequence] {
+            let loss = LossConfig { aggregation, importance, ..LossConfig::default() };
+            let (stats, digest) = train_with(dir.path(), &file, loss);
+            assert!(stats.steps > 0, "{loss:?}");
+            seen.insert(digest.0);
+        }
+    }
+    assert_eq!(seen.len(), 6);
+    // On one process the mean over its tokens is that over all tokens.
+    let of = |aggregation| {
+        train_with(dir.path(), &file, LossConfig { aggregation, ..LossConfig::default() }).1
+    };
+    assert_eq!(of(Aggregation::Bnpo), of(Aggregation::Dapo));
 }
 
 #[test]

@@ -9,7 +9,9 @@ use grail_protocol::sampler::SamplerParams;
 use grail_services::mining::adversary::Cheat;
 use grail_services::mining::pace::MiningConfig;
 use grail_services::training::config::TrainingConfig;
+use grail_services::training::grpo::LossConfig;
 use grail_services::training::pipeline::StepsConfig;
+use grail_services::training::replay::ReplayConfig;
 use grail_services::validation::calibrations::CalibrationSource;
 use grail_services::validation::config::{JudgementMode, ValidationConfig};
 use grail_services::validation::evidence::EvidenceRules;
@@ -194,8 +196,18 @@ impl Config {
                 epochs: settings.epochs,
                 groups_per_step: settings.groups_per_step,
                 groups_max: settings.groups,
-                ..defaults.steps
+                estimator: settings.advantage_estimator,
+                loss: LossConfig {
+                    aggregation: settings.loss_variant,
+                    importance: settings.importance_level,
+                    clip_low: settings.clip_low,
+                    clip_high: settings.clip_high,
+                    kl_coef: settings.kl_coef,
+                    entropy_coef: settings.entropy_coef,
+                    ..defaults.steps.loss
+                },
             },
+            replay: ReplayConfig { windows_max: settings.replay_windows, ..defaults.replay },
             sampler: self.sampler(),
             retention_windows: settings.retention_windows,
             evaluate_every: settings.evaluate_every,
@@ -275,6 +287,10 @@ mod tests {
             (refused(|c| c.training.learning_rate = f32::NAN), "learning_rate"),
             (refused(|c| c.training.evaluation_problems = 0), "evaluation_problems"),
             (refused(|c| c.training.lora_rank = 1000), "rank is 1000"),
+            (refused(|c| c.training.kl_coef = -0.1), "kl_coef"),
+            (refused(|c| c.training.entropy_coef = f64::NAN), "entropy_coef"),
+            (refused(|c| c.training.clip_low = 1.5), "clip_low"),
+            (refused(|c| c.training.replay_windows = 0), "replay_windows"),
             (refused(|c| c.training.retention_windows = 1), "retention_windows"),
             (refused(|c| c.mining.groups_per_window = 0), "groups_per_window"),
             (refused(|c| c.validation.burn_percent = 0.0), "burn_percent"),

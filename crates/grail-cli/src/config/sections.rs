@@ -7,6 +7,9 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use grail_model::{LoraConfig, LoraTargets, Runtime, TrainerConfig, UnknownRuntime};
 use grail_protocol::ids::Hotkey;
+use grail_services::training::advantages::Estimator;
+use grail_services::training::config::TrainingConfig;
+use grail_services::training::grpo::{Aggregation, ImportanceLevel};
 use grail_services::validation::config::ValidationConfig;
 use serde::{Deserialize, Serialize};
 
@@ -326,6 +329,22 @@ pub struct TrainingSettings {
     pub groups_per_step: u32,
     /// Most groups of a window that are used.
     pub groups: u32,
+    /// How rewards of a group are compared.
+    pub advantage_estimator: Estimator,
+    /// What a token's loss is divided by.
+    pub loss_variant: Aggregation,
+    /// What one importance ratio speaks of.
+    pub importance_level: ImportanceLevel,
+    /// The ratio is clipped below at 1 minus this.
+    pub clip_low: f64,
+    /// The ratio is clipped above at 1 plus this.
+    pub clip_high: f64,
+    /// Weight of the distance to the model that training began with.
+    pub kl_coef: f64,
+    /// Weight of the policy's entropy.
+    pub entropy_coef: f64,
+    /// Windows whose rollouts are used.
+    pub replay_windows: usize,
     /// Held-out problems of an evaluation.
     pub evaluation_problems: u32,
     /// Checkpoints between two evaluations.
@@ -361,6 +380,8 @@ impl TrainingSettings {
 
 impl Default for TrainingSettings {
     fn default() -> Self {
+        let defaults = TrainingConfig::default();
+        let steps = defaults.steps;
         Self {
             learning_rate: 5e-5,
             weight_decay: 0.0,
@@ -368,6 +389,14 @@ impl Default for TrainingSettings {
             epochs: 1,
             groups_per_step: 32,
             groups: 1024,
+            advantage_estimator: steps.estimator,
+            loss_variant: steps.loss.aggregation,
+            importance_level: steps.loss.importance,
+            clip_low: steps.loss.clip_low,
+            clip_high: steps.loss.clip_high,
+            kl_coef: steps.loss.kl_coef,
+            entropy_coef: steps.loss.entropy_coef,
+            replay_windows: defaults.replay.windows_max,
             evaluation_problems: 200,
             evaluate_every: 1,
             retention_windows: 8,

@@ -1,7 +1,10 @@
 //! Log-probabilities of chosen tokens from logits that are there, and the gradient of their
 //! cross-entropy. [`Kernels::head`] gives the same without holding logits.
 
-use super::softmax::{BlockStats, Blocks, Gradient, JoinBlocks, SOFTMAX_BLOCK, SoftmaxStats};
+use super::softmax::{
+    BlockStats, Blocks, EntropyTerm, Gradient, GradientWithEntropy, JoinBlocks, SOFTMAX_BLOCK,
+    SoftmaxStats,
+};
 use crate::KernelError;
 use crate::kernels::{Kernels, SharedMut};
 use crate::simd::LANES;
@@ -133,25 +136,74 @@ impl Kernels {
         coef: &[f32],
         stats: &[SoftmaxStats],
     ) {
+        let gradient = |row, logits: &mut [f32], token| {
+            self.run(Gradient { logits, stats: stats[row], token, coef: coef[row] });
+        };
+        let shape = (coef.len(), stats.len());
+        self.each_row(
+            "cross_entropy_block_backward",
+            logits,
+            (first_token, tokens),
+            shape,
+            &gradient,
+        );
+    }
+
+    /// As [`Kernels::cross_entropy_block_backward`], with an entropy term of each row: the gradient of
+    /// `coef[row] * logprob(tokens[row]) + terms[row].coef * entropy`.
+    ///
+    /// Per value, with `p` as there, `l = (logit - M) - ln(S)` and `H = terms[row].entropy`:
+    /// `coef * ((v == token ? 1 : 0) - p) - terms.coef * (p * (l + H))`, the last factor 0 where `p`
+    /// is.
+    ///
+    /// # Panics
+    /// If there is not one token, coefficient, term and statistics for each row.
+    pub fn policy_block_backward(
+        &self,
+        logits: &mut [f32],
+        first_token: usize,
+        tokens: &[u32],
+        coef: &[f32],
+        terms: &[EntropyTerm],
+        stats: &[SoftmaxStats],
+    ) {
+        assert_eq!(
+            terms.len(),
+            tokens.len(),
+            "policy_block_backward: one entropy term for each row"
+        );
+        let gradient = |row, logits: &mut [f32], token| {
+            let (stats, coef, term) = (stats[row], coef[row], terms[row]);
+            self.run(GradientWithEntropy { logits, stats, token, coef, term });
+        };
+        let shape = (coef.len(), stats.len());
+        self.each_row("policy_block_backward", logits, (first_token, tokens), shape, &gradient);
+    }
+
+    /// Hands each row of a block of logits to one task, with the place of its token if that lies in
+    /// the block. `shape` is the numbers of coefficients and of statistics.
+    fn each_row(
+        &self,
+        what: &str,
+        logits: &mut [f32],
+        (first_token, tokens): (usize, &[u32]),
+        shape: (usize, usize),
+        gradient: &(dyn Fn(usize, &mut [f32], Option<usize>) + Sync),
+    ) {
         let rows = tokens.len();
         assert!(
-            coef.len() == rows && stats.len() == rows,
-            "cross_entropy_block_backward: one coefficient and statistics for each of {rows} rows"
+            shape == (rows, rows),
+            "{what}: one coefficient and statistics for each of {rows} rows"
         );
         let width = logits.len().checked_div(rows).unwrap_or(0);
-        assert_eq!(
-            logits.len(),
-            rows * width,
-            "cross_entropy_block_backward: logits are no {rows} rows"
-        );
+        assert_eq!(logits.len(), rows * width, "{what}: logits are no {rows} rows");
         let shared = SharedMut::new(logits);
         self.for_ranges(rows, width * EXP_COST, 1, &|range| {
             for row in range {
                 // SAFETY: each row belongs to one task.
                 let logits = unsafe { shared.slice(row * width, width) };
                 let token = (tokens[row] as usize).checked_sub(first_token);
-                let token = token.filter(|&token| token < width);
-                self.run(Gradient { logits, stats: stats[row], token, coef: coef[row] });
+                gradient(row, logits, token.filter(|&token| token < width));
             }
         });
     }

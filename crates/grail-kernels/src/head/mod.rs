@@ -9,7 +9,7 @@ mod race;
 mod softmax;
 
 pub use race::{RaceKey, RaceOutcome, race_exponential, race_score};
-pub use softmax::{SOFTMAX_BLOCK, SoftmaxStats};
+pub use softmax::{EntropyTerm, SOFTMAX_BLOCK, SoftmaxStats};
 
 use crate::KernelError;
 use crate::elementwise::SoftCap;

@@ -168,6 +168,63 @@ impl Operation for Gradient<'_> {
     }
 }
 
+/// What the entropy of a row adds to its loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EntropyTerm {
+    /// Derivative of the loss by the entropy.
+    pub coef: f32,
+    /// The entropy of the row's softmax, nats.
+    pub entropy: f32,
+}
+
+/// Turns logits of one row into the gradient of `coef * logprob(token)` and of an entropy term, in
+/// place.
+pub(crate) struct GradientWithEntropy<'a> {
+    pub(crate) logits: &'a mut [f32],
+    pub(crate) stats: SoftmaxStats,
+    /// Index in `logits`, if the token is there.
+    pub(crate) token: Option<usize>,
+    pub(crate) coef: f32,
+    pub(crate) term: EntropyTerm,
+}
+
+impl Operation for GradientWithEntropy<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { stats, coef, term, .. } = self;
+        let chosen = self.token.map(|token| simd.splat(self.logits[token]));
+        for chunk in self.logits.chunks_mut(LANES) {
+            let logits = simd.load_part(chunk, 0.0);
+            simd.store_part(policy_gradient(simd, logits, 0.0, stats, coef, term), chunk);
+        }
+        if let (Some(chosen), Some(token)) = (chosen, self.token) {
+            let gradient = policy_gradient(simd, chosen, 1.0, stats, coef, term);
+            simd.store_part(gradient, &mut self.logits[token..=token]);
+        }
+    }
+}
+
+#[inline(always)]
+fn policy_gradient<S: Simd>(
+    simd: S,
+    logit: S::F,
+    onehot: f32,
+    stats: SoftmaxStats,
+    coef: f32,
+    term: EntropyTerm,
+) -> S::F {
+    let zero = simd.splat(0.0);
+    let p = probability(simd, logit, stats);
+    let shifted = simd.sub(logit, simd.splat(stats.max));
+    let logprob = simd.sub(shifted, simd.splat(stats.ln_sum));
+    let slope = simd.mul(p, simd.add(logprob, simd.splat(term.entropy)));
+    // A token of probability 0 may have an infinite log-probability.
+    let slope = simd.select(simd.gt(p, zero), slope, zero);
+    let choice = simd.mul(simd.splat(coef), simd.sub(simd.splat(onehot), p));
+    simd.sub(choice, simd.mul(simd.splat(term.coef), slope))
+}
+
 #[inline(always)]
 fn probability<S: Simd>(simd: S, logit: S::F, stats: SoftmaxStats) -> S::F {
     let shifted = simd.sub(logit, simd.splat(stats.max));

@@ -4,8 +4,8 @@ use crate::{ALL, assert_same, config, reference, values};
 use grail_kernels::Kernels;
 use grail_kernels::math::{exp, f32_to_bf16, ln};
 use grail_kernels::{
-    HeadOptions, HeadQuery, HeadToken, KernelError, PackedMatrix, Pick, RaceKey, RaceOutcome,
-    SoftmaxStats,
+    EntropyTerm, HeadOptions, HeadQuery, HeadToken, KernelError, PackedMatrix, Pick, RaceKey,
+    RaceOutcome, SoftmaxStats,
 };
 use proptest::prelude::*;
 
@@ -96,6 +96,35 @@ proptest! {
             let mut gradient = logits.clone();
             kernels.cross_entropy_backward(&mut gradient, vocab, &tokens, &coef).expect("finite");
             assert_same("cross_entropy_backward", kernels, &gradient, &want_gradient);
+        }
+    }
+
+    #[test]
+    fn entropy_terms_are_their_definition(rows in 1..5usize, vocab in vocab(), seed: u64) {
+        let mut logits = logits(seed, rows * vocab);
+        // A token that cannot be drawn has no log-probability.
+        if vocab > 1 {
+            logits[vocab - 1] = f32::NEG_INFINITY;
+        }
+        let tokens: Vec<u32> = (0..rows).map(|row| ((row * 7919) % vocab) as u32).collect();
+        let (coef, bonus) = (values(seed ^ 1, rows), values(seed ^ 2, rows));
+        let (mut stats, mut terms, mut want) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, logits) in logits.chunks(vocab).enumerate() {
+            let (max, sum, entropy) = reference::softmax(logits);
+            let ln_sum = ln(sum);
+            want.extend(logits.iter().enumerate().map(|(v, x)| {
+                let p = exp(x - max) / sum;
+                let slope = if p > 0.0 { p * (((x - max) - ln_sum) + entropy) } else { 0.0 };
+                let onehot = if v == tokens[row] as usize { 1.0 } else { 0.0 };
+                coef[row] * (onehot - p) - bonus[row] * slope
+            }));
+            stats.push(SoftmaxStats { max, sum, ln_sum });
+            terms.push(EntropyTerm { coef: bonus[row], entropy });
+        }
+        for kernels in ALL.iter() {
+            let mut gradient = logits.clone();
+            kernels.policy_block_backward(&mut gradient, 0, &tokens, &coef, &terms, &stats);
+            assert_same("policy_block_backward", kernels, &gradient, &want);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The LM head of a training step: log-probabilities forward, the loss's gradient backward.
+//! The LM head of a training step: log-probabilities and entropies forward, the loss's gradient
+//! backward.
 //!
 //! Logits exist for some tokens of the vocabulary at a time. The forward pass keeps of each row what
 //! its softmax is made of; the backward pass computes a block of logits again, turns it into its
@@ -7,7 +8,7 @@
 
 use std::ops::Range;
 
-use grail_kernels::{Init, MatRef, PackedMatrix, SoftmaxStats};
+use grail_kernels::{EntropyTerm, Init, MatRef, PackedMatrix, SoftmaxStats};
 use grail_ports::model::ModelError;
 use grail_protocol::ids::TokenId;
 
@@ -25,14 +26,18 @@ const ROWS_MAX: usize = 512;
 pub(super) struct Predicted {
     /// Log-probability of the token, nats.
     pub(super) logprob: f32,
+    /// Entropy of the distribution of the token, nats; 0 if not asked for.
+    pub(super) entropy: f32,
     stats: SoftmaxStats,
 }
 
-/// Computes the log-probability of every target of `batch`, in order.
+/// Computes the log-probability of every target of `batch`, in order, and if `entropy` is wanted the
+/// entropies too.
 pub(super) fn predict(
     pass: &Pass<'_>,
     x: &[f32],
     head: &mut Head,
+    entropy: bool,
 ) -> Result<Vec<Predicted>, ModelError> {
     let Pass { kernels, decoder, batch, .. } = *pass;
     let hidden = decoder.shape.hidden;
@@ -40,11 +45,13 @@ pub(super) fn predict(
     for targets in batch.targets.chunks(head.rows_max()) {
         pass.check_stop()?;
         let rows = targets.iter().map(|target| &x[target.row * hidden..][..hidden]);
-        let draw = |target: &Target| Draw { claimed: Some(target.token), ..Draw::default() };
+        let draw =
+            |target: &Target| Draw { claimed: Some(target.token), entropy, ..Draw::default() };
         let draws: Vec<Draw> = targets.iter().map(draw).collect();
         let drawn = head.draw(kernels, decoder, rows, &draws)?;
         all.extend(drawn.iter().filter_map(|drawn| {
-            Some(Predicted { logprob: drawn.claimed?.logprob, stats: drawn.stats })
+            let entropy = drawn.entropy.unwrap_or(0.0);
+            Some(Predicted { logprob: drawn.claimed?.logprob, entropy, stats: drawn.stats })
         }));
     }
     Ok(all)
@@ -75,13 +82,36 @@ struct Used {
     tokens: Vec<TokenId>,
     /// Derivatives of the loss by the tokens' log-probabilities.
     derivatives: Vec<f32>,
+    /// Empty where the loss has no entropy term.
+    entropies: Vec<EntropyTerm>,
     stats: Vec<SoftmaxStats>,
+}
+
+/// Derivatives of the loss, one for each target.
+pub(super) struct Slopes<'a> {
+    /// By the log-probabilities.
+    pub(super) logprobs: &'a [f32],
+    /// By the entropies; empty where the loss has no entropy term.
+    pub(super) entropies: &'a [f32],
+}
+
+impl Slopes<'_> {
+    /// Whether the loss does not depend on the target.
+    fn is_flat(&self, target: usize) -> bool {
+        let by_entropy = self.entropies.get(target).copied().unwrap_or(0.0);
+        self.logprobs[target] == 0.0 && by_entropy == 0.0
+    }
+
+    /// Whether the loss depends on no target.
+    pub(super) fn are_all_flat(&self) -> bool {
+        (0..self.logprobs.len()).all(|target| self.is_flat(target))
+    }
 }
 
 impl LossHead {
     /// Adds the gradients of head and final norm to `grads` and fills `workspace.dx`, given the
-    /// derivative of the loss with respect to each target's log-probability. Targets whose
-    /// derivative is zero contribute nothing and are left out.
+    /// derivatives of the loss. Targets whose derivatives are zero contribute nothing and are left
+    /// out.
     ///
     /// # Errors
     /// [`ModelError::Stopped`], looked at before each block of rows.
@@ -89,7 +119,7 @@ impl LossHead {
         &mut self,
         pass: &Pass<'_>,
         predicted: &[Predicted],
-        derivatives: &[f32],
+        slopes: &Slopes<'_>,
         workspace: &mut Workspace,
         grads: &mut [f32],
     ) -> Result<(), ModelError> {
@@ -98,7 +128,7 @@ impl LossHead {
         workspace.dx.clear();
         workspace.dx.resize(batch.rows() * hidden, 0.0);
         let used: Vec<usize> =
-            (0..derivatives.len()).filter(|&target| derivatives[target] != 0.0).collect();
+            (0..predicted.len()).filter(|&target| !slopes.is_flat(target)).collect();
         for chunk in used.chunks(ROWS_MAX) {
             pass.check_stop()?;
             let mut used = Used::default();
@@ -106,7 +136,11 @@ impl LossHead {
                 let Target { row, token } = batch.targets[target];
                 used.rows.push(row);
                 used.tokens.push(token);
-                used.derivatives.push(derivatives[target]);
+                used.derivatives.push(slopes.logprobs[target]);
+                used.entropies.extend(slopes.entropies.get(target).map(|&coef| {
+                    let entropy = predicted[target].entropy;
+                    EntropyTerm { coef, entropy }
+                }));
                 used.stats.push(predicted[target].stats);
             }
             self.load(pass, &used, &workspace.x);
@@ -147,7 +181,7 @@ impl LossHead {
     fn block(&mut self, pass: &Pass<'_>, used: &Used, block: Range<usize>, grads: &mut [f32]) {
         let Pass { kernels, decoder, transposed, slots, .. } = *pass;
         let (rows, hidden) = (used.rows.len(), decoder.shape.hidden);
-        let Used { tokens, derivatives, stats, .. } = used;
+        let Used { tokens, derivatives, entropies, stats, .. } = used;
         self.logits.resize(rows * block.len(), 0.0);
         let input = MatRef::row_major(&self.input, rows, hidden);
         let (columns, steps, logits) = (block.clone(), 0..hidden, &mut self.logits);
@@ -159,7 +193,12 @@ impl LossHead {
             self.capped.extend_from_slice(&self.logits);
         }
         let logits = &mut self.logits;
-        kernels.cross_entropy_block_backward(logits, block.start, tokens, derivatives, stats);
+        let first = block.start;
+        if entropies.is_empty() {
+            kernels.cross_entropy_block_backward(logits, first, tokens, derivatives, stats);
+        } else {
+            kernels.policy_block_backward(logits, first, tokens, derivatives, entropies, stats);
+        }
         if let Some(cap) = cap {
             kernels.soft_cap_backward(&self.capped, &mut self.logits, cap);
         }

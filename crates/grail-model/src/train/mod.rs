@@ -25,7 +25,7 @@ use grail_ports::model::{
 use grail_protocol::ids::Digest;
 
 use self::lora::Lora;
-use self::loss_head::LossHead;
+use self::loss_head::{LossHead, Slopes};
 use self::micro_batch::MicroBatch;
 use self::parameters::{Layout, Weights};
 use self::workspace::{Pass, Transposed, Workspace};
@@ -234,9 +234,10 @@ impl ModelTrainer {
         &mut self,
         first_idx: usize,
         sequences: &[TrainingSequence],
+        factors: &[f32],
         loss: &mut LossGradient<'_>,
         stop: &StopFlag,
-    ) -> Result<(), ModelError> {
+    ) -> Result<f64, ModelError> {
         let Self {
             kernels,
             config,
@@ -266,9 +267,11 @@ impl ModelTrainer {
             activations_bytes_max,
         };
         workspace.forward(&pass)?;
-        let predicted = loss_head::predict(&pass, &workspace.x, head)?;
+        let has_entropy = factors.iter().any(|factor| *factor != 0.0);
+        let predicted = loss_head::predict(&pass, &workspace.x, head, has_entropy)?;
         let logprobs: Vec<f32> = predicted.iter().map(|predicted| predicted.logprob).collect();
         let mut derivatives = Vec::with_capacity(logprobs.len());
+        let (mut by_entropy, mut term) = (Vec::new(), 0.0);
         for (offset, range) in batch.target_ranges.iter().enumerate() {
             let of_sequence = loss(first_idx + offset, &logprobs[range.clone()]);
             if of_sequence.len() != range.len() {
@@ -280,13 +283,19 @@ impl ModelTrainer {
                 )));
             }
             derivatives.extend(of_sequence);
+            if has_entropy {
+                let entropies = predicted[range.clone()].iter().map(|it| f64::from(it.entropy));
+                term += f64::from(factors[offset]) * entropies.sum::<f64>();
+                by_entropy.extend(range.clone().map(|_| factors[offset]));
+            }
         }
+        let slopes = Slopes { logprobs: &derivatives, entropies: &by_entropy };
         // A group whose rewards are all equal has no advantage: nothing to propagate.
-        if derivatives.iter().all(|derivative| *derivative == 0.0) {
-            return Ok(());
+        if !slopes.are_all_flat() {
+            loss_head.backward(&pass, &predicted, &slopes, workspace, grads)?;
+            workspace.backward(&pass, grads)?;
         }
-        loss_head.backward(&pass, &predicted, &derivatives, workspace, grads)?;
-        workspace.backward(&pass, grads)
+        Ok(term)
     }
 }
 
@@ -298,19 +307,37 @@ impl Trainer for ModelTrainer {
         loss: &mut LossGradient<'_>,
         stop: &StopFlag,
     ) -> Result<(), ModelError> {
+        let factors = vec![0.0; sequences.len()];
+        self.accumulate_with_entropy(sequences, &factors, loss, stop).map(|_| ())
+    }
+
+    fn accumulate_with_entropy(
+        &mut self,
+        sequences: &[TrainingSequence],
+        factors: &[f32],
+        loss: &mut LossGradient<'_>,
+        stop: &StopFlag,
+    ) -> Result<f64, ModelError> {
+        if factors.len() != sequences.len() || factors.iter().any(|factor| !factor.is_finite()) {
+            let text = "each sequence takes one finite factor of its entropy".to_owned();
+            return Err(ModelError::BadRequest(text));
+        }
         for sequence in sequences {
             check_sequence(&sequence.tokens, sequence.prompt_len, &self.decoder)?;
         }
         self.accumulated |= !sequences.is_empty();
+        let mut term = 0.0;
         for range in micro_batch::plan(sequences, self.config.micro_batch_tokens) {
-            let part = &sequences[range.clone()];
-            let result = self.accumulate_micro_batch(range.start, part, loss, stop);
-            if result.is_err() {
-                self.clear_gradients();
-                return result;
+            let (part, factors) = (&sequences[range.clone()], &factors[range.clone()]);
+            match self.accumulate_micro_batch(range.start, part, factors, loss, stop) {
+                Ok(of_part) => term += of_part,
+                Err(error) => {
+                    self.clear_gradients();
+                    return Err(error);
+                }
             }
         }
-        Ok(())
+        Ok(term)
     }
 
     /// A stop is looked at before anything is written: it changes nothing, and the gradients stay.

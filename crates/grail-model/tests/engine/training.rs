@@ -165,6 +165,67 @@ fn loss(trainer: &mut ModelTrainer) -> f64 {
     sum
 }
 
+/// Of both signs, and none for one sequence.
+const FACTORS: [f32; 6] = [-0.5, 0.25, 0.0, -1.0, 2.0, -0.125];
+
+/// Accumulates the entropy term, and besides it the gradient of [`derivatives`] or of nothing.
+fn accumulate_entropy(trainer: &mut ModelTrainer, is_alone: bool) -> f64 {
+    let mut loss = |idx: usize, logprobs: &[f32]| match is_alone {
+        true => vec![0.0; logprobs.len()],
+        false => derivatives(idx, logprobs.len()),
+    };
+    let stop = StopFlag::default();
+    trainer.accumulate_with_entropy(&sequences(), &FACTORS, &mut loss, &stop).unwrap()
+}
+
+#[test]
+fn the_gradient_of_entropy_agrees_with_finite_differences() {
+    for name in NAMES {
+        let config = TrainerConfig { precision: Precision::F32, ..TrainerConfig::default() };
+        let load = || ModelTrainer::load(&golden(name), kernels(2), config).unwrap();
+        let mut trainer = load();
+        accumulate_entropy(&mut trainer, true);
+        let parameter = "model.norm.weight";
+        let gradient = trainer.gradient(parameter).unwrap().to_vec();
+        let base = trainer.master(parameter).unwrap().to_vec();
+        let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        let step = 2e-3;
+        let mut term_at = |distance: f64| {
+            let moved: Vec<f32> = base
+                .iter()
+                .zip(&gradient)
+                .map(|(w, g)| (f64::from(*w) + distance * f64::from(*g) / norm) as f32)
+                .collect();
+            trainer.set_master(parameter, &moved).unwrap();
+            accumulate_entropy(&mut trainer, true)
+        };
+        let slope = (term_at(step) - term_at(-step)) / (2.0 * step);
+        let error = (slope - norm).abs() / norm;
+        assert!(error < 0.01, "{name}: slope {slope}, gradient {norm}");
+
+        // Both terms together have the sum of their gradients.
+        let sum_of = |trainer: &ModelTrainer| trainer.gradient(parameter).unwrap().to_vec();
+        let (mut both, mut policy) = (load(), load());
+        accumulate_entropy(&mut both, false);
+        accumulate(&mut policy, &sequences());
+        for ((both, policy), entropy) in sum_of(&both).iter().zip(sum_of(&policy)).zip(&gradient) {
+            let gap = (both - (policy + entropy)).abs();
+            assert!(gap < 1e-4 * (1.0 + both.abs()), "{name}: {both}, {policy} + {entropy}");
+        }
+    }
+}
+
+#[test]
+fn factors_that_fit_no_sequence_are_refused() {
+    let mut trainer = trainer(&golden(NAMES[0]), kernels(1), 64);
+    for factors in [&FACTORS[1..], &[f32::NAN; 6]] {
+        let mut loss = |_: usize, logprobs: &[f32]| vec![0.0; logprobs.len()];
+        let refused =
+            trainer.accumulate_with_entropy(&sequences(), factors, &mut loss, &StopFlag::default());
+        assert!(matches!(refused, Err(ModelError::BadRequest(_))), "{refused:?}");
+    }
+}
+
 #[test]
 fn gradients_do_not_depend_on_threads_or_instruction_set() {
     for name in NAMES {

@@ -215,6 +215,16 @@ impl Trainer for DoomedTrainer {
         self.inner.accumulate(sequences, loss, stop)
     }
 
+    fn accumulate_with_entropy(
+        &mut self,
+        sequences: &[TrainingSequence],
+        factors: &[f32],
+        loss: &mut LossGradient<'_>,
+        stop: &StopFlag,
+    ) -> Result<f64, ModelError> {
+        self.inner.accumulate_with_entropy(sequences, factors, loss, stop)
+    }
+
     fn step(&mut self, config: &OptimizerConfig, stop: &StopFlag) -> Result<StepStats, ModelError> {
         self.plan.guard_blocking(|| self.inner.step(config, stop))
     }

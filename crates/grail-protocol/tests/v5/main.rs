@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "vectors that do not read fail the test")]
 
 mod files;
+mod heads;
 mod primitives;
 mod proof;
 mod rules;

@@ -1,6 +1,6 @@
 //! What is signed, hashed and drawn around the proof.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grail_protocol::credentials::CredentialCommitment;
 use grail_protocol::ids::{Hotkey, Signature};
@@ -180,6 +180,19 @@ fn credentials_are_committed_as_in_the_reference() {
             }
         }
     });
+    let vectors = grail_testkit::vectors::load("credentials", "credentials.json");
+    every_entry("credentials", "credentials.json", "errors", 3, |case| {
+        let whole = &vectors["cases"][0]["credentials"];
+        // A field that the reference refuses for being empty or missing.
+        let field =
+            |key: &str| if case["field"] == key { "" } else { text(&whole[key]) }.to_owned();
+        let credentials = CredentialCommitment {
+            account_id: field("account_id"),
+            access_key_id: field("read_access_key_id"),
+            secret_access_key: field("read_secret_access_key"),
+        };
+        assert!(credentials.encode().is_err(), "{case}");
+    });
     every_entry("credentials", "credentials.json", "decode", 20, |case| {
         let decoded = CredentialCommitment::decode(text(&case["commitment"]).as_bytes()).ok();
         let want = case["bucket"].as_object().map(|bucket| CredentialCommitment {
@@ -208,6 +221,15 @@ fn groups_are_sampled_as_in_the_reference() {
         };
         let rows = selection::rows_to_check(hotkey, randomness, &groups.of_rows, &groups.digests);
         assert_eq!(rows, sizes(&case["indices"]), "{hotkey}");
+        if let Some(count) = case.get("num_groups") {
+            assert_eq!(groups.digests.len(), size(count));
+        }
+        if let Some(checked) = case["groups_checked_in_order"].as_array() {
+            let place = |name| size(&case["group_index_by_id"][text(name)]);
+            let places: BTreeSet<usize> = checked.iter().map(place).collect();
+            let of_rows: BTreeSet<usize> = rows.iter().map(|row| groups.of_rows[*row]).collect();
+            assert_eq!(places, of_rows, "{hotkey}");
+        }
     });
 }
 

@@ -7,6 +7,10 @@ use super::advantages::Estimator;
 use super::default_optimizer;
 use super::grpo::LossConfig;
 use super::pipeline::StepsConfig;
+use super::replay::ReplayConfig;
+
+/// Most windows whose rollouts are kept in memory.
+const REPLAY_WINDOWS_MAX: usize = 64;
 
 /// Settings of a trainer.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +21,9 @@ pub struct TrainingConfig {
     pub sampler: SamplerParams,
     /// Validators whose rollouts are used, best first, at least 1.
     pub validators_trusted: u32,
+    /// How rollouts of older windows are used again; those of one window alone are used as they
+    /// come.
+    pub replay: ReplayConfig,
     /// Rollouts of windows older than this many are not used, at least 1.
     pub staleness_windows_max: u32,
     /// Windows back from the head whose checkpoints stay in the bucket, at least 4: validators make
@@ -45,6 +52,7 @@ impl Default for TrainingConfig {
             },
             sampler: SamplerParams { temperature: 1.0, max_new_tokens: 256 },
             validators_trusted: 1,
+            replay: ReplayConfig { windows_max: 1, ..ReplayConfig::default() },
             staleness_windows_max: 5,
             retention_windows: 8,
             evaluate_every: 1,
@@ -77,6 +85,12 @@ impl TrainingConfig {
         if self.retention_windows < 4 {
             return Some("retention_windows must be at least 4".to_owned());
         }
+        if !(1..=REPLAY_WINDOWS_MAX).contains(&self.replay.windows_max) {
+            return Some(format!("replay_windows must be 1 to {REPLAY_WINDOWS_MAX}"));
+        }
+        if let Some(complaint) = self.steps.loss.complaint() {
+            return Some(complaint);
+        }
         self.sampler.validate().err().map(|unusable| unusable.to_string())
     }
 
@@ -88,8 +102,8 @@ impl TrainingConfig {
             "epochs": self.steps.epochs,
             "grad_clip": f64::from(optimizer.grad_clip),
             "warmup_steps": 0,
-            "kl_coef": 0.0,
-            "entropy_coef": 0.0,
+            "kl_coef": loss.kl_coef,
+            "entropy_coef": loss.entropy_coef,
             "groups_per_step": self.steps.groups_per_step,
             "advantage_estimator": self.steps.estimator,
             "grpo_variant": loss.aggregation,

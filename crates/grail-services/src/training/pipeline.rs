@@ -1,6 +1,8 @@
 //! The straight line from validated rollouts to optimiser steps. Blocks; no ports but the trainer.
 
-use grail_ports::model::{ModelError, OptimizerConfig, StopFlag, Trainer, TrainingSequence};
+use grail_ports::model::{
+    Model, ModelError, OptimizerConfig, ScoreRequest, StopFlag, Trainer, TrainingSequence,
+};
 use grail_protocol::domain::DomainHash;
 use grail_protocol::ids::{Digest, Window};
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup};
@@ -34,6 +36,9 @@ pub struct TrainingGroup {
     pub sequences: Vec<TrainingSequence>,
     /// Log-probabilities under the weights that drew the tokens; one list per rollout.
     pub behaviour: Vec<Vec<f32>>,
+    /// Log-probabilities under the reference model, one list per rollout; empty without one. See
+    /// [`refer`].
+    pub reference: Vec<Vec<f32>>,
     /// One per rollout.
     pub advantages: Vec<f64>,
 }
@@ -53,6 +58,11 @@ pub struct TrainingStats {
     pub grad_norm: f64,
     /// Largest |log ratio| at the first step, nats.
     pub first_log_ratio_max: f64,
+    /// Mean over the steps of half the mean square of log-probability minus reference
+    /// log-probability, nats²; 0 without a reference model.
+    pub kl: f64,
+    /// Mean over the steps of the entropy of a token, nats; 0 without an entropy term.
+    pub entropy: f64,
 }
 
 /// Returns the groups of a window that teach something, in an order that only the window decides.
@@ -87,8 +97,37 @@ fn training_group(group: &ValidatedGroup, estimator: Estimator) -> TrainingGroup
     TrainingGroup {
         sequences: group.rollouts.iter().map(|rollout| sequence(&rollout.tokens)).collect(),
         behaviour: group.rollouts.iter().map(|rollout| rollout.logprobs.clone()).collect(),
+        reference: Vec::new(),
         advantages: advantages(estimator, &rewards(group)),
     }
+}
+
+/// Gives every group the log-probabilities of `model`, the reference that the KL term holds the policy
+/// to. Blocks.
+///
+/// # Errors
+/// [`ModelError::Stopped`], and what scoring fails with.
+pub fn refer(
+    groups: &mut [TrainingGroup],
+    model: &dyn Model,
+    stop: &StopFlag,
+    heartbeat: &Heartbeat,
+) -> Result<(), ModelError> {
+    for group in groups {
+        let request = |sequence: &TrainingSequence| ScoreRequest {
+            tokens: sequence.tokens.clone(),
+            prompt_len: sequence.prompt_len,
+            race: None,
+            entropy: false,
+            whitening: None,
+            rows: false,
+        };
+        let requests: Vec<ScoreRequest> = group.sequences.iter().map(request).collect();
+        let scores = model.score(&requests, stop)?;
+        group.reference = scores.into_iter().map(|score| score.logprobs).collect();
+        heartbeat.beat();
+    }
+    Ok(())
 }
 
 fn order_key(window: Window, group: &ValidatedGroup) -> Digest {
@@ -112,6 +151,7 @@ pub fn train(
 ) -> Result<TrainingStats, ModelError> {
     let mut stats = TrainingStats::default();
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    let (mut kls, mut entropies) = (Vec::new(), Vec::new());
     let per_step = usize::try_from(config.groups_per_step.max(1)).unwrap_or(usize::MAX);
     for epoch in 0..config.epochs.max(1) {
         for batch in groups.chunks(per_step) {
@@ -121,6 +161,8 @@ pub fn train(
                 stats.first_log_ratio_max = before.log_ratio_max;
             }
             losses.push(before.loss);
+            kls.push(before.kl);
+            entropies.push(before.entropy);
             norms.push(f64::from(step.grad_norm));
             stats.steps += u32::from(step.applied);
             if epoch == 0 {
@@ -131,6 +173,8 @@ pub fn train(
     }
     stats.loss = mean(losses);
     stats.grad_norm = mean(norms);
+    stats.kl = mean(kls);
+    stats.entropy = mean(entropies);
     Ok(stats)
 }
 
@@ -138,6 +182,8 @@ pub fn train(
 #[derive(Default)]
 struct BatchStats {
     loss: f64,
+    kl: f64,
+    entropy: f64,
     log_ratio_max: f64,
     rollouts: u32,
     tokens: u64,
@@ -152,7 +198,10 @@ fn accumulate(
 ) -> Result<BatchStats, ModelError> {
     let lengths: Vec<usize> =
         batch.iter().flat_map(|group| group.behaviour.iter().map(Vec::len)).collect();
-    let scales = row_scales(&config.loss, &lengths, lengths.iter().sum());
+    let completion_tokens: usize = lengths.iter().sum();
+    let scales = row_scales(&config.loss, &lengths, completion_tokens);
+    #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^53")]
+    let tokens = completion_tokens.max(1) as f64;
     let mut advantages: Vec<f64> =
         batch.iter().flat_map(|group| group.advantages.iter().copied()).collect();
     clip_advantages(&mut advantages, config.loss.advantage_percentile);
@@ -160,19 +209,35 @@ fn accumulate(
     let mut row = 0;
     // Group by group: memory is bounded by one group, and the order of sums is fixed.
     for group in batch {
+        let rows = row..row + group.sequences.len();
         let mut loss = |idx: usize, logprobs: &[f32]| {
-            let (behaviour, advantage) = (group.behaviour[idx].as_slice(), advantages[row + idx]);
-            let row_of = Row { logprobs, behaviour, reference: None, advantage };
-            let loss = row_loss(&config.loss, row_of, scales[row + idx]);
+            let of_row = Row {
+                logprobs,
+                behaviour: &group.behaviour[idx],
+                reference: group.reference.get(idx).map(Vec::as_slice),
+                advantage: advantages[row + idx],
+            };
+            let loss = row_loss(&config.loss, of_row, scales[row + idx]);
             stats.loss += loss.loss();
+            stats.kl += loss.kl_sum / tokens;
             stats.log_ratio_max = stats.log_ratio_max.max(loss.log_ratio_max);
             stats.rollouts += 1;
             stats.tokens += u64::try_from(logprobs.len()).unwrap_or(u64::MAX);
             loss.gradient
         };
-        trainer.accumulate(&group.sequences, &mut loss, stop)?;
+        let factors: Vec<f32> = scales[rows].iter().map(|scale| narrow(scale.entropy)).collect();
+        let bonus = trainer.accumulate_with_entropy(&group.sequences, &factors, &mut loss, stop)?;
+        stats.loss += bonus;
+        if config.loss.entropy_coef > 0.0 {
+            stats.entropy -= bonus / config.loss.entropy_coef;
+        }
         heartbeat.beat();
         row += group.sequences.len();
     }
     Ok(stats)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the engine takes factors in f32")]
+fn narrow(x: f64) -> f32 {
+    x as f32
 }

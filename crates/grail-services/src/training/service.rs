@@ -20,7 +20,8 @@ use tracing::{info, warn};
 
 use super::config::TrainingConfig;
 use super::evaluation::{HeldOut, evaluate};
-use super::pipeline::{self, TrainingStats};
+use super::pipeline::{self, TrainingGroup, TrainingStats};
+use super::replay::ReplayBuffer;
 use super::workshop::{Memory, Workshop};
 use super::{TrainingError, TrainingOutcome, publisher, rollouts};
 use crate::blocking::blocking;
@@ -56,6 +57,10 @@ pub struct TrainingService {
     memory: Option<Memory>,
     /// In memory as long as it agrees with the newest built checkpoint.
     trainer: Option<Box<dyn Trainer>>,
+    /// The base model, loaded when the loss first needs it.
+    reference: Option<Arc<dyn Model>>,
+    /// Groups of the last windows; a restart forgets them.
+    replay: ReplayBuffer<TrainingGroup>,
 }
 
 impl TrainingService {
@@ -72,8 +77,20 @@ impl TrainingService {
     ) -> Self {
         let workshop = Workshop::new(ctx.state_dir.join("training"));
         let peers = PeerDirectory::default();
-        let (memory, trainer) = (None, None);
-        Self { ctx, config, environment, held_out, base, workshop, peers, memory, trainer }
+        let replay = ReplayBuffer::new(config.replay);
+        Self {
+            ctx,
+            config,
+            environment,
+            held_out,
+            base,
+            workshop,
+            peers,
+            memory: None,
+            trainer: None,
+            reference: None,
+            replay,
+        }
     }
 
     /// Publishes and evaluates what is built, else trains on what the last window brought.
@@ -237,13 +254,22 @@ impl TrainingService {
         let window = file.window;
         let reward_mean = pipeline::reward_mean(&file);
         let steps = self.config.steps;
-        let groups = blocking(move || pipeline::prepare(&file, &steps)).await;
+        let mut groups = blocking(move || pipeline::prepare(&file, &steps)).await;
         if groups.is_empty() {
             let memory = Memory { trained_on: Some(window), ..memory.clone() };
             self.report(window, TrainingStats::default(), reward_mean, before);
             self.remember(memory).await?;
             return Ok(false);
         }
+        if steps.loss.kl_coef > 0.0 {
+            let (reference, ctx) = (self.reference_model().await?, self.ctx.clone());
+            groups = blocking(move || {
+                pipeline::refer(&mut groups, &*reference, &ctx.stop, &ctx.heartbeat)?;
+                Ok::<_, ModelError>(groups)
+            })
+            .await?;
+        }
+        let groups = self.with_older(window, groups);
         let mut trainer = self.take_trainer(memory).await?;
         let ctx = self.ctx.clone();
         // A trainer that failed half-way is dropped: the next tick takes the saved state.
@@ -252,10 +278,35 @@ impl TrainingService {
             Ok::<_, ModelError>((trainer, stats))
         })
         .await?;
+        if steps.loss.kl_coef > 0.0 || steps.loss.entropy_coef > 0.0 {
+            info!(%window, kl = stats.kl, entropy = stats.entropy, "terms of the loss");
+        }
         // Told before it is remembered: a crash in between tells it twice, never not at all.
         self.report(window, stats, reward_mean, before);
         self.build(head, Window::containing(head.number), Some(window), trainer).await?;
         Ok(true)
+    }
+
+    /// Returns the model that the KL term holds the policy to: the one that training began with.
+    async fn reference_model(&mut self) -> Result<Arc<dyn Model>, ModelError> {
+        if self.reference.is_none() {
+            let (models, base) = (self.ctx.models.clone(), self.base.clone());
+            self.reference = Some(blocking(move || models.load(&base)).await?);
+        }
+        let missing = || ModelError::Unloadable("the reference model is gone".to_owned());
+        self.reference.clone().ok_or_else(missing)
+    }
+
+    /// Returns the groups to train on: those of `window`, mixed with those of windows before it where
+    /// the settings keep some.
+    fn with_older(&mut self, window: Window, groups: Vec<TrainingGroup>) -> Vec<TrainingGroup> {
+        if self.config.replay.windows_max == 1 {
+            return groups;
+        }
+        let start = window.start().0;
+        self.replay.add(start, groups);
+        let at_most = usize::try_from(self.config.steps.groups_max).unwrap_or(usize::MAX);
+        self.replay.sample(at_most, start).into_iter().cloned().collect()
     }
 
     fn report(&self, window: Window, stats: TrainingStats, reward_mean: f64, before: Instant) {

@@ -37,21 +37,32 @@ impl FakeTrainer {
         }
     }
 
-    /// Adds `slope * d logprob(token) / d head` at one position.
-    fn add_gradient(&mut self, position: &weights::Position, token: u32, slope: f32) {
+    /// Adds `slope * d logprob(token) / d head + factor * d entropy / d head` at one position, and
+    /// returns the entropy.
+    fn add_gradient(
+        &mut self,
+        position: &weights::Position,
+        token: u32,
+        slope: f32,
+        factor: f32,
+    ) -> f32 {
         let logits = position.logits(&self.weights);
         let (head, bias) = self.gradient.split_at_mut(N_ROWS);
         let places = head.chunks_exact_mut(HIDDEN_SIZE).zip(bias);
         // Shifting all logits by the same amount makes their exponentials probabilities.
         let shift = logits[weights::index(token)] - weights::logprob(&logits, token);
+        let surprise = |logit: &f32| (shift - logit) * (logit - shift).exp();
+        let entropy: f32 = logits.iter().map(surprise).sum();
         for ((other, logit), (row, bias)) in (0..).zip(&logits).zip(places) {
             let indicator = if other == token { 1.0 } else { 0.0 };
-            let by_logit = slope * (indicator - (logit - shift).exp());
+            let p = (logit - shift).exp();
+            let by_logit = slope * (indicator - p) - factor * p * (logit - shift + entropy);
             for (gradient, value) in row.iter_mut().zip(&position.row) {
                 *gradient += by_logit * value;
             }
             *bias += by_logit;
         }
+        entropy
     }
 }
 
@@ -62,6 +73,21 @@ impl Trainer for FakeTrainer {
         loss: &mut LossGradient<'_>,
         stop: &StopFlag,
     ) -> Result<(), ModelError> {
+        let factors = vec![0.0; sequences.len()];
+        self.accumulate_with_entropy(sequences, &factors, loss, stop).map(|_| ())
+    }
+
+    fn accumulate_with_entropy(
+        &mut self,
+        sequences: &[TrainingSequence],
+        factors: &[f32],
+        loss: &mut LossGradient<'_>,
+        stop: &StopFlag,
+    ) -> Result<f64, ModelError> {
+        if factors.len() != sequences.len() {
+            return Err(ModelError::BadRequest("one factor for each sequence".to_owned()));
+        }
+        let mut term = 0.0;
         for sequence in sequences {
             let TrainingSequence { tokens, prompt_len } = sequence.clone();
             check_tokens(&tokens, prompt_len, tokens.len())?;
@@ -90,10 +116,12 @@ impl Trainer for FakeTrainer {
                 return Err(ModelError::BadRequest(reason));
             }
             for ((position, token), slope) in positions.iter().zip(slopes) {
-                self.add_gradient(position, *token, slope);
+                let factor = factors[index];
+                let entropy = self.add_gradient(position, *token, slope, factor);
+                term += f64::from(factor) * f64::from(entropy);
             }
         }
-        Ok(())
+        Ok(term)
     }
 
     fn step(&mut self, config: &OptimizerConfig, stop: &StopFlag) -> Result<StepStats, ModelError> {
