@@ -612,6 +612,9 @@ mod tests {
                 _ if variable.key == "engine.runtime" => "bf16".to_owned(),
                 _ if variable.key == "calibration.signers" => ALICE.to_owned(),
                 _ if variable.key == "training.lora_targets" => "q_proj,up_proj".to_owned(),
+                _ if variable.key == "training.advantage_estimator" => "dapo".to_owned(),
+                _ if variable.key == "training.loss_variant" => "grpo".to_owned(),
+                _ if variable.key == "training.importance_level" => "sequence".to_owned(),
                 _ => "other".to_owned(),
             };
             let mut config = full();
