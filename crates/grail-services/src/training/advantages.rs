@@ -120,12 +120,12 @@ mod tests {
             check(Estimator::DrGrpo, &rewards, &floats(&case["dr_grpo"]), 0);
             // What miners put into their files and what the trainer recomputes.
             for expected in ["grpo", "env_grpo"] {
-                check(Estimator::Grpo, &rewards, &floats(&case[expected]), 1);
+                check(Estimator::Grpo, &rewards, &floats(&case[expected]), 3);
             }
             if let Some(bits) = case["grpo_bits"].as_array() {
                 let bits =
                     bits.iter().map(|bits| f64::from_bits(grail_testkit::vectors::bits(bits)));
-                check(Estimator::Grpo, &rewards, &bits.collect::<Vec<_>>(), 1);
+                check(Estimator::Grpo, &rewards, &bits.collect::<Vec<_>>(), 3);
             }
             if case["dapo"].is_array() {
                 check(Estimator::Dapo, &rewards, &floats(&case["dapo"]), 0);
@@ -137,7 +137,7 @@ mod tests {
         });
     }
 
-    /// Equal bits, or neighbours where the deviation may be off by its last place.
+    /// Equal bits; a deviation that is off by its last place moves a quotient by three of its own.
     fn check(estimator: Estimator, rewards: &[f64], expected: &[f64], ulps_max: u64) {
         let got = advantages(estimator, rewards);
         assert_eq!(got.len(), expected.len());

@@ -304,6 +304,10 @@ mod tests {
         ClaimedGroup { hotkey: String::new(), id, rollouts: rollouts.collect() }
     }
 
+    fn check_near(got: f64, expected: f64) {
+        assert!((got - expected).abs() <= 1e-15 * expected.abs(), "{got} {expected}");
+    }
+
     #[test]
     fn groups_are_chosen_as_in_the_reference() {
         every_case("trainer_data", "filter_groups.json", |case| {
@@ -321,8 +325,9 @@ mod tests {
             let groups: Vec<ClaimedGroup> = list(&case["groups"]).iter().map(group).collect();
             for (group, value) in groups.iter().zip(list(&case["groups"])) {
                 assert_eq!(group.reward_per_token(), float(&value["reward_per_token"]), "{value}");
-                assert_eq!(group.advantage_variance(), float(&value["advantage_variance"]));
-                assert_eq!(filter.score(group), float(&value["efficiency"]));
+                // Python's `x ** 2` may err in the last place.
+                check_near(group.advantage_variance(), float(&value["advantage_variance"]));
+                check_near(filter.score(group), float(&value["efficiency"]));
             }
             let kept = filter.apply(groups);
             let kept: Vec<&str> = kept.iter().map(|group| group.id.as_str()).collect();

@@ -187,8 +187,8 @@ mod tests {
             assert!(expected.is_empty() || expected.len() == got.len(), "{case}");
             for (name, expected) in expected {
                 let expected = expected.as_f64().unwrap();
-                // Python's `x ** 0.5` may err in the last place.
-                let ulps = if name == "reward_std_all" { 1 } else { 0 };
+                // Python's `x ** 2` and `x ** 0.5` may err in the last place.
+                let ulps = if name == "reward_std_all" { 4 } else { 0 };
                 let off = got[name].to_bits().abs_diff(expected.to_bits());
                 assert!(off <= ulps || same(got[name], expected), "{name}: {} {case}", got[name]);
             }
