@@ -26,7 +26,7 @@ struct Source {
 fn every_topic_file_and_list_is_run() {
     let sources = sources();
     let mut missing = Vec::new();
-    let topics = names(&path("", ""), |path| path.is_dir());
+    let topics = names(&path("", ""), Path::is_dir);
     assert!(topics.len() >= 38, "{} topics", topics.len());
     for topic in &topics {
         let mut counted: BTreeSet<String> =

@@ -145,7 +145,7 @@ impl Kernels {
             logits,
             (first_token, tokens),
             shape,
-            &gradient,
+            gradient,
         );
     }
 
@@ -177,7 +177,7 @@ impl Kernels {
             self.run(GradientWithEntropy { logits, stats, token, coef, term });
         };
         let shape = (coef.len(), stats.len());
-        self.each_row("policy_block_backward", logits, (first_token, tokens), shape, &gradient);
+        self.each_row("policy_block_backward", logits, (first_token, tokens), shape, gradient);
     }
 
     /// Hands each row of a block of logits to one task, with the place of its token if that lies in
@@ -188,7 +188,7 @@ impl Kernels {
         logits: &mut [f32],
         (first_token, tokens): (usize, &[u32]),
         shape: (usize, usize),
-        gradient: &(dyn Fn(usize, &mut [f32], Option<usize>) + Sync),
+        gradient: impl Fn(usize, &mut [f32], Option<usize>) + Sync,
     ) {
         let rows = tokens.len();
         assert!(

@@ -72,6 +72,19 @@ impl<T> ReplayBuffer<T> {
         weights.iter().map(share).chain([recent]).collect()
     }
 
+    /// Adds the groups of a window and returns those to train on, at most `groups_max`: as they come
+    /// where one window is kept, else drawn from all that are.
+    pub fn mix(&mut self, window: u64, groups: Vec<T>, groups_max: usize) -> Vec<T>
+    where
+        T: Clone,
+    {
+        if self.config.windows_max <= 1 {
+            return groups;
+        }
+        self.add(window, groups);
+        self.sample(groups_max, window).into_iter().cloned().collect()
+    }
+
     /// Draws at most `groups_max` groups, no group twice. Equal seeds draw equally.
     pub fn sample(&self, groups_max: usize, seed: u64) -> Vec<&T> {
         let mut rng = Random::from_integer(i128::from(seed));
@@ -142,6 +155,22 @@ mod tests {
                 assert!((memory_mb - float(&stats["memory_mb"])).abs() <= 0.005 + 1e-9, "{stats}");
             }
         });
+    }
+
+    #[test]
+    fn one_window_is_used_as_it_comes_and_more_are_mixed() {
+        let one = ReplayConfig { windows_max: 1, ..ReplayConfig::default() };
+        let mut buffer = ReplayBuffer::new(one);
+        for window in [0, 30] {
+            assert_eq!(buffer.mix(window, vec![3, 1, 2], 2), [3, 1, 2]);
+        }
+        let mut buffer = ReplayBuffer::new(ReplayConfig::default());
+        let mut first = buffer.mix(0, vec![3, 1, 2], 4);
+        first.sort_unstable();
+        assert_eq!(first, [1, 2, 3]);
+        let mixed = buffer.mix(30, vec![10, 11, 12], 4);
+        let old = mixed.iter().filter(|group| **group < 10).count();
+        assert_eq!((mixed.len(), old), (4, 2), "{mixed:?}");
     }
 
     #[test]

@@ -269,7 +269,8 @@ impl TrainingService {
             })
             .await?;
         }
-        let groups = self.with_older(window, groups);
+        let groups_max = usize::try_from(steps.groups_max).unwrap_or(usize::MAX);
+        let groups = self.replay.mix(window.start().0, groups, groups_max);
         let mut trainer = self.take_trainer(memory).await?;
         let ctx = self.ctx.clone();
         // A trainer that failed half-way is dropped: the next tick takes the saved state.
@@ -295,18 +296,6 @@ impl TrainingService {
         }
         let missing = || ModelError::Unloadable("the reference model is gone".to_owned());
         self.reference.clone().ok_or_else(missing)
-    }
-
-    /// Returns the groups to train on: those of `window`, mixed with those of windows before it where
-    /// the settings keep some.
-    fn with_older(&mut self, window: Window, groups: Vec<TrainingGroup>) -> Vec<TrainingGroup> {
-        if self.config.replay.windows_max == 1 {
-            return groups;
-        }
-        let start = window.start().0;
-        self.replay.add(start, groups);
-        let at_most = usize::try_from(self.config.steps.groups_max).unwrap_or(usize::MAX);
-        self.replay.sample(at_most, start).into_iter().cloned().collect()
     }
 
     fn report(&self, window: Window, stats: TrainingStats, reward_mean: f64, before: Instant) {
