@@ -148,6 +148,22 @@ impl Wallet {
         Ok(Self::with_keypair(name, hotkey_name, coldkey, keypair))
     }
 
+    /// Reads a wallet that lives in memory only from the content of a key file.
+    ///
+    /// # Errors
+    /// When `content` is damaged, encrypted, or holds no sr25519 secret. No error quotes a secret.
+    pub fn from_keyfile(content: &[u8]) -> Result<Self, KeyfileError> {
+        keyfile::parse(content).map(|keypair| Self::with_keypair("memory", "default", None, keypair))
+    }
+
+    /// Reads the address in the content of a key file, public (`coldkeypub.txt`) or not.
+    ///
+    /// # Errors
+    /// When `content` is damaged, encrypted, or names no address.
+    pub fn address_in_keyfile(content: &[u8]) -> Result<Hotkey, KeyfileError> {
+        keyfile::parse_public(content)
+    }
+
     /// Returns the name of the wallet.
     pub fn name(&self) -> &str {
         &self.name

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use crate::env_vars::{self, VARIABLES, Variable};
+use crate::env_vars::{self, Variable};
 use crate::files::read_bounded;
 
 /// Largest configuration file that is read; a full one has about 4 KiB.
@@ -93,7 +93,7 @@ pub fn resolve_on(
         None => base.clone(),
     };
     for (name, value) in &ours {
-        if let Some(variable) = VARIABLES.iter().find(|variable| variable.name == name) {
+        if let Some(variable) = env_vars::all().find(|variable| variable.name == name) {
             (variable.set)(&mut config, value).map_err(|reason| bad(variable, reason))?;
         }
     }
@@ -138,7 +138,7 @@ fn our_variables(
         if name.starts_with(env_vars::TEST_PREFIX) {
             continue;
         }
-        let variable = VARIABLES.iter().find(|variable| variable.name == name);
+        let variable = env_vars::all().find(|variable| variable.name == name);
         if variable.is_none() && name != env_vars::CONFIG_FILE {
             return Err(ConfigError::UnknownVariable(name.to_owned()));
         }

@@ -16,7 +16,7 @@ pub use sections::{
     ValidationSettings,
 };
 
-use crate::env_vars::VARIABLES;
+use crate::env_vars;
 use crate::human_duration::HumanDuration;
 
 /// What a network is made of: these settings cannot change when it is resumed.
@@ -82,8 +82,7 @@ impl Config {
     /// Returns a setting that a network was made of and that is not the same in `saved`: its key,
     /// and its value here and there.
     pub fn differs_in_kind(&self, saved: &Self) -> Option<(&'static str, String, String)> {
-        VARIABLES
-            .iter()
+        env_vars::all()
             .filter(|variable| MADE_OF.contains(&variable.key))
             .map(|variable| (variable.key, (variable.show)(self), (variable.show)(saved)))
             .find(|(_, ours, theirs)| ours != theirs)
@@ -115,7 +114,7 @@ mod tests {
     #[test]
     fn what_a_network_is_made_of_is_told_apart_from_the_rest() {
         for key in MADE_OF {
-            assert!(VARIABLES.iter().any(|variable| variable.key == key), "{key} is no setting");
+            assert!(env_vars::all().any(|variable| variable.key == key), "{key} is no setting");
         }
         let saved = Config::default();
         let mut config = saved.clone();

@@ -13,7 +13,7 @@ use grail_model::{
 };
 use grail_ports::environment::{ChatMessage, ChatRole};
 use grail_ports::model::{
-    Completion, GenerateRequest, ModelProvider, Sampling, ScoreRequest, StopFlag, Trainer,
+    Completion, GenerateRequest, ModelProvider, Sampling, Score, ScoreRequest, StopFlag, Trainer,
     TrainingSequence,
 };
 use grail_protocol::ids::TokenId;
@@ -264,6 +264,21 @@ fn spread(name: &str, distances: impl Iterator<Item = u32>) -> String {
     format!("{name}: mean {mean:.2}, p50 {p50}, p99 {p99}, max {max} of 64 signs")
 }
 
+/// Writes sequences and what a verifier computed of them, for `scripts/compare_bf16.py`.
+fn write_scores(folder: &Path, name: &str, sequences: &[ScoreRequest], scores: &[Score]) {
+    let listed = sequences.iter().zip(scores).map(|(sequence, score)| {
+        let tokens = sequence.tokens.iter().map(|token| token.0).collect::<Vec<u32>>();
+        serde_json::json!({
+            "tokens": tokens, "prompt_len": sequence.prompt_len, "margins": score.margins,
+        })
+    });
+    let json = Value::from_iter(listed).to_string();
+    let rows = scores.iter().flat_map(|score| &score.rows).flat_map(|value| value.to_le_bytes());
+    let name = name.replace(' ', "-");
+    std::fs::write(folder.join(format!("{name}.json")), json).unwrap();
+    std::fs::write(folder.join(format!("{name}.f32")), rows.collect::<Vec<u8>>()).unwrap();
+}
+
 /// Prints how far the bf16 runtime is from the exact one on text that it generated, and checks that
 /// no margin is above `margin_max` nats.
 fn compare_runtimes(dir: &Path, margin_max: f32) {
@@ -287,6 +302,9 @@ fn compare_runtimes(dir: &Path, margin_max: f32) {
     sequences.iter_mut().for_each(|sequence| sequence.rows = true);
     for (name, verifier) in [("exact prefill", &exact), ("bf16 prefill", &rounded)] {
         let scores = score(verifier, &sequences);
+        if let Some(folder) = std::env::var_os("GRAIL_TEST_WRITE_SCORES") {
+            write_scores(&PathBuf::from(folder), name, &sequences, &scores);
+        }
         let margins: Vec<f32> = scores.iter().flat_map(|score| score.margins.clone()).collect();
         let share = |bound: f32| {
             margins.iter().filter(|&&margin| margin > bound).count() as f64 / margins.len() as f64

@@ -10,18 +10,25 @@ pub const SAMPLES_MIN: usize = 64;
 /// Most rollouts of one calibration; bounds its memory.
 pub const SAMPLES_MAX: usize = 1 << 20;
 
-/// What decides at once lies this far beyond the worst that honest work showed.
-///
-/// Honest margins have a nearly exponential tail. With `h` honest tokens in the sample whose margin
-/// is above 0, a threshold at 1.5 times the largest of them is exceeded by about `h^-1.5` of such
-/// tokens: once in some ten samples for `h = 100`, once in a hundred for `h = 10,000`.
+/// What decides at once lies this far beyond the worst that honest work showed: sums over a
+/// rollout and rates, which no single token makes.
 pub const SAFETY_FACTOR: f64 = 1.5;
+
+/// One token alone decides this far beyond the largest honest margin.
+///
+/// Honest margins of some models have a tail heavier than an exponential one: where a rounding moves
+/// the keys of a layer, one token in some 20,000 loses by twice what all others do, and a factor of
+/// 1.5 rejected honest rollouts (`docs/proof.md`).
+pub const VETO_FACTOR: f64 = 3.0;
 
 /// Smallest hard margin, nats: less would be the noise of the verifier's own rounding.
 pub const MARGIN_HARD_MIN: f64 = 0.05;
 
-/// Soft margin as a share of the hard one: three quarters of the largest honest margin.
+/// Soft margin as a share of the hard one: 1.5 times the largest honest margin.
 pub const SOFT_SHARE: f64 = 0.5;
+
+/// What a margin counts at most in a sum, as a share of the hard one: the largest honest margin.
+pub const CLIP_SHARE: f64 = 1.0 / VETO_FACTOR;
 
 /// Soft hits that every rollout may have, however short.
 pub const SOFT_HITS_FREE: u32 = 1;
@@ -75,18 +82,22 @@ impl Thresholds {
         check(samples)?;
         let margins = samples.iter().flat_map(|sample| &sample.margins).copied();
         let largest = f64::from(margins.fold(0.0, f32::max));
-        let margin_hard = rounded_up((largest * SAFETY_FACTOR).max(MARGIN_HARD_MIN));
+        let margin_hard = rounded_up((largest * VETO_FACTOR).max(MARGIN_HARD_MIN));
+        let margin_clip = rounded_up(margin_hard * CLIP_SHARE);
         let clipped = |sample: &RolloutSample| -> Vec<f64> {
-            sample.margins.iter().map(|&margin| f64::from(margin).min(margin_hard)).collect()
+            sample.margins.iter().map(|&margin| f64::from(margin).min(margin_clip)).collect()
         };
         let distances = |sample: &RolloutSample| -> Vec<f64> {
             sample.distances.iter().map(|&distance| f64::from(distance)).collect()
         };
-        let margin = fit_sums(samples.iter().map(clipped), MARGIN_DEVIATION_MIN);
+        let mut margin = fit_sums(samples.iter().map(clipped), MARGIN_DEVIATION_MIN);
+        // However short the rollout, a token that the veto lets pass must not reject it alone.
+        let alone = margin.z(std::iter::once(margin_clip));
+        margin.z_max = margin.z_max.max(rounded_up(alone));
         let sketch = fit_sums(samples.iter().map(distances), DISTANCE_DEVIATION_MIN);
         let margin_soft = rounded_up(margin_hard * SOFT_SHARE);
         let mut thresholds =
-            Self { margin_hard, margin_soft, soft_hits_per_1000: 0.0, margin, sketch };
+            Self { margin_hard, margin_soft, soft_hits_per_1000: 0.0, margin_clip, margin, sketch };
         let rate = samples.iter().map(|sample| {
             let hits = count(thresholds.soft_hits(&sample.margins)).saturating_sub(SOFT_HITS_FREE);
             f64::from(hits) * 1000.0 / to_f64(sample.margins.len())

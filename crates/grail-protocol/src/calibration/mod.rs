@@ -16,8 +16,9 @@ use crate::domain::DomainHash;
 use crate::ids::{Digest, Window};
 
 pub use fit::{
-    DISTANCE_DEVIATION_MIN, MARGIN_DEVIATION_MIN, MARGIN_HARD_MIN, RolloutSample, SAFETY_FACTOR,
-    SAMPLES_MAX, SAMPLES_MIN, SOFT_HITS_FREE, SOFT_SHARE, TAIL_DOUBT, UnusableSamples, Z_MAX_MIN,
+    CLIP_SHARE, DISTANCE_DEVIATION_MIN, MARGIN_DEVIATION_MIN, MARGIN_HARD_MIN, RolloutSample,
+    SAFETY_FACTOR, SAMPLES_MAX, SAMPLES_MIN, SOFT_HITS_FREE, SOFT_SHARE, TAIL_DOUBT,
+    UnusableSamples, VETO_FACTOR, Z_MAX_MIN,
 };
 pub use signed::CalibrationError;
 pub use sums::{SLACK, SumTest};
@@ -27,7 +28,7 @@ pub use sums::{SLACK, SumTest};
 pub const TAIL_LEVELS: [f64; 3] = [0.1, 0.03, 0.01];
 
 /// Version of the format; readers refuse others.
-pub const CALIBRATION_VERSION: u32 = 1;
+pub const CALIBRATION_VERSION: u32 = 2;
 
 /// Most bytes of a calibration file.
 pub const CALIBRATION_BYTES_MAX: u64 = 1 << 16;
@@ -138,7 +139,9 @@ pub struct Thresholds {
     pub margin_soft: f64,
     /// Soft hits that a rollout may have for 1,000 tokens, besides [`SOFT_HITS_FREE`].
     pub soft_hits_per_1000: f64,
-    /// Judges the sum of a rollout's margins, each clipped at `margin_hard`.
+    /// Margins count up to here, nats, in their sum: one odd token is the veto's affair.
+    pub margin_clip: f64,
+    /// Judges the sum of a rollout's margins, each clipped at `margin_clip`.
     pub margin: SumTest,
     /// Judges the sum of its sketch distances, signs of 64 each.
     pub sketch: SumTest,
@@ -165,7 +168,7 @@ impl Thresholds {
     pub fn measure(&self, margins: &[f32], distances: &[u8]) -> Measures {
         let worst = margins.iter().copied().enumerate();
         let worst = worst.reduce(|best, next| if next.1 > best.1 { next } else { best });
-        let clipped = margins.iter().map(|&margin| f64::from(margin).min(self.margin_hard));
+        let clipped = margins.iter().map(|&margin| f64::from(margin).min(self.margin_clip));
         Measures {
             worst,
             soft_hits: count(self.soft_hits(margins)),
@@ -209,6 +212,10 @@ impl Thresholds {
         demand(
             self.margin_soft > 0.0 && self.margin_soft <= self.margin_hard,
             "margin_soft must be above 0 and at most margin_hard",
+        );
+        demand(
+            self.margin_clip > 0.0 && self.margin_clip <= self.margin_hard,
+            "margin_clip must be above 0 and at most margin_hard",
         );
         demand(
             (0.0..=1000.0).contains(&self.soft_hits_per_1000),

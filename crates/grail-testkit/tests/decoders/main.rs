@@ -10,6 +10,8 @@ mod checkpoint;
 mod driver;
 mod mutate;
 mod seeds;
+#[path = "driver/wallet.rs"]
+mod wallet;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -115,4 +117,9 @@ fn deltas() {
 #[test]
 fn commits_of_v5() {
     exercise(&driver::COMMITS, seeds::commits, 100_000);
+}
+
+#[test]
+fn key_files() {
+    exercise(&wallet::WALLET, seeds::wallet, 20_000);
 }

@@ -324,3 +324,19 @@ fn read(name: &str) -> Vec<u8> {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
+
+/// Every form of a key file that wallets write, of one key.
+pub fn wallet() -> Vec<Vec<u8>> {
+    let phrase = "indoor border million hill empower orphan fantasy olympic quit sport oblige wild";
+    let seed = "0xccf4a6da41699152b044146d456cc3e567dc13eb406841636b6cc65b8bd881b1";
+    let address = "5GKiervmDbxi3HynNuKcf9qVVkYzAVsKgpm93SEGvmpHVtWP";
+    let whole = json!({
+        "accountId": null, "cryptoType": 1, "secretPhrase": phrase, "secretSeed": seed,
+        "ss58Address": address,
+    });
+    let seed_only = json!({"secretSeed": seed, "cryptoType": "1", " ss58Address": address});
+    let public = json!({"accountId": null, "publicKey": null, "ss58Address": address});
+    let json = [whole, seed_only, public].map(|file| file.to_string().into_bytes());
+    let text = [phrase, seed, &seed[2..]].map(|text| text.as_bytes().to_vec());
+    [json, text].concat()
+}

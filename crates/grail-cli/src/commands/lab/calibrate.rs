@@ -51,8 +51,13 @@ pub fn run(args: &LabCalibrateArgs, config: &Config) -> Result<Outcome> {
     write(&args.out, &calibration, &signer)?;
     let thresholds = &calibration.thresholds;
     output::line(&format!(
-        "{} rollouts, {} tokens: margins up to {:.3} nats, {:.2} of 64 signs differ on average",
-        calibration.rollouts, calibration.tokens, thresholds.margin_hard, thresholds.sketch.mean
+        "{} rollouts, {} tokens: margins up to {:.3} nats, {:.2} of 64 signs differ on average; a \
+         token that loses by more than {:.3} nats is rejected",
+        calibration.rollouts,
+        calibration.tokens,
+        thresholds.margin_clip,
+        thresholds.sketch.mean,
+        thresholds.margin_hard
     ))?;
     output::line(&format!(
         "wrote {} with digest {}, signed by {}",

@@ -1,0 +1,148 @@
+//! Every environment variable: its setting, meaning, unit and default.
+//!
+//! A variable is named after its setting: `localnet.windows` is `GRAIL_LOCALNET_WINDOWS`. The table in
+//! `docs/configuration.md` is made from this one; a test fails when they differ.
+
+mod machine;
+mod training;
+mod values;
+mod work;
+
+use crate::config::Config;
+
+/// What all our variables start with.
+pub const PREFIX: &str = "GRAIL_";
+/// Variables that the tests use; the command ignores them.
+pub const TEST_PREFIX: &str = "GRAIL_TEST_";
+/// Path of the configuration file, as `--config`.
+pub const CONFIG_FILE: &str = "GRAIL_CONFIG";
+
+/// One variable. None of them is a secret: keys are read from wallets.
+pub struct Variable {
+    /// Name in the environment.
+    pub name: &'static str,
+    /// Key in the configuration file.
+    pub key: &'static str,
+    /// What it means, with unit and range.
+    pub meaning: &'static str,
+    /// Reads a value into the configuration.
+    pub set: fn(&mut Config, &str) -> Result<(), String>,
+    /// Returns the value as text; empty if there is none.
+    pub show: fn(&Config) -> String,
+}
+
+/// Returns all variables, in the order of the configuration.
+pub fn all() -> impl Iterator<Item = &'static Variable> {
+    [machine::VARIABLES, work::VARIABLES, training::VARIABLES].into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Set to write the documentation instead of comparing it.
+    const WRITE_DOCS: &str = "GRAIL_TEST_WRITE_DOCS";
+    const BEGIN: &str = "<!-- the table below is generated; see CONTRIBUTING.md -->\n";
+
+    fn keys_of(config: &Config) -> BTreeSet<String> {
+        let table = toml::Table::try_from(config).unwrap();
+        let sections = table.iter().flat_map(|(section, keys)| {
+            keys.as_table().unwrap().keys().map(move |key| format!("{section}.{key}"))
+        });
+        sections.collect()
+    }
+
+    /// A configuration in which every setting that may be absent is there.
+    fn full() -> Config {
+        let mut config = Config::default();
+        config.network.dir = Some("d".into());
+        config.network.wallet = Some("w".to_owned());
+        config.localnet.model = Some("m".into());
+        config.environment.difficulty = Some(1);
+        config
+    }
+
+    #[test]
+    fn every_setting_has_a_variable_named_after_it() {
+        let listed: BTreeSet<String> =
+            all().map(|variable| variable.key.to_owned()).collect();
+        assert_eq!(listed, keys_of(&full()));
+        for variable in all() {
+            let name = variable.key.to_uppercase().replace('.', "_");
+            assert_eq!(variable.name, format!("{PREFIX}{name}"));
+        }
+    }
+
+    /// A hotkey.
+    const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+
+    #[test]
+    fn every_variable_sets_what_it_shows_and_nothing_else() {
+        for variable in all() {
+            let other = match (variable.show)(&full()).as_str() {
+                "true" => "false".to_owned(),
+                "false" => "true".to_owned(),
+                "1s" => "2s".to_owned(),
+                "sequential" => "reference".to_owned(),
+                number if number.parse::<f64>().is_ok() => "3".to_owned(),
+                _ if variable.key == "localnet.without" => "validator,trainer".to_owned(),
+                _ if variable.key == "engine.runtime" => "bf16".to_owned(),
+                _ if variable.key == "calibration.signers" => ALICE.to_owned(),
+                _ if variable.key == "training.lora_targets" => "q_proj,up_proj".to_owned(),
+                _ if variable.key == "training.advantage_estimator" => "dapo".to_owned(),
+                _ if variable.key == "training.loss_variant" => "grpo".to_owned(),
+                _ if variable.key == "training.importance_level" => "sequence".to_owned(),
+                _ => "other".to_owned(),
+            };
+            let mut config = full();
+            (variable.set)(&mut config, &other).unwrap();
+            assert_eq!((variable.show)(&config), other, "{}", variable.name);
+            for unchanged in all().filter(|it| it.name != variable.name) {
+                let shown = (unchanged.show)(&config);
+                assert_eq!(
+                    shown,
+                    (unchanged.show)(&full()),
+                    "{} by {}",
+                    unchanged.key,
+                    variable.key
+                );
+            }
+        }
+    }
+
+    fn table() -> String {
+        let cell =
+            |text: String| if text.is_empty() { "–".to_owned() } else { format!("`{text}`") };
+        let mut table = String::from(
+            "| key | variable | default | with a model of your own | meaning |\n|---|---|---|---|---|\n",
+        );
+        for variable in all() {
+            let (default, own) =
+                ((variable.show)(&Config::default()), (variable.show)(&Config::for_own_model()));
+            let own = if own == default { String::new() } else { cell(own) };
+            table += &format!(
+                "| `{}` | `{}` | {} | {own} | {} |\n",
+                variable.key,
+                variable.name,
+                cell(default),
+                variable.meaning
+            );
+        }
+        table
+    }
+
+    #[test]
+    fn the_documentation_lists_every_variable() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, written) = text.split_once(BEGIN).expect("the marker is there");
+        if std::env::var_os(WRITE_DOCS).is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{}", table())).unwrap();
+            return;
+        }
+        assert_eq!(written, table(), "run the tests once with {WRITE_DOCS}=1 to write the table");
+    }
+}
