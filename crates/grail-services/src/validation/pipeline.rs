@@ -18,7 +18,7 @@ use grail_protocol::verdict::{CheckTally, Tallied};
 use grail_protocol::verifier::{
     ExpectedContext, ExpectedSeal, Rejection, Verdict, check_opened, check_prompt, open_file,
 };
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::evidence::{GroupEvidence, WindowEvidence};
 use super::examine::{
@@ -201,7 +201,7 @@ pub fn judge(
     }
     for (group, prompt) in chosen.into_iter().zip(prompts) {
         let outcome = match prompt {
-            Some(_) => judge_group(bench, file.header(), group, stop, &mut judgement)?,
+            Some(_) => judge_group(bench, file.header(), group, (stop, heartbeat), &mut judgement)?,
             None => GroupOutcome::Undecided,
         };
         heartbeat.beat();
@@ -263,7 +263,7 @@ fn judge_group(
     bench: &Bench,
     header: &FileHeader,
     group: &Group,
-    stop: &StopFlag,
+    (stop, heartbeat): (&StopFlag, &Heartbeat),
     judgement: &mut Judgement,
 ) -> Result<GroupOutcome, ModelError> {
     let hotkey = header.hotkey;
@@ -276,6 +276,25 @@ fn judge_group(
         Err(ModelError::Stopped) => return Err(ModelError::Stopped),
         Err(error) => return Ok(unverified(&error)),
     };
+    // A rejection rests on our own arithmetic, and voids a file for good: it is worth a second pass.
+    // Equal work gives equal bits, so whatever differs is a fault of this machine.
+    if matches!(report.first_fault(), Some(Fault::Violation(_))) {
+        heartbeat.beat();
+        match examine_group(bench, header, group, stop) {
+            Ok(again) if again == report => {}
+            Ok(_) => {
+                error!(
+                    %hotkey,
+                    group = group.index,
+                    "this machine computed a group twice and disagrees with itself: check its \
+                     memory and processor, and trust none of its verdicts until then"
+                );
+                return Ok(unverified(&"our own results differ"));
+            }
+            Err(ModelError::Stopped) => return Err(ModelError::Stopped),
+            Err(error) => return Ok(unverified(&error)),
+        }
+    }
     judgement.note(&report);
     match report.first_fault() {
         Some(Fault::Violation(rejection)) => {
