@@ -83,7 +83,7 @@ def main():
         "torch bf16, eager": rows(load(torch.bfloat16, "eager"), sequences),
         "torch bf16, sdpa": rows(load(torch.bfloat16, "sdpa"), sequences),
     }
-    shown = sorted(row for row in order[:3])
+    shown = sorted(int(row) for row in order[:3])
     places = [
         sum(lengths[i] for i in chosen[: chosen.index(of(row))]) + int(row - starts[of(row)])
         for row in shown

@@ -44,15 +44,10 @@ pub struct LabSequentialArgs {
     /// report.json of `grail lab attacks`, with how often each cheat is noticed.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Rows of the report to simulate.
-    #[arg(
-        long,
-        value_name = "IDS",
-        value_delimiter = ',',
-        default_value = "weights-int8,temperature-0.9",
-        requires = "report"
-    )]
-    pub attack: Vec<String>,
+    /// Rows of the report to simulate; default: those of the tolerant profile that are not always
+    /// rejected at once.
+    #[arg(long, value_name = "IDS", value_delimiter = ',', requires = "report")]
+    pub attack: Option<Vec<String>>,
     /// Answer as JSON.
     #[arg(long)]
     pub json: bool,
@@ -61,8 +56,8 @@ pub struct LabSequentialArgs {
 /// Options of `grail lab calibrate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The problems are held out: no window poses them. A validator uses the file when it lies in
-validation.calibrations and its signer is among validation.calibration_signers.")]
+The problems are held out: no window poses them. A validator uses the file when it is found under
+calibration.paths and its signer is among calibration.signers.")]
 pub struct LabCalibrateArgs {
     /// Model folder or GGUF file; default: the embedded model.
     #[arg(long, value_name = "DIR|GGUF")]

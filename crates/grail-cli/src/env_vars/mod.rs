@@ -67,8 +67,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_variable_named_after_it() {
-        let listed: BTreeSet<String> =
-            all().map(|variable| variable.key.to_owned()).collect();
+        let listed: BTreeSet<String> = all().map(|variable| variable.key.to_owned()).collect();
         assert_eq!(listed, keys_of(&full()));
         for variable in all() {
             let name = variable.key.to_uppercase().replace('.', "_");

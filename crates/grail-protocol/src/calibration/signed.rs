@@ -28,7 +28,7 @@ pub enum CalibrationError {
     )]
     WrongVersion(u64),
     /// Made by somebody whom the operator does not trust.
-    #[error("the calibration is signed by {0}, which is not among calibration_signers")]
+    #[error("the calibration is signed by {0}, which is not among calibration.signers")]
     UnknownSigner(Hotkey),
     /// Changed after it was signed.
     #[error("the calibration was changed or is not its signer's: {0}")]

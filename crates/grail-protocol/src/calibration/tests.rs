@@ -286,7 +286,7 @@ fn a_calibration_of_a_stranger_or_changed_is_refused_with_the_reason() {
     let open = |file: &str| Calibration::open(file.as_bytes(), &[hotkey(1)]).unwrap_err();
     let stranger = Calibration::open(file.as_bytes(), &[hotkey(2)]).unwrap_err();
     assert_eq!(stranger, CalibrationError::UnknownSigner(hotkey(1)));
-    assert!(stranger.to_string().contains("not among calibration_signers"), "{stranger}");
+    assert!(stranger.to_string().contains("not among calibration.signers"), "{stranger}");
     let edited = file.replace("\"rollouts\":300", "\"rollouts\":301");
     assert!(matches!(open(&edited), CalibrationError::BadSignature(_)));
     let renamed = file.replace(&hotkey(1).to_string(), &hotkey(2).to_string());

@@ -35,7 +35,7 @@ struct Answer<'a> {
 pub fn run(args: &LabSequentialArgs) -> Result<Outcome> {
     let plan = plan(args)?;
     let powers = match &args.report {
-        Some(path) => powers(path, &args.attack)?,
+        Some(path) => powers(path, args.attack.as_deref())?,
         None => Vec::new(),
     };
     let named: Vec<(&str, [f64; TAIL_LEVELS.len()])> =
@@ -84,32 +84,45 @@ fn plan(args: &LabSequentialArgs) -> Result<Plan> {
     })
 }
 
-/// Returns, for each of `ids`, how often its rollouts lay in each honest tail.
-fn powers(path: &Path, ids: &[String]) -> Result<Vec<(String, [f64; TAIL_LEVELS.len()])>> {
+/// How often the rollouts of one cheat lay in each honest tail.
+type Power = (String, [f64; TAIL_LEVELS.len()]);
+
+/// Returns what a report says of `ids`, by default of every cheat of the tolerant profile that was
+/// not always rejected at once.
+fn powers(path: &Path, ids: Option<&[String]>) -> Result<Vec<Power>> {
     let bytes = read_bounded(path, REPORT_BYTES_MAX)
         .with_context(|| format!("while reading {}", path.display()))?;
     let report: Value = serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is no report of the lab", path.display()))?;
-    let rows = report.get("rows").and_then(Value::as_array).cloned().unwrap_or_default();
-    ids.iter()
-        .map(|id| {
-            let row = rows.iter().find(|row| {
-                row.get("id").and_then(Value::as_str) == Some(id)
-                    && row.get("profile").and_then(Value::as_str) == Some("tolerant")
-            });
-            let rates = row.and_then(|row| row.get("tail_rates").cloned());
-            let rates = rates.and_then(|rates| serde_json::from_value(rates).ok());
-            let rates = rates.with_context(|| {
-                format!("{} has no tolerant row {id} with tail rates", path.display())
-            })?;
-            Ok((id.clone(), rates))
-        })
-        .collect()
+    let rows = report.get("rows").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).map(str::to_owned);
+    let tolerant = || rows.iter().filter(|row| row["profile"] == "tolerant");
+    let power = |id: &str| {
+        let row = tolerant().find(|row| row["id"] == id);
+        let rates = row.and_then(|row| row.get("tail_rates").cloned());
+        let rates = rates.and_then(|rates| serde_json::from_value(rates).ok());
+        let missing = || format!("{} has no tolerant row {id} with tail rates", path.display());
+        Ok((id.to_owned(), rates.with_context(missing)?))
+    };
+    if let Some(ids) = ids {
+        return ids.iter().map(|id| power(id)).collect();
+    }
+    let gaps = tolerant().filter(|row| row["outcome"] == "gap" && !row["tail_rates"].is_null());
+    let powers: Vec<Power> =
+        gaps.filter_map(|row| text(row, "id")).map(|id| power(&id)).collect::<Result<_>>()?;
+    if powers.is_empty() {
+        bail!(
+            "{} has no row of the tolerant profile that is not always rejected; name rows with \
+             --attack, or leave --report out",
+            path.display()
+        );
+    }
+    Ok(powers)
 }
 
 fn line(row: &Row, rules: &EvidenceRules) -> String {
     let Row { scenario, miners, outcome } = row;
-    let mut text = format!("{:<40} {miners:>7} miners: ", scenario.id);
+    let mut text = format!("{:<48} {miners:>7} miners: ", scenario.id);
     match outcome {
         Found::Honest(bounds) => {
             let told: Vec<String> = bounds
@@ -119,13 +132,11 @@ fn line(row: &Row, rules: &EvidenceRules) -> String {
             text += &format!("ejected {} (shipped bound {:e})", told.join(", "), rules.bound);
         }
         Found::Cheating(Ejections { p50, p90, p99, never }) => {
-            let windows = |value: &Option<u32>| value.map_or("never".to_owned(), |n| n.to_string());
-            text += &format!(
-                "ejected after {} windows (median), {} (90 %), {} (99 %), {never} never",
-                windows(p50),
-                windows(p90),
-                windows(p99)
-            );
+            let quantiles = [(p50, "median"), (p90, "90 %"), (p99, "99 %")].map(|(value, name)| {
+                let windows = value.map_or("never".to_owned(), |windows| windows.to_string());
+                format!("{windows} ({name})")
+            });
+            text += &format!("windows until ejected: {}; {never} never", quantiles.join(", "));
         }
     }
     text
