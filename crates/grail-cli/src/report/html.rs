@@ -16,12 +16,13 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 max-width:62rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}\
 p{color:var(--dim);margin:.3rem 0}\
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(24rem,1fr));gap:1.5rem}\
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(24rem,100%),1fr));gap:1.5rem}\
 figure{margin:0}figcaption{font-weight:600;margin-bottom:.25rem}\
 svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--rule);\
-white-space:nowrap}th{color:var(--dim);font-weight:600}td.text,th.text{text-align:left}";
+white-space:nowrap}th{color:var(--dim);font-weight:600}td.text,th.text{text-align:left}\
+td.text{white-space:normal}";
 
 /// Returns the whole page.
 pub fn page(report: &Report) -> String {
@@ -136,7 +137,8 @@ fn miners_table(report: &Report) -> String {
                 miner.name.clone(),
                 miner.hotkey.to_string(),
                 role.to_owned(),
-                miner.cheat.clone().unwrap_or_default(),
+                // A long list may wrap after each.
+                miner.cheat.as_deref().unwrap_or_default().replace(',', ", "),
                 miner.uid.to_string(),
                 miner.counts.rollouts.to_string(),
                 miner.counts.checked.to_string(),

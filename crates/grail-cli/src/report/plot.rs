@@ -152,6 +152,7 @@ fn tick(value: f64) -> String {
         size if size >= 1.0 => format!("{value:.1}"),
         0.0 => "0".to_owned(),
         size if size >= 0.01 => format!("{value:.2}"),
+        size if size >= 0.0001 => format!("{value:.4}"),
         _ => format!("{value:.1e}"),
     }
 }

@@ -20,7 +20,8 @@ const DRAWN: [&str; 8] = [
 ];
 
 const OWN_STYLE: &str = "\
-.legend span{padding-top:.1rem;margin-right:.9rem;font-size:.8rem}\
+body{max-width:78rem}.legend span{display:inline-block;white-space:nowrap;padding-top:.1rem;\
+margin:0 .9rem .2rem 0;font-size:.8rem}\
 .bad{color:var(--d);font-weight:600}.good{color:var(--c)}td.wide{white-space:normal;\
 min-width:18rem}caption{text-align:left;color:var(--dim);padding:.3rem 0}";
 
@@ -74,8 +75,10 @@ fn plots(report: &Report) -> String {
         .filter(|row| !row.roc.is_empty())
         .map(|row| Curve { name: row.id.to_owned(), points: row.roc.clone() })
         .collect();
-    let margins: Vec<Curve> = std::iter::once("honest")
-        .chain(DRAWN)
+    // Honest work comes last, so that an attack looks the same in both figures.
+    let margins: Vec<Curve> = DRAWN
+        .into_iter()
+        .chain(["honest"])
         .filter_map(tolerant)
         .map(|row| Curve {
             name: row.id.to_owned(),
@@ -122,10 +125,10 @@ fn table(profile: Profile, rows: &[&RowReport]) -> String {
         "<h2>Profile {profile}</h2>\n<div class=\"scroll\"><table>\n<caption>Rollouts are those that \
          the cheat changed; detected at the shipped thresholds.</caption>\n<tr>\
          <th scope=\"col\" class=\"text\">row</th><th scope=\"col\">rollouts</th>\
-         <th scope=\"col\">detected</th><th scope=\"col\">false positives</th>\
+         <th scope=\"col\">detected</th><th scope=\"col\" class=\"text\">ends as</th>\
+         <th scope=\"col\">false positives</th>\
          <th scope=\"col\">AUC, 300 tokens</th><th scope=\"col\">tokens to detection</th>\
-         <th scope=\"col\">bytes/token</th><th scope=\"col\">verify/generate</th>\
-         <th scope=\"col\" class=\"text\">ends as</th></tr>\n"
+         <th scope=\"col\">bytes/token</th><th scope=\"col\">verify/generate</th></tr>\n"
     );
     for row in rows {
         let number = |value: Option<f64>, digits: usize| match value {
@@ -145,17 +148,17 @@ fn table(profile: Profile, rows: &[&RowReport]) -> String {
         let _ = writeln!(
             html,
             "<tr><th scope=\"row\" class=\"text\" title=\"{}\">{}</th><td>{}</td><td>{detected}</td>\
-             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
-             <td class=\"text wide{class}\">{}</td></tr>",
+             <td class=\"text wide{class}\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+             <td>{}</td></tr>",
             escape(row.what),
             escape(row.id),
             if row.outcome == Outcome::NotRun { String::new() } else { row.counted.to_string() },
+            escape(&ends(row)),
             row.false_positives.map_or(String::new(), |n| n.to_string()),
             number(row.auc, 4),
             row.tokens_to_detection.map_or(String::new(), |n| n.to_string()),
             number(row.bytes_per_token, 2),
             number(row.timing.verify_over_generate, 2),
-            escape(&ends(row))
         );
     }
     html + "</table></div>\n"

@@ -8,10 +8,10 @@ const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 12.0;
-const TOP: f64 = 12.0;
+const TOP: f64 = 26.0;
 const BOTTOM: f64 = 36.0;
 /// Colour variables of the page, and dashes that tell curves apart without colour.
-const LOOKS: [(&str, &str); 8] = [
+const LOOKS: [(&str, &str); 9] = [
     ("a", ""),
     ("b", ""),
     ("c", ""),
@@ -20,6 +20,7 @@ const LOOKS: [(&str, &str); 8] = [
     ("b", "6 3"),
     ("c", "6 3"),
     ("d", "6 3"),
+    ("ink", "2 3"),
 ];
 
 /// How values become places.
@@ -115,6 +116,7 @@ fn frame(x: &Axis, y: &Axis) -> String {
             bottom + 14.0
         );
     }
+    let _ = writeln!(svg, "<text x=\"0\" y=\"12\">{}</text>", escape(y.name));
     let _ = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
@@ -139,7 +141,11 @@ fn line(curve: &Curve, x: &Axis, y: &Axis, (color, dashes): &(&str, &str)) -> St
 fn legend(curves: &[Curve]) -> String {
     let mut html = "<p class=\"legend\">".to_owned();
     for (curve, (color, dashes)) in curves.iter().zip(LOOKS.iter().cycle()) {
-        let style = if dashes.is_empty() { "solid" } else { "dashed" };
+        let style = match *dashes {
+            "" => "solid",
+            "2 3" => "dotted",
+            _ => "dashed",
+        };
         let _ = write!(
             html,
             "<span style=\"border-top:2px {style} var(--{color})\">{}</span> ",
