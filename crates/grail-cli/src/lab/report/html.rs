@@ -22,6 +22,7 @@ const DRAWN: [&str; 8] = [
 const OWN_STYLE: &str = "\
 body{max-width:78rem}.legend span{display:inline-block;white-space:nowrap;padding-top:.1rem;\
 margin:0 .9rem .2rem 0;font-size:.8rem}\
+th[scope=col]{white-space:normal;vertical-align:bottom}\
 .bad{color:var(--d);font-weight:600}.good{color:var(--c)}td.wide{white-space:normal;\
 min-width:18rem}caption{text-align:left;color:var(--dim);padding:.3rem 0}";
 
