@@ -267,9 +267,8 @@ fn spread(name: &str, distances: impl Iterator<Item = u32>) -> String {
 /// Writes sequences and what a verifier computed of them, for `scripts/compare_bf16.py`.
 fn write_scores(folder: &Path, name: &str, sequences: &[ScoreRequest], scores: &[Score]) {
     let listed = sequences.iter().zip(scores).map(|(sequence, score)| {
-        let tokens = sequence.tokens.iter().map(|token| token.0).collect::<Vec<u32>>();
         serde_json::json!({
-            "tokens": tokens, "prompt_len": sequence.prompt_len, "margins": score.margins,
+            "tokens": sequence.tokens, "prompt_len": sequence.prompt_len, "margins": score.margins,
         })
     });
     let json = Value::from_iter(listed).to_string();
