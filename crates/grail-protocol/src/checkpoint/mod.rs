@@ -6,6 +6,7 @@ mod metadata;
 mod protocol;
 pub mod reference;
 pub mod retention;
+pub mod tensors;
 mod weights_hash;
 mod whitening;
 

@@ -10,6 +10,7 @@
 pub mod frame;
 mod header;
 mod indices;
+pub mod native;
 pub mod payload;
 
 pub use indices::IndexType;
@@ -144,6 +145,9 @@ pub enum DeltaError {
         /// Version that was asked for.
         expected: u64,
     },
+    /// A block of a native delta is not what is written.
+    #[error("a block of the delta cannot be read: {0}; fetch it again")]
+    BadBlock(String),
     /// The changes of a tensor make no sense.
     #[error(
         "the delta of tensor {name:?} is unusable: {reason}; the trainer must publish it again"
