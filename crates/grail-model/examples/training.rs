@@ -1,7 +1,10 @@
 //! Measures a training step by its parts: tokens per second, GFLOP/s of the products, peak memory.
 //!
 //!     cargo run --release -p grail-model --example training -- \
-//!         FOLDER [SEQUENCES] [TOKENS] [STEPS] [LORA_RANK]
+//!         FOLDER [SEQUENCES] [TOKENS] [STEPS] [LORA_RANK] [EXPORTS]
+//!
+//! With EXPORTS, a folder that does not exist, the model before and after each step is written to
+//! `EXPORTS/0`, `EXPORTS/1` and so on: real steps to measure deltas on.
 //!
 //! A step is forward, backward and AdamW over random tokens, every position but the first a
 //! target, as in the usual language-model loss.
@@ -31,11 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = PathBuf::from(
         arguments
             .next()
-            .ok_or("usage: training FOLDER [SEQUENCES] [TOKENS] [STEPS] [LORA_RANK]")?,
+            .ok_or("usage: training FOLDER [SEQUENCES] [TOKENS] [STEPS] [LORA_RANK] [EXPORTS]")?,
     );
     let mut number = |default: u32| arguments.next().map_or(Ok(default), |text| text.parse());
     let (n_sequences, n_tokens, steps) = (number(8)?, number(256)?, number(2)?);
     let rank = usize::try_from(number(0)?)?;
+    let exports = arguments.next().map(PathBuf::from);
     let lora = (rank > 0).then_some(LoraConfig { rank, ..LoraConfig::default() });
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let kernels = Kernels::new(threads)?;
@@ -57,7 +61,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all = u64::from(n_sequences) * u64::from(n_tokens);
     let stop = StopFlag::default();
     let mut times = Vec::new();
-    for _ in 0..steps {
+    let export = |trainer: &ModelTrainer, step: u32| -> Result<(), Box<dyn Error>> {
+        if let Some(exports) = &exports {
+            std::fs::create_dir_all(exports)?;
+            trainer.export(&exports.join(step.to_string()))?;
+        }
+        Ok(())
+    };
+    export(&trainer, 0)?;
+    for step in 1..=steps {
         let start = Instant::now();
         trainer.accumulate(&sequences, &mut |_, logprobs| vec![-1.0; logprobs.len()], &stop)?;
         let accumulated = start.elapsed();
@@ -67,6 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{:<24} {:>10.1} ms", "AdamW", (total - accumulated).as_secs_f64() * 1e3);
         report("step", all, total);
         times.push(total);
+        export(&trainer, step)?;
     }
     times.sort();
     if let Some(&median) = times.get(times.len() / 2) {

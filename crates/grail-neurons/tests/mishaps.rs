@@ -7,7 +7,9 @@ mod support;
 use bytes::Bytes;
 use grail_neurons::neuron::{Neuron, NeuronError, Tick};
 use grail_ports::events::Event;
+use grail_ports::object_store::Buckets as _;
 use grail_ports::signer::Signer as _;
+use grail_protocol::checkpoint::DELTA_FILE;
 use grail_protocol::ids::BlockNumber;
 use grail_protocol::keys;
 use grail_protocol::rollout::{Body, RawRollouts, RolloutFile, SealedBody, commitment};
@@ -109,10 +111,10 @@ async fn a_damaged_checkpoint_is_refused_until_it_is_whole_again() {
     let log = settle(&mut trainer, head).await;
     assert!(log.contains("published checkpoint 60"), "{log}");
 
-    let key = keys::checkpoint_file(window(60), "model.safetensors");
+    let key = keys::delta_file(window(60), DELTA_FILE);
     let whole = world.storage.peek(hotkey(TRAINER), &key).unwrap();
     let mut damaged = whole.to_vec();
-    damaged[5000] ^= 1;
+    damaged[100] ^= 1;
     world.storage.tamper(hotkey(TRAINER), &key, damaged);
     let head = world.next_window();
     // Window 90 must use checkpoint 60; mining with the old one would be work for nothing.
@@ -131,6 +133,49 @@ async fn a_damaged_checkpoint_is_refused_until_it_is_whole_again() {
     world.storage.tamper(hotkey(TRAINER), &key, whole);
     let log = settle(&mut miner, head).await;
     assert!(log.contains("uploaded 4 groups of window 90"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_follows_the_chain_and_waits_for_a_missing_link() {
+    let world = World::new();
+    let (mut trainer, mut validator, mut miner) = first_window(&world).await;
+    for _ in 0..3 {
+        let head = world.next_window();
+        settle(&mut miner, head).await;
+        settle(&mut validator, head).await;
+        settle(&mut trainer, head).await;
+    }
+    // Checkpoints 60, 90 and 120 are deltas; the one in the middle is lost.
+    let bucket = world.storage.buckets(hotkey(TRAINER)).own();
+    let key = keys::delta_file(window(90), DELTA_FILE);
+    let whole = world.storage.peek(hotkey(TRAINER), &key).unwrap();
+    bucket.delete(&key).await.unwrap();
+    let head = world.next_window();
+    let mut newcomer = world.miner(OTHER_MINER);
+    newcomer.start().await.unwrap();
+    let error = newcomer.tick(head).await.unwrap_err();
+    let is_link = |error: &NeuronError| {
+        matches!(
+            error,
+            NeuronError::Mining(MiningError::Checkpoint(CheckpointError::Missing { checkpoint, .. }))
+                if *checkpoint == window(90)
+        )
+    };
+    assert!(is_link(&error), "{error}");
+    // Who was there all along needs the newest delta alone.
+    let log = settle(&mut miner, head).await;
+    assert!(log.contains("uploaded 4 groups of window 150"), "{log}");
+
+    world.storage.tamper(hotkey(TRAINER), &key, whole);
+    let log = settle(&mut newcomer, head).await;
+    assert!(log.contains("uploaded 4 groups of window 150"), "{log}");
+    let weights = |seed: u64| {
+        let dir = world.context(seed).state_dir.join("checkpoints/checkpoint-120");
+        std::fs::read(dir.join("model.safetensors")).unwrap()
+    };
+    assert!(weights(OTHER_MINER) == weights(MINER), "both ways lead to the same bytes");
+    let published = world.context(TRAINER).state_dir.join("training/exports/checkpoint-120");
+    assert!(std::fs::read(published.join("model.safetensors")).unwrap() == weights(MINER));
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,9 +102,28 @@ fn check_training(world: &World) {
         .collect();
     assert_eq!(curve.len(), 12);
     assert!(curve[11] > curve[0] + 0.2, "the model learns: {curve:?}");
-    // Window 240 and later ones need checkpoint 210 and later ones; the first one stays too.
+    // Window 240 and later ones need checkpoint 210 and later ones, and those before 300 are deltas
+    // that go back to the first one.
     let stay: Vec<u64> = world.ready_markers().iter().map(|it| it.checkpoint.start().0).collect();
-    assert_eq!(stay, [0, 210, 240, 270, 300, 330, 360]);
+    let window_30_had_no_rollouts = |start: &u64| *start != 30;
+    let made = (0..=360).step_by(30).filter(window_30_had_no_rollouts);
+    assert_eq!(stay, made.collect::<Vec<_>>());
+    check_deltas(&world);
+}
+
+/// All but the first are deltas, and the one at the anchor went up whole as well.
+fn check_deltas(world: &World) {
+    let keys = world.storage.keys(hotkey(TRAINER));
+    let with = |part: &str| -> Vec<u64> {
+        let keys = keys.iter().filter(|key| key.ends_with(part));
+        keys.filter_map(|key| key.split('-').nth(1)?.split('/').next()?.parse().ok()).collect()
+    };
+    let mut whole = with("/FULL/manifest.sig");
+    whole.sort_unstable();
+    assert_eq!(whole, [0, 300]);
+    let mut deltas = with("/DELTA/manifest.sig");
+    deltas.sort_unstable();
+    assert_eq!(deltas, (30..=360).step_by(30).skip(1).collect::<Vec<_>>());
 }
 
 fn check_uploads(world: &World) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fixtures::{Wallet, window};
 use grail_protocol::canonical_json::canonical_json;
 use grail_protocol::checkpoint::{
-    CHECKPOINT_FILES, CheckpointError, CheckpointMetadata, CheckpointType, GenerationParams,
+    CHECKPOINT_FILES, CheckpointError, CheckpointMetadata, CheckpointType, DeltaRecord, GenerationParams,
     SignedMetadata, checkpoint_digest, open_metadata, sign_metadata,
 };
 use grail_protocol::constants::{NUMERICS_EXACT, PROTOCOL_NAME};
@@ -40,6 +40,7 @@ fn metadata() -> CheckpointMetadata {
         prev_window: None,
         anchor_window: None,
         weights_hash: None,
+        delta: None,
         env_id: "arithmetic".to_owned(),
         env_params: json!({"terms": 3, "difficulty": 2}),
         generation_params: GenerationParams::new(SamplerParams {
@@ -132,12 +133,19 @@ fn damaged_files_get_a_clear_error() {
 
 #[test]
 fn unusable_metadata_is_neither_signed_nor_opened() {
-    let changes: [(&str, Change<'_>); 12] = [
+    let changes: [(&str, Change<'_>); 14] = [
         ("protocol is `v5`", &|metadata| metadata.protocol = "v5".to_owned()),
         ("env_id", &|metadata| metadata.env_id.clear()),
         ("numerics", &|metadata| metadata.numerics = "two words".to_owned()),
         ("thinking_mode `Native`", &|metadata| metadata.thinking_mode = "Native".to_owned()),
-        ("DELTA", &|metadata| metadata.checkpoint_type = CheckpointType::Delta),
+        ("do not fit", &|metadata| metadata.checkpoint_type = CheckpointType::Delta),
+        ("do not fit", &|metadata| metadata.prev_window = Some(window())),
+        ("do not fit", &|metadata| {
+            // A delta on itself.
+            metadata.checkpoint_type = CheckpointType::Delta;
+            (metadata.prev_window, metadata.anchor_window) = (Some(window()), Some(window()));
+            metadata.delta = Some(DeltaRecord { file: Digest([1; 32]), base: Digest([2; 32]) });
+        }),
         ("exactly config.json", &|metadata| {
             metadata.file_manifest.insert("../../etc/passwd".to_owned(), Digest([0; 32]));
         }),

@@ -107,11 +107,16 @@ pub fn write_folder<E: From<StateError>, T>(
         fs::create_dir_all(parent).map_err(disk("make", parent))?;
     }
     let filled = fill(&partial)?;
-    sync_files(&partial)?;
-    remove_folder(path)?;
-    fs::rename(&partial, path).map_err(disk("rename", &partial))?;
-    sync_parent(path)?;
+    move_folder(&partial, path)?;
     Ok(filled)
+}
+
+/// Puts the complete folder `from` in the place of `to`; an older folder goes.
+pub fn move_folder(from: &Path, to: &Path) -> Result<(), StateError> {
+    sync_files(from)?;
+    remove_folder(to)?;
+    fs::rename(from, to).map_err(disk("rename", from))?;
+    sync_parent(to)
 }
 
 /// Removes a folder and what it holds; one that is absent is no error.

@@ -1,8 +1,8 @@
 //! The fields of a checkpoint's `metadata.json`, and what is wrong with them.
 //!
-//! Fields and order are the reference's; `protocol`, `numerics`, `checkpoint_digest` and `whitening`
-//! are new in v6. The checkpoint digest is what peers verify; `weights_hash` serves deltas, which a later
-//! version publishes.
+//! Fields and order are the reference's; `protocol`, `numerics`, `checkpoint_digest`, `whitening` and
+//! `delta` are new in v6. `file_manifest` names the content of a checkpoint whether it is published
+//! whole or as a delta, so a delta leads to exactly the files that the full checkpoint has.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::rollout::EnvironmentFingerprint;
 use crate::sampler::SamplerParams;
 
 /// Whether a checkpoint stands alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CheckpointType {
     /// It does: all weights are there.
     #[serde(rename = "FULL")]
@@ -61,6 +61,15 @@ impl GenerationParams {
     }
 }
 
+/// What a delta needs and is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaRecord {
+    /// SHA-256 of [`DELTA_FILE`](super::DELTA_FILE).
+    pub file: Digest,
+    /// Checkpoint digest of the base, whose window is [`CheckpointMetadata::prev_window`].
+    pub base: Digest,
+}
+
 /// `metadata.json` of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointMetadata {
@@ -84,7 +93,7 @@ pub struct CheckpointMetadata {
     pub prev_window: Option<Window>,
     /// Nearest full checkpoint of a delta.
     pub anchor_window: Option<Window>,
-    /// xxh3-128 of all tensors, as the reference's deltas use it.
+    /// xxh3-128 of all tensors, as the reference's deltas use it; peers of v6 verify the manifest.
     #[serde(default)]
     pub weights_hash: Option<String>,
     /// Environment of the next rollouts.
@@ -103,6 +112,9 @@ pub struct CheckpointMetadata {
     pub numerics: String,
     /// Digest that names the checkpoint's content.
     pub checkpoint_digest: Digest,
+    /// How it is made from another checkpoint; there exactly for a delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaRecord>,
     /// What sketches of its hidden states are whitened with; without it only exact engines can mine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whitening: Option<WhiteningRecord>,
@@ -124,6 +136,17 @@ impl CheckpointMetadata {
         canonical_json(&self.env_params)
     }
 
+    /// A delta has a base before it and an anchor at or before that; a full checkpoint has neither.
+    fn links_fit(&self) -> bool {
+        match (self.checkpoint_type, self.prev_window, self.anchor_window) {
+            (CheckpointType::Full, None, None) => self.delta.is_none(),
+            (CheckpointType::Delta, Some(prev), Some(anchor)) => {
+                self.delta.is_some() && prev < self.window && anchor <= prev
+            }
+            _ => false,
+        }
+    }
+
     /// Returns everything that keeps the checkpoint from being used, for a person; empty if nothing.
     pub fn validate(&self) -> Vec<String> {
         let mut complaints = Vec::new();
@@ -143,8 +166,8 @@ impl CheckpointMetadata {
             format!("thinking_mode `{}` is neither native nor instructed", self.thinking_mode),
         );
         demand(
-            self.checkpoint_type == CheckpointType::Full,
-            "checkpoint_type is DELTA, which this version cannot apply".to_owned(),
+            self.links_fit(),
+            "checkpoint_type, delta, prev_window and anchor_window do not fit each other".to_owned(),
         );
         demand(
             self.file_manifest.keys().map(String::as_str).eq(CHECKPOINT_FILES),

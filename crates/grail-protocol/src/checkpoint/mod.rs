@@ -13,7 +13,7 @@ mod whitening;
 use std::collections::BTreeMap;
 
 pub use manifest::{CheckpointError, SignedFiles, SignedMetadata, open_metadata, sign_metadata};
-pub use metadata::{CheckpointMetadata, CheckpointType, GenerationParams};
+pub use metadata::{CheckpointMetadata, CheckpointType, DeltaRecord, GenerationParams};
 pub use protocol::{Protocol, Published, Unsigned};
 pub use reference::ReferenceMetadata;
 pub use weights_hash::{NotAWeightsHash, WeightsHash, WeightsHasher};
@@ -25,6 +25,9 @@ use crate::ids::Digest;
 
 /// The file that training changes.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// The file of a native delta.
+pub const DELTA_FILE: &str = "delta.grail";
 
 /// The files that make a checkpoint, sorted. Nothing else changes what a model computes.
 pub const CHECKPOINT_FILES: [&str; 4] =

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use grail_protocol::checkpoint::{
-    CHECKPOINT_FILES, CheckpointMetadata, WEIGHTS_FILE, model_identity, open_metadata,
+    CHECKPOINT_FILES, CheckpointMetadata, DELTA_FILE, WEIGHTS_FILE, model_identity, open_metadata,
 };
 use grail_protocol::constants::CHECKPOINT_METADATA_BYTES_MAX;
 use grail_protocol::ids::{Digest, Hotkey, Window};
@@ -23,11 +23,14 @@ pub const MANIFEST_SIGNATURE_BYTES_MAX: u64 = 1024;
 /// Returns the most bytes that a file of a checkpoint may have.
 pub fn file_bytes_max(name: &str) -> u64 {
     match name {
-        "model.safetensors" => 64 << 30,
+        WEIGHTS_FILE | DELTA_FILE => 64 << 30,
         "tokenizer.json" => 256 << 20,
         _ => 16 << 20,
     }
 }
+
+/// Ending of a folder in which a checkpoint is put together.
+const STAGE: &str = ".download";
 
 /// The two small files that say what a checkpoint is, as they were published.
 #[derive(Clone)]
@@ -68,24 +71,18 @@ impl CheckpointCache {
         metadata.file_manifest.iter().all(intact).then_some(metadata)
     }
 
-    /// Replaces the cached checkpoint with `files`, whose digests were checked.
-    pub fn install(
-        &self,
-        checkpoint: Window,
-        signed: &SignedFiles,
-        files: &BTreeMap<String, Bytes>,
-    ) -> Result<(), CheckpointError> {
-        state::write_folder(&self.dir(checkpoint), |dir: &Path| {
-            std::fs::create_dir_all(dir).map_err(disk("make", dir))?;
-            let small =
-                [(METADATA_FILE, &signed.metadata), (MANIFEST_SIGNATURE_FILE, &signed.signature)];
-            let large = files.iter().map(|(name, bytes)| (name.as_str(), bytes));
-            for (name, bytes) in small.into_iter().chain(large) {
-                let path = dir.join(name);
-                std::fs::write(&path, bytes).map_err(disk("write", &path))?;
-            }
-            Ok(())
-        })
+    /// Returns the folder in which the files of a checkpoint are put together. It stays when that is
+    /// interrupted, also by a crash, and is never read as a checkpoint.
+    pub fn stage(&self, checkpoint: Window) -> PathBuf {
+        self.folder.join(format!("checkpoint-{checkpoint}{STAGE}"))
+    }
+
+    /// Replaces the cached checkpoint with the files in its stage, whose digests were checked.
+    pub fn install(&self, checkpoint: Window, signed: &SignedFiles) -> Result<(), CheckpointError> {
+        let (stage, dir) = (self.stage(checkpoint), self.dir(checkpoint));
+        state::write_file(&stage.join(METADATA_FILE), &signed.metadata)?;
+        state::write_file(&stage.join(MANIFEST_SIGNATURE_FILE), &signed.signature)?;
+        Ok(state::move_folder(&stage, &dir)?)
     }
 
     /// Removes all but the newest `keep` checkpoints, and what crashes left behind.

@@ -3,23 +3,20 @@
 //! Source: `spec/checkpoints.md`, consuming; unlike the reference the signature is verified. A
 //! damaged object never replaces a good model, on disk or in memory.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use grail_ports::events::Event;
 use grail_ports::object_store::ObjectStore;
-use grail_protocol::checkpoint::{
-    self as protocol, CheckpointMetadata, model_identity, open_metadata,
-};
-use grail_protocol::constants::{CHECKPOINT_METADATA_BYTES_MAX, TRAINER_UID};
-use grail_protocol::ids::{Digest, Hotkey, Window};
-use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE};
+use grail_protocol::checkpoint::{self as protocol, CheckpointMetadata, model_identity};
+use grail_protocol::constants::TRAINER_UID;
+use grail_protocol::ids::{Hotkey, Window};
+use grail_protocol::keys;
 use grail_protocol::sketch::Whitening;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::cache::{CheckpointCache, MANIFEST_SIGNATURE_BYTES_MAX, SignedFiles, file_bytes_max};
+use super::cache::CheckpointCache;
+use super::fetch::Fetcher;
 use super::{CheckpointError, LoadedCheckpoint};
 use crate::blocking::blocking;
 use crate::context::RunContext;
@@ -75,7 +72,15 @@ impl CheckpointConsumer {
             return Ok(Some(loaded.clone()));
         }
         let before = Instant::now();
-        let metadata = self.fetch(trainer, &*bucket, marker.checkpoint).await?;
+        let keys = objects.iter().map(|object| object.key.clone()).collect();
+        let fetcher = Fetcher {
+            cache: &self.cache,
+            trainer,
+            bucket: &*bucket,
+            keys: &keys,
+            heartbeat: &self.ctx.heartbeat,
+        };
+        let metadata = fetcher.fetch(marker.checkpoint).await?;
         self.ctx.heartbeat.beat();
         let loaded = Arc::new(self.load(metadata).await?);
         self.loaded = Some((trainer, loaded.clone()));
@@ -103,43 +108,6 @@ impl CheckpointConsumer {
         self.peers.refresh(&*self.ctx.chain).await?;
         let bucket = self.peers.bucket(&*self.ctx.buckets, trainer).ok_or_else(no_trainer)?;
         Ok((trainer, bucket))
-    }
-
-    /// Makes sure that the cache holds the checkpoint, and returns its metadata.
-    async fn fetch(
-        &self,
-        trainer: Hotkey,
-        bucket: &dyn ObjectStore,
-        checkpoint: Window,
-    ) -> Result<CheckpointMetadata, CheckpointError> {
-        let cache = self.cache.clone();
-        if let Some(metadata) = blocking(move || cache.verified(checkpoint, trainer)).await {
-            return Ok(metadata);
-        }
-        let metadata =
-            get(bucket, checkpoint, METADATA_FILE, CHECKPOINT_METADATA_BYTES_MAX).await?;
-        let signature =
-            get(bucket, checkpoint, MANIFEST_SIGNATURE_FILE, MANIFEST_SIGNATURE_BYTES_MAX).await?;
-        let signed = SignedFiles { metadata, signature };
-        let metadata = open_metadata(&signed.metadata, &signed.signature, trainer, checkpoint)?;
-        let mut files = BTreeMap::new();
-        for (name, expected) in &metadata.file_manifest {
-            let bytes = get(bucket, checkpoint, name, file_bytes_max(name)).await?;
-            self.ctx.heartbeat.beat();
-            let (bytes, found) = blocking(move || {
-                let digest = Digest::of(&bytes);
-                (bytes, digest)
-            })
-            .await;
-            if found != *expected {
-                let (file, expected) = (name.clone(), *expected);
-                return Err(CheckpointError::Damaged { checkpoint, file, expected, found });
-            }
-            files.insert(name.clone(), bytes);
-        }
-        let cache = self.cache.clone();
-        blocking(move || cache.install(checkpoint, &signed, &files)).await?;
-        Ok(metadata)
     }
 
     async fn load(
@@ -196,14 +164,4 @@ pub fn usable_whitening(
         return Err(invalid(reason).into());
     }
     Ok(Some(Arc::new(whitening)))
-}
-
-async fn get(
-    bucket: &dyn ObjectStore,
-    checkpoint: Window,
-    name: &str,
-    bytes_max: u64,
-) -> Result<Bytes, CheckpointError> {
-    let object = bucket.get(&keys::checkpoint_file(checkpoint, name), bytes_max).await?;
-    object.ok_or_else(|| CheckpointError::Missing { checkpoint, file: name.to_owned() })
 }

@@ -2,6 +2,10 @@
 
 pub mod cache;
 pub mod consumer;
+mod fetch;
+pub mod reference;
+mod sparse;
+pub mod weights;
 pub mod whitening;
 
 use std::path::PathBuf;
@@ -108,6 +112,14 @@ pub enum CheckpointError {
         expected: Digest,
         /// Digest of what came.
         found: Digest,
+    },
+    /// A delta cannot be applied.
+    #[error("checkpoint {checkpoint} cannot be made of its base: {error}")]
+    Delta {
+        /// The checkpoint.
+        checkpoint: Window,
+        /// Why.
+        error: weights::WeightsError,
     },
     /// The metadata is not the trainer's, or asks for what cannot be done.
     #[error(transparent)]

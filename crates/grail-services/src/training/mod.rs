@@ -11,6 +11,7 @@ pub mod grpo;
 pub mod passk;
 pub mod pipeline;
 pub mod publisher;
+pub mod reference_publisher;
 pub mod replay;
 pub mod rollouts;
 pub mod schedule;
@@ -27,6 +28,7 @@ use grail_protocol::checkpoint as protocol;
 use grail_protocol::ids::{Hotkey, Uid, Window};
 
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::weights::WeightsError;
 use crate::state::StateError;
 
 /// What a tick of a trainer did.
@@ -61,6 +63,9 @@ pub enum TrainingError {
     /// The checkpoint's metadata would be refused by peers.
     #[error(transparent)]
     Metadata(#[from] protocol::CheckpointError),
+    /// The weights of a built checkpoint cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The environment cannot be published.
     #[error("the environment's parameters are not JSON: {0}; report this")]
     Environment(String),

@@ -1,7 +1,10 @@
-//! Publishes a built checkpoint: files, metadata, signature, and the READY marker last.
+//! Publishes a built checkpoint, whole or as a delta: files, metadata, signature, and the READY
+//! marker last.
 //!
 //! Everything is read back before the marker is written. Publishing again after a crash at any
-//! point repeats only what is missing, and a checkpoint that is READY is never touched.
+//! point repeats only what is missing. A checkpoint that is READY is not touched any more, except
+//! that one published as a delta may go up whole beside it: the same files, named by the same
+//! digest, so that nobody needs to wait for them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +12,7 @@ use std::path::Path;
 use bytes::Bytes;
 use grail_ports::events::Event;
 use grail_ports::object_store::ObjectStore;
-use grail_protocol::checkpoint::CHECKPOINT_FILES;
+use grail_protocol::checkpoint::{CHECKPOINT_FILES, CheckpointType, DELTA_FILE};
 use grail_protocol::ids::{Digest, Window};
 use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE, ReadyMarker};
 use tracing::warn;
@@ -24,11 +27,12 @@ use crate::state;
 /// and seen only in the next, it would make honest miners of that window use the wrong checkpoint.
 const MARKER_MARGIN_BLOCKS: u64 = 2;
 
-/// Publishes the checkpoint in `dir` and returns its READY marker, or nothing if the window is too
-/// close to its end for the marker.
+/// Publishes the checkpoint in `dir`, the folder of that kind, and returns its READY marker, or
+/// nothing if the window is too close to its end for the marker.
 pub async fn publish(
     ctx: &RunContext,
     checkpoint: Window,
+    kind: CheckpointType,
     dir: &Path,
 ) -> Result<Option<ReadyMarker>, TrainingError> {
     let bucket = ctx.buckets.own();
@@ -39,7 +43,7 @@ pub async fn publish(
         // The last attempt got this far, but its end was not noted.
         Some(marker) => (marker, objects.iter().map(|object| object.size).sum()),
         None => {
-            let bytes = upload_all(ctx, &*bucket, checkpoint, dir).await?;
+            let bytes = upload_all(ctx, checkpoint, kind, dir).await?;
             let head = ctx.chain.head().await?.number;
             let ready = Window::containing(head);
             if ready.end().0 - head.0 <= MARKER_MARGIN_BLOCKS {
@@ -54,30 +58,44 @@ pub async fn publish(
     Ok(Some(marker))
 }
 
-/// Uploads what stands behind the marker, and returns its size in bytes.
-async fn upload_all(
+/// Uploads what a marker promises, and returns its size in bytes.
+pub async fn upload_all(
     ctx: &RunContext,
-    bucket: &dyn ObjectStore,
     checkpoint: Window,
+    kind: CheckpointType,
     dir: &Path,
 ) -> Result<u64, TrainingError> {
+    let bucket = ctx.buckets.own();
+    let files: &[&str] = match kind {
+        CheckpointType::Full => &CHECKPOINT_FILES,
+        CheckpointType::Delta => &[DELTA_FILE],
+    };
     let mut bytes = 0u64;
-    // The signature stands over the metadata and the metadata over the files: that order.
-    for name in CHECKPOINT_FILES.into_iter().chain([METADATA_FILE, MANIFEST_SIGNATURE_FILE]) {
+    // The signature stands over the metadata and the metadata over the files: that order, so that
+    // whoever sees the signature finds the rest.
+    for name in files.iter().copied().chain([METADATA_FILE, MANIFEST_SIGNATURE_FILE]) {
         let path = dir.join(name);
         let read = blocking(move || state::read_file(&path, file_bytes_max(name))).await?;
         let Some(content) = read.map(Bytes::from) else {
             return Err(TrainingError::BuildGone { checkpoint, file: name.to_owned() });
         };
         bytes = bytes.saturating_add(u64::try_from(content.len()).unwrap_or(u64::MAX));
-        upload(bucket, &keys::checkpoint_file(checkpoint, name), content).await?;
+        let key = match kind {
+            CheckpointType::Full => keys::checkpoint_file(checkpoint, name),
+            CheckpointType::Delta => keys::delta_file(checkpoint, name),
+        };
+        upload(&*bucket, &key, content).await?;
         ctx.heartbeat.beat();
     }
     Ok(bytes)
 }
 
 /// Uploads an object unless it is there, and reads it back.
-async fn upload(bucket: &dyn ObjectStore, key: &str, content: Bytes) -> Result<(), TrainingError> {
+pub async fn upload(
+    bucket: &dyn ObjectStore,
+    key: &str,
+    content: Bytes,
+) -> Result<(), TrainingError> {
     if holds(bucket, key, &content).await? {
         return Ok(());
     }
@@ -108,7 +126,8 @@ async fn holds(
 ///
 /// The checkpoint of every window from `horizon` on stays: a validator that found another one in its
 /// place would blame honest miners. So does the first one, from which everything can be made again,
-/// and whatever is newer than the newest READY one: that is being published.
+/// whatever is newer than the newest READY one, which is being published, and what the deltas that
+/// stay are made of, back to the nearest checkpoint that is there whole.
 pub fn expendable<'a>(
     keys: impl IntoIterator<Item = &'a str> + Clone,
     horizon: Window,
@@ -121,10 +140,18 @@ pub fn expendable<'a>(
         needed.chain(&at_horizon).map(|marker| marker.checkpoint).collect();
     let ready = || markers.iter().map(|marker| marker.checkpoint);
     let (first, newest) = (ready().min(), ready().max());
+    let whole = |key: &str| key.ends_with(&format!("/FULL/{MANIFEST_SIGNATURE_FILE}"));
+    let whole: BTreeSet<Window> =
+        keys.clone().into_iter().filter(|key| whole(key)).filter_map(checkpoint_of).collect();
     let all: BTreeSet<Window> = keys.into_iter().filter_map(checkpoint_of).collect();
-    all.into_iter()
-        .filter(|it| Some(*it) < newest && Some(*it) != first && !kept.contains(it))
-        .collect()
+    // A delta's base is an earlier checkpoint: all back to a whole one are more than enough.
+    let anchor = |window: &Window| whole.range(..=window).next_back().copied();
+    let chains: Vec<(Option<Window>, Window)> =
+        kept.iter().chain(&newest).map(|window| (anchor(window), *window)).collect();
+    let is_link = |window: &Window| {
+        chains.iter().any(|(anchor, tip)| *anchor <= Some(*window) && window <= tip)
+    };
+    all.into_iter().filter(|it| Some(*it) < newest && Some(*it) != first && !is_link(it)).collect()
 }
 
 fn checkpoint_of(key: &str) -> Option<Window> {
@@ -164,7 +191,7 @@ mod tests {
     #[test]
     fn what_a_window_may_still_need_stays() {
         let at = |start| Window::from_start(start).unwrap();
-        let file = |start| keys::checkpoint_file(at(start), METADATA_FILE);
+        let file = |start| keys::checkpoint_file(at(start), MANIFEST_SIGNATURE_FILE);
         let marker = |start, ready| ReadyMarker { ready: at(ready), checkpoint: at(start) }.key();
         // 60 was late; 90 lost its marker to a clean-up that was killed; 330 is being published.
         let mut keys = vec![marker(0, 0), marker(30, 30), marker(60, 120), marker(120, 120)];
@@ -195,5 +222,25 @@ mod tests {
                 assert_eq!(before, after, "horizon {horizon}, window {window}");
             }
         }
+    }
+
+    #[test]
+    fn what_deltas_are_made_of_stays() {
+        let at = |start| Window::from_start(start).unwrap();
+        let marker = |start: u64| ReadyMarker { ready: at(start), checkpoint: at(start) }.key();
+        let whole = |start| keys::checkpoint_file(at(start), MANIFEST_SIGNATURE_FILE);
+        let delta = |start| keys::delta_file(at(start), MANIFEST_SIGNATURE_FILE);
+        let mut keys: Vec<String> = (0..=420).step_by(30).map(marker).collect();
+        keys.extend((30..=420).step_by(30).map(delta));
+        keys.extend([0, 300].map(whole));
+        // One that is still going up: its signature is not there.
+        keys.push(keys::checkpoint_file(at(390), METADATA_FILE));
+        let gone = |horizon| {
+            let windows = expendable(keys.iter().map(String::as_str), at(horizon));
+            windows.iter().map(|window| window.start().0).collect::<Vec<_>>()
+        };
+        assert_eq!(gone(240), Vec::<u64>::new());
+        assert_eq!(gone(330), (30..300).step_by(30).collect::<Vec<_>>());
+        assert_eq!(gone(420), (30..300).step_by(30).collect::<Vec<_>>());
     }
 }

@@ -8,6 +8,7 @@ use grail_ports::chain::Block;
 use grail_ports::environment::Environment;
 use grail_ports::events::Event;
 use grail_ports::model::{Model, ModelError, Trainer};
+use grail_protocol::checkpoint::retention::ANCHOR_INTERVAL;
 use grail_protocol::checkpoint::{
     CheckpointMetadata, CheckpointType, GenerationParams, checkpoint_digest,
 };
@@ -15,6 +16,7 @@ use grail_protocol::constants::{PROTOCOL_NAME, TRAINER_UID, WINDOW_BLOCKS};
 use grail_protocol::ids::{BlockNumber, Digest, Window};
 use grail_protocol::keys;
 use grail_protocol::validated::ValidatedFile;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -41,6 +43,18 @@ enum Settled {
     TooLate,
 }
 
+/// Attempts at publishing a delta before the checkpoint is published whole.
+const DELTA_ATTEMPTS: u32 = 3;
+
+/// Returns whether a checkpoint that is READY as a delta should be there whole too: at anchors, and
+/// when the way back to one has become long.
+fn is_full_due(checkpoint: Window, anchor: Option<Window>) -> bool {
+    let start = checkpoint.start().0;
+    let stride = ANCHOR_INTERVAL.unsigned_abs() * WINDOW_BLOCKS;
+    let is_far = anchor.is_none_or(|anchor| start - anchor.start().0.min(start) >= stride);
+    start.is_multiple_of(stride) || is_far
+}
+
 fn too_late() -> TrainingOutcome {
     TrainingOutcome::Waiting("the checkpoint is marked ready in the next window".to_owned())
 }
@@ -61,6 +75,10 @@ pub struct TrainingService {
     reference: Option<Arc<dyn Model>>,
     /// Groups of the last windows; a restart forgets them.
     replay: ReplayBuffer<TrainingGroup>,
+    /// How often the newest delta could not be published.
+    delta_failures: u32,
+    /// At most one full checkpoint on its way up; the way ends with the service.
+    uploads: JoinSet<Result<Window, TrainingError>>,
 }
 
 impl TrainingService {
@@ -90,6 +108,8 @@ impl TrainingService {
             trainer: None,
             reference: None,
             replay,
+            delta_failures: 0,
+            uploads: JoinSet::new(),
         }
     }
 
@@ -99,6 +119,7 @@ impl TrainingService {
     /// When something failed that the next tick may find mended. No window gets two checkpoints.
     pub async fn tick(&mut self, head: Block) -> Result<TrainingOutcome, TrainingError> {
         self.ctx.heartbeat.beat();
+        self.upload_due().await?;
         let current = Window::containing(head.number);
         let mut memory = self.recall().await?;
         if memory.built.is_none() {
@@ -165,17 +186,23 @@ impl TrainingService {
         let mut memory = memory.clone();
         let mut settled = Settled::Nothing;
         if memory.published != Some(built) {
-            let dir = self.workshop.export_dir(built);
-            if publisher::publish(&self.ctx, built, &dir).await?.is_none() {
+            let Some(kind) = self.publish(built).await? else {
                 return Ok(Settled::TooLate);
-            }
+            };
             memory.published = Some(built);
+            match kind {
+                CheckpointType::Full => (memory.anchor, memory.full_due) = (Some(built), None),
+                CheckpointType::Delta if is_full_due(built, memory.anchor) => {
+                    memory.full_due = Some(built);
+                }
+                CheckpointType::Delta => {}
+            }
             self.remember(memory.clone()).await?;
             let reach = u64::from(self.config.retention_windows) * WINDOW_BLOCKS;
             let horizon = BlockNumber(current.start().0.saturating_sub(reach));
             publisher::retire(&self.ctx, Window::containing(horizon)).await;
-            let workshop = self.workshop.clone();
-            blocking(move || workshop.tidy(built)).await?;
+            let (workshop, due) = (self.workshop.clone(), memory.full_due);
+            blocking(move || workshop.tidy(built, due)).await?;
             settled = Settled::Published(built);
         }
         if self.is_evaluation_due(memory.evaluated, built) {
@@ -189,6 +216,50 @@ impl TrainingService {
             self.remember(memory).await?;
         }
         Ok(settled)
+    }
+
+    /// Publishes a built checkpoint as a delta if it has one, else whole, and returns which; nothing
+    /// if the window is too close to its end. A delta that cannot be published is given up.
+    async fn publish(&mut self, built: Window) -> Result<Option<CheckpointType>, TrainingError> {
+        let delta = self.workshop.delta_dir(built);
+        let (kind, dir) = match delta.exists() && self.delta_failures < DELTA_ATTEMPTS {
+            true => (CheckpointType::Delta, delta),
+            false => (CheckpointType::Full, self.workshop.export_dir(built)),
+        };
+        match publisher::publish(&self.ctx, built, kind, &dir).await {
+            Ok(marker) => {
+                self.delta_failures = 0;
+                Ok(marker.map(|_| kind))
+            }
+            Err(error) => {
+                self.delta_failures += u32::from(kind == CheckpointType::Delta);
+                Err(error)
+            }
+        }
+    }
+
+    /// Uploads the checkpoint that is due whole, beside everything else, and notes when it is there.
+    async fn upload_due(&mut self) -> Result<(), TrainingError> {
+        let mut memory = self.recall().await?;
+        while let Some(ended) = self.uploads.try_join_next() {
+            let uploaded =
+                ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            match uploaded {
+                Ok(checkpoint) => {
+                    memory.anchor = memory.anchor.max(Some(checkpoint));
+                    memory.full_due = memory.full_due.filter(|due| *due != checkpoint);
+                    self.remember(memory.clone()).await?;
+                }
+                Err(error) => warn!(%error, "a full checkpoint beside its delta goes up again"),
+            }
+        }
+        if let Some(due) = memory.full_due.filter(|_| self.uploads.is_empty()) {
+            let (ctx, dir) = (self.ctx.clone(), self.workshop.export_dir(due));
+            self.uploads.spawn(async move {
+                publisher::upload_all(&ctx, due, CheckpointType::Full, &dir).await.map(|_| due)
+            });
+        }
+        Ok(())
     }
 
     fn is_evaluation_due(&self, last: Option<Window>, built: Window) -> bool {
@@ -357,8 +428,9 @@ impl TrainingService {
         };
         self.ctx.heartbeat.beat();
         let (workshop, signer) = (self.workshop.clone(), self.ctx.signer.clone());
+        let base = memory.published.zip(memory.anchor).filter(|(base, _)| *base < checkpoint);
         blocking(move || {
-            workshop.sign(checkpoint, &*signer, |file_manifest| CheckpointMetadata {
+            workshop.sign(checkpoint, base, &*signer, |file_manifest| CheckpointMetadata {
                 checkpoint_digest: checkpoint_digest(&file_manifest),
                 file_manifest,
                 ..described
@@ -398,6 +470,7 @@ impl TrainingService {
             prev_window: None,
             anchor_window: None,
             weights_hash: None,
+            delta: None,
             env_id: self.environment.id().to_owned(),
             env_params,
             generation_params: GenerationParams::new(self.config.sampler),

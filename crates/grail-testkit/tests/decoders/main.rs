@@ -90,6 +90,16 @@ fn checkpoint_manifests() {
 }
 
 #[test]
+fn manifests_of_the_reference() {
+    exercise(&driver::REFERENCE_MANIFEST, seeds::reference_manifest, 20_000);
+}
+
+#[test]
+fn native_deltas() {
+    exercise(&driver::NATIVE_DELTA, seeds::native_delta, 50_000);
+}
+
+#[test]
 fn calibrations() {
     exercise(&driver::CALIBRATION, seeds::calibration, 50_000);
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use grail_ports::signer::Signer;
 use grail_protocol::calibration::{Calibration, Pairing, RolloutSample};
 use grail_protocol::checkpoint::delta::frame::decompress;
+use grail_protocol::checkpoint::delta::native::{DeltaWriter, blocks};
+use grail_protocol::checkpoint::tensors::TensorIndex;
 use grail_protocol::checkpoint::{
     CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, GenerationParams, WhiteningRecord,
     checkpoint_digest, sign_metadata,
@@ -22,6 +24,8 @@ use grail_protocol::sketch::Whitening;
 use grail_protocol::sketch::{Sketch, sketches_of};
 use grail_protocol::timelock;
 use grail_protocol::timelock::drand::{envelope, seal_commit};
+use grail_protocol::v5::python::json::parse;
+use grail_protocol::v5::python::print::{Keys, to_json};
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout};
 use grail_protocol::verdict::{CheckTally, RaceEvidence, Standing, VERDICT_VERSION, VerdictRecord};
 use grail_protocol::verifier::ExpectedSeal;
@@ -129,6 +133,7 @@ pub fn manifest() -> Vec<Vec<u8>> {
         prev_window: None,
         anchor_window: None,
         weights_hash: None,
+        delta: None,
         env_id: "arithmetic".to_owned(),
         env_params: json!({"terms": 3, "difficulty": 2}),
         generation_params: GenerationParams::new(SamplerParams {
@@ -283,6 +288,43 @@ pub fn delta() -> Vec<Vec<u8>> {
         }
     }
     seeds
+}
+
+/// Metadata of the published bucket, signed by our key.
+pub fn reference_manifest() -> Vec<Vec<u8>> {
+    let listing = grail_testkit::vectors::load("checkpoints", "bucket_listing.json");
+    let keys = grail_testkit::vectors::list(&listing["keys"]).iter();
+    let keys = keys.map(grail_testkit::vectors::text).filter(|key| key.ends_with("/metadata.json"));
+    let seed = |key: &str| {
+        let path = grail_testkit::vectors::path("checkpoints", "bucket").join(key);
+        let mut file = std::fs::read(path).expect("the vectors are there");
+        let text = std::str::from_utf8(&file).expect("it is text");
+        let value = parse(text).expect("it is JSON");
+        let signature = signer().sign(to_json(&value, Keys::Sorted).as_bytes());
+        file.extend(String::from(signature).into_bytes());
+        file
+    };
+    keys.map(seed).collect()
+}
+
+/// Deltas on the driver's base: of nothing, of some words and of most.
+pub fn native_delta() -> Vec<Vec<u8>> {
+    let tensors = [("a", "BF16", vec![40, 10]), ("b", "F32", vec![50]), ("c", "U8", vec![9])];
+    let tensors = tensors.map(|(name, dtype, shape)| (name.to_owned(), dtype.to_owned(), shape));
+    let index = TensorIndex::lay_out(tensors).expect("the types are known");
+    let header = index.to_header()[8..].to_vec();
+    let plan = blocks(&index);
+    let bytes: usize = plan.iter().map(|block| block.bytes()).sum();
+    let base: Vec<u8> = (0..bytes).map(|place| (place * 37 % 251) as u8).collect();
+    let seed = |every: usize| {
+        let mut current = base.clone();
+        current.iter_mut().step_by(every).for_each(|byte| *byte = byte.wrapping_add(1));
+        let mut writer = DeltaWriter::new(&header);
+        writer.push(&plan[0], &base, &current);
+        let length = u16::try_from(header.len()).expect("a short header").to_le_bytes();
+        [&length[..], &header, &writer.finish()[40..]].concat()
+    };
+    [usize::MAX, 50, 3, 1].map(seed).to_vec()
 }
 
 fn tokenizer(model: &str) -> Vec<u8> {

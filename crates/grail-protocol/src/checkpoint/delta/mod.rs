@@ -148,6 +148,9 @@ pub enum DeltaError {
     /// A block of a native delta is not what is written.
     #[error("a block of the delta cannot be read: {0}; fetch it again")]
     BadBlock(String),
+    /// What comes out is not what was published.
+    #[error("the delta has another result than its trainer: {0}; another way is tried")]
+    WrongResult(String),
     /// The changes of a tensor make no sense.
     #[error(
         "the delta of tensor {name:?} is unusable: {reason}; the trainer must publish it again"

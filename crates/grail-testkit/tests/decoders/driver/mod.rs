@@ -50,6 +50,14 @@ pub const VALIDATED: Target =
 pub const MANIFEST: Target =
     Target { name: "manifest", drive: text::manifest, heap_per_byte: 120, heap_beside: 32 << 10 };
 
+/// `metadata.json` and `manifest.sig` of a checkpoint of the reference, and what it says of a delta.
+pub const REFERENCE_MANIFEST: Target = Target {
+    name: "reference_manifest",
+    drive: text::reference_manifest,
+    heap_per_byte: 200,
+    heap_beside: 32 << 10,
+};
+
 /// Calibrations of the tolerant profile.
 pub const CALIBRATION: Target = Target {
     name: "calibration",
@@ -72,6 +80,15 @@ pub const DELTA: Target = Target {
     drive: delta::drive,
     heap_per_byte: 40,
     // A frame may hold much more than its own bytes.
+    heap_beside: 4 << 20,
+};
+
+/// Native deltas of checkpoints, and headers of the files that they are for.
+pub const NATIVE_DELTA: Target = Target {
+    name: "native_delta",
+    drive: delta::drive_native,
+    heap_per_byte: 60,
+    // Tables of every context, spread out.
     heap_beside: 4 << 20,
 };
 

@@ -3,10 +3,14 @@
 use grail_ports::signer::Signer;
 use grail_protocol::calibration::Calibration;
 use grail_protocol::canonical_json::canonical_json;
-use grail_protocol::checkpoint::{open_metadata, sign_metadata};
+use grail_protocol::checkpoint::reference::delta_metadata::DeltaMetadata;
+use grail_protocol::checkpoint::reference::generation::SamplingParams;
+use grail_protocol::checkpoint::{Published, SignedFiles, Unsigned, open_metadata, sign_metadata};
 use grail_protocol::credentials::CredentialCommitment;
 use grail_protocol::ids::{Digest, Hotkey, Signature, Window};
 use grail_protocol::keys::ReadyMarker;
+use grail_protocol::v5::python::json;
+use grail_protocol::v5::python::print::{Keys, to_json};
 use grail_protocol::verdict::VerdictRecord;
 use serde_json::Value;
 
@@ -40,6 +44,41 @@ pub fn manifest(data: &[u8]) -> bool {
         .expect("it was opened, so it can be published");
     let (json, signature) = (files.metadata_json.as_bytes(), files.manifest_sig.as_bytes());
     assert_eq!(open_metadata(json, signature, hotkey(), window), Ok(metadata));
+    true
+}
+
+/// The input is a reference's `metadata.json`, then the 128 digits of `manifest.sig`.
+pub fn reference_manifest(data: &[u8]) -> bool {
+    let _ = DeltaMetadata::read_format(data);
+    let (text, signature) = data.split_at(data.len().saturating_sub(SIGNATURE_DIGITS));
+    let parsed = std::str::from_utf8(text).ok().and_then(|text| json::parse(text).ok());
+    let named = parsed.as_ref().and_then(|value| match value.get("window") {
+        Some(json::Value::Integer(start)) => Window::from_start(u64::try_from(*start).ok()?).ok(),
+        _ => None,
+    });
+    let window = named.unwrap_or_default();
+    let open = |metadata: &[u8], signature: &[u8]| {
+        let files = SignedFiles { metadata, signature: Some(signature) };
+        Published::open(&files, hotkey(), window, Unsigned::Refuse)
+    };
+    let untouched = open(text, signature);
+    let Some(value) = parsed else {
+        assert!(untouched.is_err(), "metadata that is no JSON was opened");
+        return false;
+    };
+    // Signed anew: what a mutation says is looked at, not only that somebody changed something.
+    let signature = String::from(SIGNER.sign(to_json(&value, Keys::Sorted).as_bytes()));
+    let Ok(Published::V5(metadata)) = open(text, signature.as_bytes()) else { return false };
+    let _ = SamplingParams::read(&metadata.generation_params);
+    let missing = metadata.missing();
+    let Ok(files) = metadata.sign(&|message| SIGNER.sign(message)) else {
+        // A float of 20 bytes may be printed longer than it was written, and so may the whole.
+        assert!(!missing.is_empty() || text.len() > 100_000, "{missing:?}");
+        return true;
+    };
+    let again = open(files.metadata_json.as_bytes(), files.manifest_sig.as_bytes());
+    let Ok(Published::V5(again)) = again else { panic!("our own metadata is refused: {again:?}") };
+    assert_eq!(again.to_json(), files.metadata_json);
     true
 }
 

@@ -1,0 +1,452 @@
+//! Checkpoints of the reference, consumed and published: the published bucket case by case, and what
+//! goes wrong on the way.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use grail_ports::object_store::{Buckets, ObjectInfo, ObjectKey, ObjectStore, StoreError};
+use grail_ports::signer::Signer;
+use grail_protocol::checkpoint::reference::{ReferenceMetadata, defaults};
+use grail_protocol::checkpoint::retention::window_of;
+use grail_protocol::checkpoint::tensors::TensorIndex;
+use grail_protocol::checkpoint::{CheckpointType, Unsigned, WEIGHTS_FILE};
+use grail_protocol::ids::{Hotkey, Window};
+use grail_protocol::keys;
+use grail_protocol::v5::python::json::Value as Python;
+use grail_services::checkpoint::CheckpointError;
+use grail_services::checkpoint::reference::{Method, ReferenceConsumer};
+use grail_services::checkpoint::weights::weights_hash;
+use grail_services::context::Heartbeat;
+use grail_services::training::reference_publisher::{RETRY_WAITS, ReferencePublisher};
+use grail_testkit::vectors::{every_case, list, load, path, text};
+use grail_testkit::{FakeSigner, MemoryStorage};
+
+const TOPIC: &str = "checkpoints";
+
+fn window(start: u64) -> Window {
+    Window::from_start(start).unwrap()
+}
+
+/// A bucket that counts what is read and can be cut off.
+struct Watched {
+    inner: Arc<dyn ObjectStore>,
+    reads: Mutex<Vec<String>>,
+    /// Part of a key that cannot be read.
+    cut: Mutex<Option<&'static str>>,
+    refuses_deltas: AtomicBool,
+}
+
+impl Watched {
+    fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
+        let refuses_deltas = AtomicBool::new(false);
+        Arc::new(Self { inner, reads: Mutex::default(), cut: Mutex::default(), refuses_deltas })
+    }
+
+    fn cut(&self, part: Option<&'static str>) {
+        *self.cut.lock().unwrap() = part;
+    }
+
+    /// Returns the large objects that were read since the last call.
+    fn weights_read(&self) -> Vec<String> {
+        let reads = std::mem::take(&mut *self.reads.lock().unwrap());
+        reads
+            .into_iter()
+            .filter(|key| key.contains("safetensors") || key.contains(".zst"))
+            .collect()
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Watched {
+    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
+        if self.cut.lock().unwrap().is_some_and(|part| key.contains(part)) {
+            return Err(StoreError::Unavailable("the test cut it off".to_owned()));
+        }
+        self.reads.lock().unwrap().push(key.to_owned());
+        self.inner.get(key, bytes_max).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+        if self.refuses_deltas.load(Ordering::SeqCst) && key.contains("/DELTA/") {
+            return Err(StoreError::Unavailable("the test refuses deltas".to_owned()));
+        }
+        self.inner.put(key, bytes).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.inner.list(prefix).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+}
+
+/// A trainer's bucket and somebody's cache.
+struct World {
+    storage: MemoryStorage,
+    trainer: Hotkey,
+    bucket: Arc<Watched>,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn of(trainer: Hotkey) -> Self {
+        let storage = MemoryStorage::new(Arc::new(|| 0));
+        let bucket = Watched::new(storage.buckets(trainer).own());
+        Self { storage, trainer, bucket, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The published bucket of the vectors.
+    fn published() -> Self {
+        let signatures = load(TOPIC, "metadata_signatures.json");
+        let world = Self::of(text(&list(&signatures["cases"])[0]["signer"]).parse().unwrap());
+        for key in list(&load(TOPIC, "bucket_listing.json")["keys"]).iter().map(text) {
+            let bytes = std::fs::read(path(TOPIC, "bucket").join(key)).unwrap();
+            world.storage.tamper(world.trainer, key, bytes);
+        }
+        world
+    }
+
+    fn consumer(&self) -> ReferenceConsumer {
+        self.consumer_in("cache")
+    }
+
+    fn consumer_in(&self, cache: &str) -> ReferenceConsumer {
+        ReferenceConsumer {
+            cache: self.folder.path().join(cache),
+            trainer: self.trainer,
+            bucket: self.bucket.clone(),
+            unsigned: Unsigned::Refuse,
+            heartbeat: Heartbeat::default(),
+        }
+    }
+
+    fn damage(&self, key: &str) {
+        let mut bytes = self.storage.peek(self.trainer, key).unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        self.storage.tamper(self.trainer, key, bytes);
+    }
+
+    async fn remove(&self, key: &str) {
+        self.storage.buckets(self.trainer).own().delete(key).await.unwrap();
+    }
+}
+
+fn files_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn hash_in(dir: &Path) -> String {
+    weights_hash(&[dir.join(WEIGHTS_FILE)]).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn every_checkpoint_of_the_vectors_is_made_or_refused() {
+    let world = World::published();
+    let mut cases = Vec::new();
+    every_case(TOPIC, "consumer.json", |case| {
+        if case["op"] == "get_checkpoint cold cache" {
+            cases.push(case.clone());
+        }
+    });
+    for case in &cases {
+        let start = case["window"].as_u64().unwrap();
+        let cold = world.consumer_in(&format!("cold-{start}"));
+        let Ok(at) = Window::from_start(start) else {
+            assert_eq!(case["ok"], false, "{case}");
+            continue;
+        };
+        let obtained = cold.checkpoint(at).await;
+        assert_eq!(obtained.is_ok(), case["ok"] == true, "{case}: {obtained:?}");
+        let Ok(obtained) = obtained else { continue };
+        assert_eq!(obtained.method, Method::Full);
+        assert_eq!(hash_in(&obtained.dir), text(&case["weights_hash"]), "{case}");
+        let listed: Vec<&str> = list(&case["files"]).iter().map(text).collect();
+        assert_eq!(files_in(&obtained.dir), listed, "{case}");
+        let local = std::fs::read_to_string(obtained.dir.join("metadata.json")).unwrap();
+        let local = grail_protocol::v5::python::json::parse(&local).unwrap();
+        let names: Vec<&str> =
+            local.as_object().unwrap().iter().map(|(name, _)| name.as_str().unwrap()).collect();
+        let wanted: Vec<&str> = list(&case["metadata_keys"]).iter().map(text).collect();
+        assert_eq!(names, wanted, "{case}");
+        let again = cold.checkpoint(at).await.unwrap();
+        assert_eq!(again.method, Method::None, "the cache is used: {case}");
+    }
+    println!("vectors: {TOPIC}/consumer.json: {} checkpoints are made or refused", cases.len());
+    assert!(!cases.is_empty());
+}
+
+/// Windows of the vectors with a delta whose base is ready, and what they are called in the bucket.
+fn deltas(world: &World) -> Vec<Window> {
+    let keys = world.storage.keys(world.trainer);
+    let starts = |part: &str| -> Vec<i64> {
+        keys.iter().filter(|key| key.contains(part)).filter_map(|key| window_of(key)).collect()
+    };
+    let (delta, full, ready) = (starts("/DELTA/DELTA"), starts("/FULL/FULL"), starts("/READY-"));
+    let usable = delta.into_iter().filter(|start| ready.contains(start) && !full.contains(start));
+    usable.map(|start| window(u64::try_from(start).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_delta_on_the_cache_is_fast_and_a_late_joiner_catches_up() {
+    let world = World::published();
+    let chain = deltas(&world);
+    let (first, tip) = (chain[0], *chain.last().unwrap());
+    let early = world.consumer();
+    early.checkpoint(first).await.unwrap();
+    world.bucket.weights_read();
+    for delta in &chain[1..] {
+        let obtained = early.checkpoint(*delta).await.unwrap();
+        assert_eq!(obtained.method, Method::Fast, "{delta}");
+        assert_eq!(world.bucket.weights_read().len(), 1, "one delta is all that is read");
+    }
+    let late = world.consumer_in("late").checkpoint(tip).await.unwrap();
+    assert_eq!(late.method, Method::Full);
+    assert_eq!(world.bucket.weights_read().len(), 1 + chain.len());
+    let same = |name: &str| {
+        let of = |cache: &str| {
+            let dir = world.folder.path().join(cache).join(format!("checkpoint-{tip}"));
+            std::fs::read(dir.join(name)).unwrap()
+        };
+        of("cache") == of("late")
+    };
+    assert!(same(WEIGHTS_FILE) && same("config.json") && same("metadata.json"));
+}
+
+#[tokio::test]
+async fn a_damaged_delta_harms_nothing() {
+    let world = World::published();
+    let chain = deltas(&world);
+    let consumer = world.consumer();
+    let base = consumer.checkpoint(chain[0]).await.unwrap();
+    let before = hash_in(&base.dir);
+    let key = keys::delta_file(chain[1], "delta_sparse.bin.zst");
+    let whole = world.storage.peek(world.trainer, &key).unwrap();
+    world.damage(&key);
+    let error = consumer.checkpoint(chain[1]).await.unwrap_err();
+    assert!(matches!(error, CheckpointError::Damaged { .. }), "{error}");
+    assert_eq!(hash_in(&base.dir), before);
+    assert_eq!(consumer.checkpoint(chain[0]).await.unwrap().method, Method::None);
+    let dir = world.folder.path().join("cache");
+    assert!(!dir.join(format!("checkpoint-{}", chain[1])).exists(), "nothing half-made is seen");
+    world.storage.tamper(world.trainer, &key, whole);
+    assert_eq!(consumer.checkpoint(chain[1]).await.unwrap().method, Method::Fast);
+}
+
+#[tokio::test]
+async fn a_missing_middle_link_is_named_and_a_whole_checkpoint_goes_around_it() {
+    let world = World::published();
+    let chain = deltas(&world);
+    let tip = *chain.last().unwrap();
+    assert!(chain.len() > 2, "{chain:?}");
+    world.remove(&keys::delta_file(chain[1], "metadata.json")).await;
+    let error = world.consumer().checkpoint(tip).await.unwrap_err();
+    assert!(
+        matches!(&error, CheckpointError::Missing { checkpoint, .. } if *checkpoint == chain[1]),
+        "{error}"
+    );
+    // Whoever has the link in the cache goes on.
+    let whole = World::published();
+    let cached = whole.consumer();
+    cached.checkpoint(chain[1]).await.unwrap();
+    whole.remove(&keys::delta_file(chain[0], "metadata.json")).await;
+    whole.remove(&keys::delta_file(chain[0], "delta_sparse.bin.zst")).await;
+    assert_eq!(cached.checkpoint(chain[2]).await.unwrap().method, Method::Fast);
+}
+
+#[tokio::test]
+async fn an_interrupted_download_goes_on_where_it_was() {
+    let world = World::published();
+    let whole = keys::latest_checkpoint(
+        world.storage.keys(world.trainer).iter().map(String::as_str).filter(|key| {
+            let full = keys::checkpoint_file(
+                window(u64::try_from(window_of(key).unwrap()).unwrap()),
+                "FULL",
+            );
+            world.storage.peek(world.trainer, &full).is_some()
+        }),
+        window(30 << 40),
+    );
+    let at = whole.unwrap().checkpoint;
+    world.bucket.cut(Some("tokenizer_config.json"));
+    let consumer = world.consumer();
+    assert!(matches!(consumer.checkpoint(at).await, Err(CheckpointError::Store(_))));
+    let visible = world.folder.path().join(format!("cache/checkpoint-{at}"));
+    assert!(!visible.exists(), "never half visible");
+    let before: BTreeMap<String, ()> = std::mem::take(&mut *world.bucket.reads.lock().unwrap())
+        .into_iter()
+        .map(|key| (key, ()))
+        .collect();
+    world.bucket.cut(None);
+    // Another life of the program: only the folder is left.
+    assert_eq!(world.consumer().checkpoint(at).await.unwrap().method, Method::Full);
+    let again = std::mem::take(&mut *world.bucket.reads.lock().unwrap());
+    let repeated: Vec<&String> = again
+        .iter()
+        .filter(|key| {
+            before.contains_key(*key) && !key.ends_with("metadata.json") && !key.ends_with(".sig")
+        })
+        .collect();
+    assert!(repeated.is_empty(), "{repeated:?}");
+}
+
+#[tokio::test]
+async fn without_a_signature_only_the_tolerant_go_on() {
+    let world = World::published();
+    let at = deltas(&world)[0];
+    world.remove(&keys::delta_file(at, "manifest.sig")).await;
+    let strict = world.consumer();
+    let error = strict.checkpoint(at).await.unwrap_err();
+    assert!(error.to_string().contains("manifest.sig"), "{error}");
+    let tolerant = ReferenceConsumer { unsigned: Unsigned::Tolerate, ..strict };
+    assert!(tolerant.checkpoint(at).await.is_ok());
+    // A wrong signature is never tolerated.
+    let other = String::from(FakeSigner::new(5).sign(b"anything"));
+    world.storage.tamper(world.trainer, &keys::delta_file(at, "manifest.sig"), other);
+    std::fs::remove_dir_all(&tolerant.cache).unwrap();
+    assert!(tolerant.checkpoint(at).await.is_err());
+}
+
+/// A model folder whose weights depend on `step` in some places.
+fn snapshot(dir: &Path, step: u64) {
+    std::fs::create_dir_all(dir).unwrap();
+    let tensors = [("model.norm.weight", vec![40]), ("model.layers.0.weight", vec![30, 20])];
+    let tensors = tensors.map(|(name, shape)| (name.to_owned(), "BF16".to_owned(), shape));
+    let index = TensorIndex::lay_out(tensors).unwrap();
+    let word = |place: u64| {
+        let moved = (0..=step).filter(|step| (place + step).is_multiple_of(37)).count() as u16;
+        // Place 7 is a zero that turns negative and back.
+        if place == 7 { (step as u16 % 2) << 15 } else { 0x3d00 + place as u16 + moved }
+    };
+    let data = (0..640).flat_map(|place| word(place).to_le_bytes());
+    let file: Vec<u8> = index.to_header().into_iter().chain(data).collect();
+    std::fs::write(dir.join(WEIGHTS_FILE), file).unwrap();
+    for (name, text) in
+        [("config.json", "{}"), ("tokenizer.json", "{\"a\":1}"), ("snapshot_metadata.json", "{}")]
+    {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+}
+
+fn described(at: Window) -> ReferenceMetadata {
+    let nothing = |_: &str| None;
+    let (env_id, env_params) = defaults::environment(&nothing).unwrap();
+    let training_config = Python::object([("lr", 1e-6.into())]);
+    ReferenceMetadata {
+        window: at,
+        file_manifest: Vec::new(),
+        config_hash: Some(ReferenceMetadata::hash_config(&training_config)),
+        training_config,
+        git_commit: "unknown".to_owned(),
+        created_at: 1_700_000_000.25,
+        model_name: "async_trainer_snapshot".to_owned(),
+        parent_window: Some(at.start().0.saturating_sub(30)),
+        checkpoint_type: None,
+        prev_window: None,
+        anchor_window: None,
+        weights_hash: None,
+        env_id,
+        env_params,
+        generation_params: defaults::generation_params(&nothing),
+        thinking_mode: defaults::thinking_mode(&nothing).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn what_is_published_is_consumed_and_cleaned_up() {
+    let signer = Arc::new(FakeSigner::new(0));
+    let world = World::of(signer.hotkey());
+    let waits = [Duration::ZERO; RETRY_WAITS.len()];
+    let work = world.folder.path().join("work");
+    let mut publisher = ReferencePublisher::new(world.bucket.clone(), signer, work, &waits, None);
+    let follower = world.consumer();
+    let mut kinds = Vec::new();
+    let windows: Vec<u64> = (270..=1_500).step_by(30).collect();
+    for (step, start) in (0u64..).zip(&windows) {
+        let dir = world.folder.path().join("snapshot");
+        snapshot(&dir, step);
+        // A delta that cannot go up is given up, after three attempts and their waits.
+        world.bucket.refuses_deltas.store(*start == 420, Ordering::SeqCst);
+        let at = window(*start);
+        let kind = publisher.publish(&dir, &described(at), async || Ok(at.next())).await.unwrap();
+        kinds.push(kind.unwrap());
+        assert_eq!(
+            publisher.publish(&dir, &described(at), async || Ok(at.next())).await.unwrap(),
+            None
+        );
+        let obtained = follower.for_window(at.next().next()).await.unwrap().unwrap();
+        assert_eq!(obtained.window, at);
+        assert_eq!(
+            std::fs::read(obtained.dir.join(WEIGHTS_FILE)).unwrap(),
+            std::fs::read(dir.join(WEIGHTS_FILE)).unwrap()
+        );
+        let wanted = if kind == Some(CheckpointType::Full) { Method::Full } else { Method::Fast };
+        assert_eq!(obtained.method, wanted, "{at}");
+        assert_eq!(obtained.metadata.missing(), Vec::<String>::new());
+        publisher.finish().await;
+    }
+    let whole: Vec<u64> = windows
+        .iter()
+        .zip(&kinds)
+        .filter(|(_, kind)| **kind == CheckpointType::Full)
+        .map(|(start, _)| *start)
+        .collect();
+    assert_eq!(whole, [270, 420]);
+    let late = world.consumer_in("late").for_window(window(1_560)).await.unwrap().unwrap();
+    assert_eq!((late.window, late.method), (window(1_500), Method::Full));
+
+    // Anchors went up whole beside their deltas, and what no rule keeps is gone.
+    let keys = world.storage.keys(world.trainer);
+    let has = |key: String| keys.contains(&key);
+    for anchor in [1_200, 1_500] {
+        assert!(has(keys::checkpoint_file(window(anchor), "manifest.sig")), "{anchor}");
+    }
+    assert!(has(keys::checkpoint_file(window(270), "manifest.sig")), "a first window stays");
+    assert!(!has(keys::delta_file(window(330), "manifest.sig")), "{keys:?}");
+    // The first 300 blocks are kept, and windows since the anchor before the last clean-up.
+    assert!(has(keys::delta_file(window(1_170), "manifest.sig")));
+}
+
+#[tokio::test]
+async fn a_full_checkpoint_that_is_still_going_up_is_gone_around() {
+    let signer = Arc::new(FakeSigner::new(0));
+    let world = World::of(signer.hotkey());
+    let work = world.folder.path().join("work");
+    let mut publisher = ReferencePublisher::new(world.bucket.clone(), signer, work, &[], None);
+    for (step, start) in (0u64..).zip([240, 270, 300]) {
+        let dir = world.folder.path().join("snapshot");
+        snapshot(&dir, step);
+        let at = window(start);
+        publisher.publish(&dir, &described(at), async || Ok(at)).await.unwrap();
+        publisher.finish().await;
+    }
+    let at = window(300);
+    // Metadata and signature are there and the weights are not, then are damaged.
+    let key = keys::checkpoint_file(at, WEIGHTS_FILE);
+    world.damage(&key);
+    let around = world.consumer_in("damaged").checkpoint(at).await.unwrap();
+    world.remove(&key).await;
+    let again = world.consumer_in("missing").checkpoint(at).await.unwrap();
+    for obtained in [around, again] {
+        let expected = obtained.metadata.weights_hash.unwrap().to_string();
+        assert_eq!(hash_in(&obtained.dir), expected);
+    }
+}
