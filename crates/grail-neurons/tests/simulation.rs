@@ -108,7 +108,7 @@ fn check_training(world: &World) {
     let window_30_had_no_rollouts = |start: &u64| *start != 30;
     let made = (0..=360).step_by(30).filter(window_30_had_no_rollouts);
     assert_eq!(stay, made.collect::<Vec<_>>());
-    check_deltas(&world);
+    check_deltas(world);
 }
 
 /// All but the first are deltas, and the one at the anchor went up whole as well.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use fixtures::{Wallet, window};
 use grail_protocol::canonical_json::canonical_json;
 use grail_protocol::checkpoint::{
-    CHECKPOINT_FILES, CheckpointError, CheckpointMetadata, CheckpointType, DeltaRecord, GenerationParams,
-    SignedMetadata, checkpoint_digest, open_metadata, sign_metadata,
+    CHECKPOINT_FILES, CheckpointError, CheckpointMetadata, CheckpointType, DeltaRecord,
+    GenerationParams, SignedMetadata, checkpoint_digest, open_metadata, sign_metadata,
 };
 use grail_protocol::constants::{NUMERICS_EXACT, PROTOCOL_NAME};
 use grail_protocol::ids::{Digest, Hotkey, Signature};

@@ -167,7 +167,8 @@ impl CheckpointMetadata {
         );
         demand(
             self.links_fit(),
-            "checkpoint_type, delta, prev_window and anchor_window do not fit each other".to_owned(),
+            "checkpoint_type, delta, prev_window and anchor_window do not fit each other"
+                .to_owned(),
         );
         demand(
             self.file_manifest.keys().map(String::as_str).eq(CHECKPOINT_FILES),

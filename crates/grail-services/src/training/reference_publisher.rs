@@ -165,7 +165,7 @@ impl ReferencePublisher {
                             return Ok(CheckpointType::Delta);
                         }
                         Err(error) => {
-                            warn!(%error, "a delta cannot be published; it goes up whole")
+                            warn!(%error, "a delta cannot be published; it goes up whole");
                         }
                     }
                 }

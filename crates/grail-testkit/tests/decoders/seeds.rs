@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use grail_ports::signer::Signer;
 use grail_protocol::calibration::{Calibration, Pairing, RolloutSample};
 use grail_protocol::checkpoint::delta::frame::decompress;
-use grail_protocol::checkpoint::delta::native::{DeltaWriter, blocks};
+use grail_protocol::checkpoint::delta::native::{Block, DeltaWriter, blocks};
 use grail_protocol::checkpoint::tensors::TensorIndex;
 use grail_protocol::checkpoint::{
     CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, GenerationParams, WhiteningRecord,
@@ -314,7 +314,7 @@ pub fn native_delta() -> Vec<Vec<u8>> {
     let index = TensorIndex::lay_out(tensors).expect("the types are known");
     let header = index.to_header()[8..].to_vec();
     let plan = blocks(&index);
-    let bytes: usize = plan.iter().map(|block| block.bytes()).sum();
+    let bytes: usize = plan.iter().map(Block::bytes).sum();
     let base: Vec<u8> = (0..bytes).map(|place| (place * 37 % 251) as u8).collect();
     let seed = |every: usize| {
         let mut current = base.clone();

@@ -73,12 +73,10 @@ impl Symbols {
         for level in &changes.levels[..piece.word.classes()] {
             self.push(Context::Level, *level);
         }
-        // Where the reader is in the list of each class: it asks for the first distances at once,
-        // and for the next one behind each change.
-        let mut next = changes.first;
-        for class in 0..piece.word.classes() {
+        // The reader asks for the first distances at once, and for the next one behind each change.
+        for (class, first) in changes.first.iter().enumerate().take(piece.word.classes()) {
             if changes.levels[class] > 0 {
-                self.distance(&changes, class, next[class], 0);
+                self.distance(&changes, class, *first, 0);
             }
         }
         for change in &changes.list {
@@ -86,7 +84,6 @@ impl Symbols {
             let at = change.place as usize * B::SIZE;
             let (old, new) = (B::read(&base[at..]), B::read(&current[at..]));
             self.number(Context::Value(changes.levels[class]), old.difference(new), 0);
-            next[class] = change.next;
             self.distance(&changes, class, change.next, change.rank + 1);
         }
     }
@@ -287,10 +284,8 @@ impl<'a> Reader<'a> {
             }
         }
         let mut left = [NEVER; CLASSES];
-        for class in 0..piece.word.classes() {
-            if levels[class] > 0 {
-                left[class] = self.distance(levels[class])?;
-            }
+        for (left, level) in left.iter_mut().zip(levels).filter(|(_, level)| *level > 0) {
+            *left = self.distance(level)?;
         }
         if left.iter().all(|left| *left == NEVER) {
             return Ok(());

@@ -47,7 +47,7 @@ impl Counts {
 
     /// Returns the frequencies that the block is coded with; nothing for contexts without symbols.
     pub(super) fn frequencies(&self) -> Vec<Option<Vec<u32>>> {
-        self.0.iter().map(|counts| scaled(counts)).collect()
+        self.0.iter().map(scaled).collect()
     }
 }
 
