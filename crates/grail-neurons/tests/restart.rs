@@ -132,5 +132,6 @@ async fn a_validator_can_be_killed_anywhere() {
 
 #[tokio::test(start_paused = true)]
 async fn a_trainer_can_be_killed_anywhere() {
-    kill_everywhere(TRAINER, 100).await;
+    // Two of its three checkpoints are deltas, which have fewer objects than whole ones.
+    kill_everywhere(TRAINER, 80).await;
 }
