@@ -3,11 +3,18 @@
 //! The reference pins no revision: peers agree only while their hubs serve the same rows.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
+use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 
 /// Most bytes of one row's JSON.
 const ROW_BYTES_MAX: usize = 4 << 20;
+
+/// Most bytes of a file, inflated; the data sets have some tens of megabytes.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// A row: columns by name.
 pub type Row = Map<String, Value>;
@@ -27,6 +34,14 @@ pub struct Rows {
 /// Why rows cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRows {
+    /// A file cannot be read.
+    #[error("cannot read the rows of {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A line is no JSON object, or too long.
     #[error("line {line} of the rows (1-based) is not usable: {reason}")]
     Line {
@@ -93,6 +108,16 @@ impl Rows {
         Ok(self.with(part, rows))
     }
 
+    /// Adds a part from a local file of JSON, one row a line, compressed by gzip if its name ends so.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is longer than 1 GiB (inflated), or has a bad line.
+    pub fn with_file(self, part: &str, path: &Path) -> Result<Self, BadRows> {
+        let text = read(path)
+            .map_err(|error| BadRows::File { path: path.to_owned(), reason: error.to_string() })?;
+        self.with_json_lines(part, &text)
+    }
+
     /// Returns the rows of a part, if it is there.
     pub fn part(&self, name: &str) -> Option<&[Row]> {
         self.parts.get(name).map(Vec::as_slice)
@@ -115,6 +140,19 @@ pub fn parse_json_lines(text: &str) -> Result<Vec<Row>, BadRows> {
             parse_row(line).map_err(|reason| BadRows::Line { line: index + 1, reason })
         })
         .collect()
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let file = File::open(path)?;
+    let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
+    let source: Box<dyn Read> =
+        if is_compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut text = String::new();
+    let n_bytes = source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if n_bytes as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 fn parse_row(line: &str) -> Result<Row, String> {
@@ -153,6 +191,26 @@ mod tests {
             (2, Some("x"), Some(2))
         );
         assert!(rows.part("test").is_none());
+    }
+
+    #[test]
+    fn files_are_read_as_they_are_or_inflated() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plain, compressed) = (folder.path().join("a.jsonl"), folder.path().join("a.jsonl.gz"));
+        std::fs::write(&plain, "{\"a\":1}\n{\"a\":2}\n").unwrap();
+        let file = File::create(&compressed).unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, &std::fs::read(&plain).unwrap()).unwrap();
+        encoder.finish().unwrap();
+        for path in [&plain, &compressed] {
+            let rows = Rows::none().with_file("train", path).unwrap();
+            assert_eq!(rows.part("train").unwrap().len(), 2);
+        }
+        std::fs::write(&compressed, "no gzip").unwrap();
+        for path in [&compressed, &folder.path().join("missing")] {
+            let error = Rows::none().with_file("train", path).unwrap_err().to_string();
+            assert!(error.starts_with("cannot read the rows of "), "{error}");
+        }
     }
 
     #[test]
