@@ -186,14 +186,20 @@ Exit code: 0 accepted, 1 rejected, 2 could not verify (which says nothing about 
 
 What the file must agree with comes from --context, from the single options, and for the
 environment and the sampler from metadata.json of the checkpoint. What none of them gives is
-taken from the file's own header, and the answer says so.")]
+taken from the file's own header, and the answer says so.
+
+A Parquet file of the reference (protocol v5) is checked as far as that needs no model: form,
+signatures, tokens, groups, digests. --checkpoint is then optional and gives the vocabulary.")]
 pub struct VerifyArgs {
     /// Rollout file, as a miner uploads it.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Folder of the checkpoint that the file says it was made with.
+    /// Folder of the checkpoint that the file says it was made with; optional for a Parquet file.
     #[arg(long, value_name = "DIR")]
-    pub checkpoint: PathBuf,
+    pub checkpoint: Option<PathBuf>,
+    /// Hash of the window's first block, with 0x (Parquet files only).
+    #[arg(long, value_name = "0xHEX")]
+    pub block_hash: Option<String>,
     #[command(flatten)]
     pub facts: FactsArgs,
     /// Groups to check, evenly spread; default: all.

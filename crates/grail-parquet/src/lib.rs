@@ -23,5 +23,7 @@ mod write;
 pub use error::{ReadError, WriteError};
 pub use gzip::gunzip;
 pub use limits::Limits;
+pub use parquet::file::reader::ChunkReader;
 pub use reader::{RowReader, read};
+pub use source::FileSource;
 pub use write::write;

@@ -48,8 +48,9 @@ pub const SCHEMA_DEPTH_MAX: usize = 16;
 /// Most bytes of a page header, which may hold two values for statistics.
 pub const PAGE_HEADER_BYTES_MAX: usize = 64 << 10;
 
-/// Most pages of a column in one row group.
-pub const PAGES_MAX: usize = 1 << 16;
+/// Most pages that the known columns have together, those counted twice to which two chunks point.
+/// Full files have a few thousand, or 50,000 in a thousand row groups.
+pub const PAGES_MAX: usize = 1 << 18;
 
 /// Most bytes of a text that is no JSON: an address, a signature, the name of a model.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;

@@ -9,6 +9,7 @@ use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::ChunkReader;
+use parquet::schema::types::ColumnDescriptor;
 
 use crate::codec::inflate;
 use crate::error::ReadError;
@@ -152,31 +153,38 @@ pub struct ChunkSurvey {
 pub struct Pages<R> {
     source: R,
     chunk: Chunk,
+    /// How many kinds of levels stand in front of a page's values: of repetition, of definition.
+    n_levels: usize,
     /// Values of pages that were read.
     seen: u64,
     has_dictionary: bool,
 }
 
 impl<R: ChunkReader> Pages<R> {
-    /// Starts at the chunk's first page.
-    pub fn new(source: R, chunk: Chunk) -> Self {
-        Self { source, chunk, seen: 0, has_dictionary: false }
+    /// Starts at the first page of a chunk of this column.
+    pub fn new(source: R, chunk: Chunk, column: &ColumnDescriptor) -> Self {
+        let levels = [column.max_rep_level(), column.max_def_level()];
+        let n_levels = levels.iter().filter(|&&level| level > 0).count();
+        Self { source, chunk, n_levels, seen: 0, has_dictionary: false }
     }
 
     /// Walks the headers of all pages.
     ///
     /// - `value_bytes`: of a value in a dictionary, at least.
+    /// - `pages_left`: pages that there may be, from which those of the chunk are taken.
     ///
     /// # Errors
     /// When a header is none, pages overlap the end, or there are too many.
-    pub fn survey(mut self, value_bytes: u64) -> Result<ChunkSurvey, ReadError> {
+    pub fn survey(
+        mut self,
+        value_bytes: u64,
+        pages_left: &mut usize,
+    ) -> Result<ChunkSurvey, ReadError> {
         let (mut survey, mut dictionary, mut largest) = (ChunkSurvey::default(), 0, 0);
-        let mut n_pages = 0;
         while let Some(header) = self.next_header()? {
-            n_pages += 1;
-            if n_pages > PAGES_MAX {
-                return Err(ReadError::unreadable(format!("a column has over {PAGES_MAX} pages")));
-            }
+            *pages_left = pages_left
+                .checked_sub(1)
+                .ok_or_else(|| ReadError::unreadable(format!("it has over {PAGES_MAX} pages")))?;
             let inflated = header.inflated_bytes as u64;
             let both = inflated + header.packed_bytes as u64;
             survey.inflated_bytes += inflated;
@@ -245,7 +253,7 @@ impl<R: ChunkReader> Pages<R> {
             self.chunk.at += header.packed_bytes as u64;
             self.seen += u64::from(header.n_values_of_data());
             if header.kind != PageKind::Other {
-                let page = header.page(self.chunk.codec, packed);
+                let page = header.page(self.chunk.codec, packed, self.n_levels);
                 return page
                     .map(Some)
                     .ok_or_else(|| ReadError::unreadable("a page does not inflate"));
@@ -264,28 +272,35 @@ impl PageHeader {
     }
 
     /// Inflates a page. `None` where header and bytes disagree.
-    fn page(&self, codec: CompressionCodec, packed: Bytes) -> Option<Page> {
+    fn page(&self, codec: CompressionCodec, packed: Bytes, n_levels: usize) -> Option<Page> {
         // Levels of a version-2 page are in front and not packed.
-        let (n_levels, is_packed) = match self.kind {
+        let (level_bytes, is_packed) = match self.kind {
             PageKind::DataV2 { def_bytes, rep_bytes, is_compressed, .. } => {
                 (usize::try_from(u64::from(def_bytes) + u64::from(rep_bytes)).ok()?, is_compressed)
             }
             _ => (0, true),
         };
-        let levels = packed.get(..n_levels)?;
-        let length = self.inflated_bytes.checked_sub(n_levels)?;
+        let levels = packed.get(..level_bytes)?;
+        let length = self.inflated_bytes.checked_sub(level_bytes)?;
         let is_packed = is_packed && codec != CompressionCodec::UNCOMPRESSED;
         let buf = if is_packed && length > 0 {
             let mut buf = Vec::with_capacity(self.inflated_bytes);
             buf.extend_from_slice(levels);
-            inflate(codec, &packed[n_levels..], length, &mut buf)?;
+            inflate(codec, &packed[level_bytes..], length, &mut buf)?;
             Bytes::from(buf)
         } else if is_packed {
-            packed.slice(..n_levels)
+            packed.slice(..level_bytes)
         } else {
             (packed.len() == self.inflated_bytes).then_some(packed)?
         };
         let encoding = encoding(self.encoding)?;
+        if matches!(encoding, Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY) {
+            let values = match self.kind {
+                PageKind::DataV2 { .. } => buf.get(level_bytes..)?,
+                _ => behind_levels(&buf, n_levels)?,
+            };
+            check_delta(values, self.n_values)?;
+        }
         Some(match self.kind {
             PageKind::Dictionary => {
                 Page::DictionaryPage { buf, num_values: self.n_values, encoding, is_sorted: false }
@@ -313,6 +328,31 @@ impl PageHeader {
     }
 }
 
+/// Returns the values of a version-1 page, whose levels have their length in front.
+fn behind_levels(page: &[u8], n_levels: usize) -> Option<&[u8]> {
+    (0..n_levels).try_fold(page, |page, _| {
+        let (length, rest) = page.split_first_chunk::<4>()?;
+        rest.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..)
+    })
+}
+
+/// Most values of a block of deltas, and parts that it may have. Writers use 128 and 4.
+const DELTA_BLOCK_MAX: u64 = 1 << 16;
+
+/// Holds the head of delta-encoded values to the page's: a decoder makes room for as many as it says.
+fn check_delta(values: &[u8], n_values: u32) -> Option<()> {
+    if values.is_empty() && n_values == 0 {
+        return Some(());
+    }
+    let mut cursor = Cursor::new(values, 0);
+    let [block, parts, n_deltas] = [(); 3].map(|()| cursor.varint().ok());
+    let is_small =
+        block? <= DELTA_BLOCK_MAX && parts? <= block? && n_deltas? <= u64::from(n_values);
+    is_small.then_some(())
+}
+
+/// Returns the encoding. `DELTA_BYTE_ARRAY` is none of them: a few bytes of it make any number of long
+/// texts, and no writer of rollouts uses it.
 fn encoding(number: i32) -> Option<Encoding> {
     Some(match number {
         0 => Encoding::PLAIN,
@@ -320,7 +360,6 @@ fn encoding(number: i32) -> Option<Encoding> {
         3 => Encoding::RLE,
         5 => Encoding::DELTA_BINARY_PACKED,
         6 => Encoding::DELTA_LENGTH_BYTE_ARRAY,
-        7 => Encoding::DELTA_BYTE_ARRAY,
         8 => Encoding::RLE_DICTIONARY,
         9 => Encoding::BYTE_STREAM_SPLIT,
         _ => return None,
@@ -373,5 +412,48 @@ impl<R: ChunkReader> PageReader for Pages<R> {
             self.seen += u64::from(header.n_values_of_data());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deltas_that_claim_more_values_than_their_page_are_refused() {
+        // Blocks of 128 in 4 parts.
+        let head = |n_deltas: &[u8]| [&[0x80, 0x01, 0x04][..], n_deltas].concat();
+        assert_eq!(check_delta(&head(&[7]), 7), Some(()));
+        assert_eq!(check_delta(&head(&[7]), 6), None);
+        assert_eq!(check_delta(&head(&[0xff, 0xff, 0xff, 0xff, 0x07]), 7), None);
+        assert_eq!(check_delta(&[0x80, 0x01], 7), None);
+        assert_eq!(check_delta(&[0x80, 0x80, 0x80, 0x80, 0x01, 0x04, 0x07], 7), None);
+    }
+
+    #[test]
+    fn levels_of_a_page_are_passed_over_by_their_lengths() {
+        assert_eq!(behind_levels(&[2, 0, 0, 0, 9, 9, 1, 0, 0, 0, 9, 5], 2), Some(&[5][..]));
+        assert_eq!(behind_levels(&[2, 0, 0, 0, 9], 1), None);
+        assert_eq!(behind_levels(&[2, 0, 0], 1), None);
+    }
+
+    #[test]
+    fn headers_lack_no_part() {
+        // Type 0, sizes 1 and 1, and a data page header of 1 value, plain, levels in runs.
+        let header = [
+            0x15, 0x00, 0x15, 0x02, 0x15, 0x02, 0x2c, 0x15, 0x02, 0x15, 0x00, 0x15, 0x06, 0x15,
+            0x06, 0x00, 0x00,
+        ];
+        let (parsed, length) = parse_header(&header).unwrap();
+        assert_eq!((length, parsed.kind, parsed.n_values), (header.len(), PageKind::Data, 1));
+        for cut in 0..header.len() {
+            assert_eq!(parse_header(&header[..cut]).unwrap_err(), Stop::End, "{cut}");
+        }
+        // Without the header of its own kind.
+        assert_eq!(parse_header(&[0x15, 0, 0x15, 2, 0x15, 2, 0]).unwrap_err(), Stop::Invalid);
+        // A negative size.
+        let mut negative = header;
+        negative[3] = 0x01;
+        assert_eq!(parse_header(&negative).unwrap_err(), Stop::Invalid);
     }
 }

@@ -8,7 +8,7 @@ use crate::column::Column;
 use crate::columns::{COLUMNS, Field, ROLLOUT_GROUP};
 use crate::error::ReadError;
 use crate::footer::{footer_of, read_metadata};
-use crate::limits::{BATCH_ROWS, Limits};
+use crate::limits::{BATCH_ROWS, Limits, PAGES_MAX};
 use crate::pages::{Chunk, Pages};
 use crate::schema::{LeafKind, Place, find_all};
 
@@ -89,13 +89,14 @@ impl<R: ChunkReader + Clone + 'static> RowReader<R> {
 
     /// Holds all page headers to the limits.
     fn survey(&self) -> Result<(), ReadError> {
-        let mut inflated = 0_u64;
+        let (mut inflated, mut pages_left) = (0_u64, PAGES_MAX);
         let mut tokens = [0_u64; COLUMNS.len()];
         for group in self.metadata.row_groups() {
             let mut page_bytes = 0_u64;
             let n_rows = u64::try_from(group.num_rows()).unwrap_or(0);
             for place in &self.places {
-                let survey = self.pages(group, place)?.survey(value_bytes(place.kind))?;
+                let survey =
+                    self.pages(group, place)?.survey(value_bytes(place.kind), &mut pages_left)?;
                 inflated = inflated.saturating_add(survey.inflated_bytes);
                 page_bytes = page_bytes.saturating_add(survey.page_bytes);
                 let is_list = matches!(COLUMNS[place.column].1, Field::Tokens | Field::Logprobs);
@@ -130,7 +131,8 @@ impl<R: ChunkReader + Clone + 'static> RowReader<R> {
         if chunk.column_type() != descriptor.physical_type() {
             return Err(ReadError::unreadable("a column chunk has another type than its column"));
         }
-        Ok(Pages::new(self.source.clone(), Chunk::new(chunk, self.source.len())?))
+        let chunk = Chunk::new(chunk, self.source.len())?;
+        Ok(Pages::new(self.source.clone(), chunk, &descriptor))
     }
 
     fn column(&self, group: usize, place: &Place) -> Result<Column, ReadError> {

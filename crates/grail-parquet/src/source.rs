@@ -1,8 +1,13 @@
 //! Reads ranges of a file, in memory or on disk.
 
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use parquet::errors::ParquetError;
-use parquet::file::reader::ChunkReader;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::reader::{ChunkReader, Length};
 
 use crate::error::ReadError;
 
@@ -21,4 +26,36 @@ pub fn bytes_at<R: ChunkReader>(source: &R, start: u64, length: u64) -> Result<B
         },
         error => ReadError::from(error),
     })
+}
+
+/// A file on disk, of which only the pages at hand are in memory.
+#[derive(Clone, Debug)]
+pub struct FileSource(Arc<File>);
+
+impl FileSource {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        Ok(Self(Arc::new(File::open(path)?)))
+    }
+}
+
+impl Length for FileSource {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for FileSource {
+    type T = BufReader<File>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        self.0.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.0.get_bytes(start, length)
+    }
 }

@@ -59,7 +59,8 @@ impl<'a> Cursor<'a> {
         Ok(self.take(1)?[0])
     }
 
-    fn varint(&mut self) -> Result<u64, Stop> {
+    /// Reads an unsigned integer, seven bits a byte, as delta encodings have them too.
+    pub fn varint(&mut self) -> Result<u64, Stop> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

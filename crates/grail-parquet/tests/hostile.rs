@@ -80,12 +80,10 @@ fn truncation_anywhere_is_an_error() {
 fn every_byte_may_be_flipped() {
     let whole = bytes(&file(16, 8));
     for at in 0..whole.len() {
-        for mask in [0xff, 0x01, 0x80] {
-            let mut damaged = whole.clone();
-            damaged[at] ^= mask;
-            if let Ok(file) = read_all(damaged, &Limits::default()) {
-                assert!(file.rows.len() <= Limits::default().rows);
-            }
+        let mut damaged = whole.clone();
+        damaged[at] ^= [0xff, 0x01, 0x80][at % 3];
+        if let Ok(file) = read_all(damaged, &Limits::default()) {
+            assert!(file.rows.len() <= Limits::default().rows);
         }
     }
 }

@@ -2,11 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "vectors that do not read fail the test")]
 
-use std::fs::File;
-use std::sync::Arc;
-
 use bytes::Bytes;
-use grail_parquet::{Limits, ReadError, read, write};
+use grail_parquet::{FileSource, Limits, ReadError, read, write};
 use grail_protocol::v5::file::{Expected, Footer, Row, Scalar, WindowFile, check_structure};
 use grail_protocol::v5::python::json::{self, Value as Python};
 use grail_testkit::vectors::{every_case, float, integer, load, path, size, text};
@@ -113,30 +110,9 @@ fn a_file_on_disk_reads_as_one_in_memory() {
     for case in manifest["cases"].as_array().unwrap() {
         let name = text(&case["file"]);
         let in_memory = read(bytes_of(name), &Limits::default());
-        let on_disk = Shared(Arc::new(File::open(path("parquet", name)).unwrap()));
+        let on_disk = FileSource::open(&path("parquet", name)).unwrap();
         let on_disk = read(on_disk, &Limits::default());
         assert_eq!(format!("{in_memory:?}"), format!("{on_disk:?}"), "{name}");
-    }
-}
-
-#[derive(Clone)]
-struct Shared(Arc<File>);
-
-impl parquet::file::reader::Length for Shared {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-}
-
-impl parquet::file::reader::ChunkReader for Shared {
-    type T = std::io::BufReader<File>;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        self.0.get_read(start)
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        self.0.get_bytes(start, length)
     }
 }
 

@@ -7,6 +7,7 @@ mod guest;
 pub mod lab;
 pub mod localnet;
 pub mod model;
+mod reference_file;
 pub mod role;
 pub mod serve;
 pub mod sft;

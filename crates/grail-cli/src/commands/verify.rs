@@ -34,9 +34,17 @@ use crate::explain::file::FileAnswer;
 use crate::files::read_bounded;
 use crate::window_context::{self, WindowContext};
 
+use super::reference_file;
+
 /// Does what the options ask for.
 pub fn run(args: &VerifyArgs, config: &Config) -> Result<Outcome> {
-    let answer = match examine(args, config) {
+    if reference_file::is_one(&args.file) {
+        return reference_file::run(args);
+    }
+    let Some(checkpoint) = &args.checkpoint else {
+        bail!("no --checkpoint: name the folder of the checkpoint that the file was made with");
+    };
+    let answer = match examine(args, checkpoint, config) {
         Ok(answer) => answer,
         // Whatever fails on our side is no verdict on the miner.
         Err(error) => FileAnswer::undecided(&args.file, crate::message(&error)),
@@ -54,9 +62,9 @@ pub fn outcome(verdict: &str) -> Outcome {
     }
 }
 
-fn examine(args: &VerifyArgs, config: &Config) -> Result<FileAnswer> {
+fn examine(args: &VerifyArgs, checkpoint: &Path, config: &Config) -> Result<FileAnswer> {
     let groups = args.groups.unwrap_or(GROUPS_PER_FILE_MAX);
-    let opened = match open(&args.file, &args.checkpoint, &args.facts, config, groups)? {
+    let opened = match open(&args.file, checkpoint, &args.facts, config, groups)? {
         Reading::Opened(opened) => opened,
         Reading::Malformed(check, evidence) => {
             return Ok(FileAnswer::malformed(&args.file, check, evidence));

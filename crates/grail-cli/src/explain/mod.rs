@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod checks;
 pub mod file;
+pub mod reference;
 pub mod rollout;
 #[cfg(test)]
 mod schema;

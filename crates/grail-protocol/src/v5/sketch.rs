@@ -39,11 +39,18 @@ pub fn top_indices(row: &[f32]) -> [usize; PROOF_TOPK] {
     let mut top: [(u32, usize); PROOF_TOPK] =
         std::array::from_fn(|index| (rank(row[index]), index));
     let mut weakest = weakest_of(&top);
-    for (index, &activation) in row.iter().enumerate().skip(PROOF_TOPK) {
-        let rank = rank(activation);
-        if rank > top[weakest].0 {
-            top[weakest] = (rank, index);
-            weakest = weakest_of(&top);
+    for (block, activations) in row[PROOF_TOPK..].chunks(BLOCK).enumerate() {
+        // Few blocks hold a magnitude that enters, and a whole block is compared without a branch.
+        let largest = activations.iter().fold(0, |largest, &entry| rank(entry).max(largest));
+        if largest <= top[weakest].0 {
+            continue;
+        }
+        for (place, &activation) in activations.iter().enumerate() {
+            let rank = rank(activation);
+            if rank > top[weakest].0 {
+                top[weakest] = (rank, PROOF_TOPK + block * BLOCK + place);
+                weakest = weakest_of(&top);
+            }
         }
     }
     let mut indices = top.map(|(_, index)| index);
@@ -51,6 +58,9 @@ pub fn top_indices(row: &[f32]) -> [usize; PROOF_TOPK] {
     indices.sort_unstable();
     indices
 }
+
+/// Activations that are compared at a time.
+const BLOCK: usize = 32;
 
 /// Magnitudes are ordered as their bits are, with NaN above infinity. All NaN are alike.
 fn rank(activation: f32) -> u32 {

@@ -133,3 +133,13 @@ fn commits_of_v5() {
 fn key_files() {
     exercise(&wallet::WALLET, seeds::wallet, 20_000);
 }
+
+#[test]
+fn parquet_files_of_the_reference() {
+    exercise(&driver::REFERENCE_FILE, seeds::reference_files, 20_000);
+}
+
+#[test]
+fn commitments_of_the_reference() {
+    exercise(&driver::COMMITMENTS, seeds::commitments, 100_000);
+}

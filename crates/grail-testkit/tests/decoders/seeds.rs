@@ -24,6 +24,7 @@ use grail_protocol::sketch::Whitening;
 use grail_protocol::sketch::{Sketch, sketches_of};
 use grail_protocol::timelock;
 use grail_protocol::timelock::drand::{envelope, seal_commit};
+use grail_protocol::v5::file::{Commit, Footer, JsonText, RolloutFields, Row, WindowFile};
 use grail_protocol::v5::python::json::parse;
 use grail_protocol::v5::python::print::{Keys, to_json};
 use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout};
@@ -271,6 +272,49 @@ pub fn commits() -> Vec<Vec<u8>> {
         r#"{"a":NaN,"b":[-Infinity,1e400,-0.0,12345678901234567890123],"a":"\ud800x\ud83d\ude42"}"#;
     let values = [commit, payload, row].map(|value| value.to_string().into_bytes());
     values.into_iter().chain([odd.as_bytes().to_vec()]).collect()
+}
+
+/// Rollout files of the reference: two groups, other column encodings by other lengths, no rows.
+pub fn reference_files() -> Vec<Vec<u8>> {
+    let row = |at: usize, n_tokens: usize| Row {
+        window_start: 30.into(),
+        nonce: (at as i64).into(),
+        block_hash: "0xab".into(),
+        rollout_group: (at as i64 / 16).into(),
+        commit: Commit {
+            tokens: (0..n_tokens as i32).collect(),
+            commitments: JsonText::of_sketches(&vec![at as i64; n_tokens]),
+            beacon: JsonText::new(r#"{"randomness": "ab"}"#).expect("it is JSON"),
+            rollout: RolloutFields {
+                token_logprobs: vec![-0.5; n_tokens],
+                total_reward: 1.0.into(),
+                ..RolloutFields::default()
+            },
+            ..Commit::default()
+        },
+        hotkey: "5Grw".into(),
+        ..Row::default()
+    };
+    let file = |n_rows: usize, n_tokens: usize| {
+        let footer = Footer { wallet: "5Grw".into(), window_start: 30, ..Footer::default() };
+        let rows = (0..n_rows).map(|at| row(at, n_tokens)).collect();
+        let mut bytes = Vec::new();
+        grail_parquet::write(&WindowFile { footer, rows }, &mut bytes).expect("the rows fit");
+        bytes
+    };
+    vec![file(32, 3), file(3, 40), file(0, 0)]
+}
+
+/// Lists as honest miners write them, and others that Python reads.
+pub fn commitments() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"[{"sketch": 5}, {"sketch": 2147483646}, {"sketch": -7}]"#,
+        r#"[{"sketch":5},{"sketch":0}]"#,
+        r#"[{"x": [1.5, null, "\u00e9"], "sketch": 1e400}, {"sketch": 123456789012345678901}]"#,
+        "[]",
+        "null",
+    ];
+    texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }
 
 /// Files of the reference in each version, as frames and as payloads; the kind's byte in front.

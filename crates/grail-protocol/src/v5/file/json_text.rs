@@ -1,5 +1,7 @@
 //! A part of a commit that the file keeps as JSON text: read when needed, copied when honest.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::v5::python::json::{self, BadJson, Value};
 use crate::v5::python::print::{Keys, to_json};
 
@@ -64,6 +66,14 @@ impl JsonText {
             digits.parse::<i64>().expect("18 digits at most, with a sign or without")
         }));
         sketches.ended_well().then_some(all)
+    }
+
+    /// Returns SHA-256 of the text as [`Self::write_canonical`] writes it, which a commit's signature
+    /// covers.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut canonical = String::with_capacity(self.0.len());
+        self.write_canonical(&mut canonical);
+        Sha256::digest(canonical).into()
     }
 
     /// Appends the text as `json.dumps(value, sort_keys=True, separators=(",", ":"))` prints it.

@@ -6,6 +6,7 @@
 
 mod digests;
 mod footer;
+mod inspect;
 mod json_text;
 mod package;
 mod place;
@@ -16,6 +17,7 @@ mod view;
 pub use digests::{GroupKeys, commit_digest, completion_digest, rows_to_check};
 use footer::footer_float;
 pub use footer::{BadFooter, FOOTER_KEYS};
+pub use inspect::{RowBench, RowCheck, RowFault, inspect_row};
 pub use json_text::{COMMITMENTS_BYTES_MAX, JsonText};
 pub use package::BadPayload;
 pub use place::{

@@ -6,6 +6,7 @@
 
 mod commits;
 mod delta;
+mod reference_file;
 pub mod rollouts;
 pub mod sealed;
 mod text;
@@ -95,6 +96,23 @@ pub const NATIVE_DELTA: Target = Target {
 /// Commits, payloads and rows of proof v5.
 pub const COMMITS: Target =
     Target { name: "commits", drive: commits::drive, heap_per_byte: 60, heap_beside: 8 << 10 };
+
+/// Parquet files of the reference.
+pub const REFERENCE_FILE: Target = Target {
+    name: "reference_file",
+    drive: reference_file::file,
+    heap_per_byte: 100,
+    // What the limits of the driver allow: pages, decoded rows, and both again for the comparison.
+    heap_beside: 24 << 20,
+};
+
+/// The commitments of such a file.
+pub const COMMITMENTS: Target = Target {
+    name: "commitments",
+    drive: reference_file::json,
+    heap_per_byte: 80,
+    heap_beside: 16 << 10,
+};
 
 impl Target {
     /// Hands `data` to the decoder. `heap` must be the global allocator, and no other thread may

@@ -1,0 +1,110 @@
+//! What the v5 profile computes per token: `cargo bench -p grail-protocol --bench v5 [-- --json]`.
+//!
+//! The peer is `benches/peers/reference/measure.py`, with the same work. One thread each.
+
+#![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use grail_protocol::v5::file::{
+    Commit, GroupKeys, JsonText, RolloutFields, Row, commit_digest, completion_digest,
+};
+use grail_protocol::v5::sketch;
+
+const ROWS: usize = 320;
+const TOKENS: usize = 512;
+const PROMPT: usize = 64;
+const POSITIONS: usize = 512;
+const HIDDEN: usize = 2_048;
+const ROUNDS: usize = 9;
+
+fn main() {
+    let as_json = std::env::args().any(|arg| arg == "--json");
+    let rows: Vec<Row> = (0..ROWS).map(row).collect();
+    let hidden: Vec<f32> = (0..POSITIONS * HIDDEN).map(activation).collect();
+    let r_vec: [i8; 16] = std::array::from_fn(|at| (at as i8) * 15 - 112);
+
+    let group_keys = || {
+        let mut keys = GroupKeys::default();
+        for row in &rows {
+            keys.push(&row.rollout_group, &commit_digest(&row.commit));
+        }
+        black_box(keys.rows_to_check("5Grw", "ab"));
+    };
+    let digests = || {
+        for row in &rows {
+            black_box(completion_digest(&row.commit));
+        }
+    };
+    let tokens = (ROWS * TOKENS) as f64;
+    report(as_json, "group_keys", seconds(group_keys) * 1e9 / tokens, "ns/token");
+    report(as_json, "digests", seconds(digests) * 1e9 / tokens, "ns/token");
+    let sketches = || drop(black_box(sketch::commit(&hidden, HIDDEN, &r_vec)));
+    report(as_json, "sketches", seconds(sketches) * 1e6 / POSITIONS as f64, "us/position");
+}
+
+fn report(as_json: bool, name: &str, ours: f64, unit: &str) {
+    if as_json {
+        println!("{{\"name\": \"{name}\", \"ours\": {ours:.3}, \"unit\": \"{unit}\"}}");
+    } else {
+        println!("{name:<12} {ours:>10.3} {unit}");
+    }
+}
+
+fn mixed(row: usize, place: usize, salt: u64) -> u64 {
+    let x = (row as u64) << 32 | place as u64;
+    let x = (x ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 16
+}
+
+/// Activations of both signs, most of them small.
+fn activation(at: usize) -> f32 {
+    let unit = (mixed(at / HIDDEN, at % HIDDEN, 4) % 2_000_001) as f32 / 1_000_000.0 - 1.0;
+    unit * unit * unit * 40.0
+}
+
+fn row(at: usize) -> Row {
+    let sketches: Vec<i64> = (0..TOKENS)
+        .map(|i| ((mixed(at, i, 2) % 4_001) as i64 - 2_000).rem_euclid(2_147_483_647))
+        .collect();
+    let logprob = |i: usize| match i {
+        0..PROMPT => 0.0,
+        _ => f64::from(-((mixed(at, i, 3) % 1_000_000) as f32) / 400_000.0),
+    };
+    Row {
+        rollout_group: (at as i64 / 16).into(),
+        commit: Commit {
+            tokens: (0..TOKENS).map(|i| (mixed(at, i, 1) % 151_643) as i32).collect(),
+            commitments: JsonText::of_sketches(&sketches),
+            proof_version: "v5".into(),
+            model_name: "async_trainer_snapshot".into(),
+            layer_index: (-1).into(),
+            signature: "ab".repeat(64).into(),
+            beacon: JsonText::new(format!("{{\"randomness\": \"{}\"}}", "ab".repeat(32)))
+                .expect("it is JSON"),
+            rollout: RolloutFields {
+                total_reward: 1.0.into(),
+                advantage: 0.5.into(),
+                success: true.into(),
+                token_logprobs: (0..TOKENS).map(logprob).collect(),
+                prompt_length: (PROMPT as i32).into(),
+                completion_length: ((TOKENS - PROMPT) as i32).into(),
+            },
+        },
+        ..Row::default()
+    }
+}
+
+/// Median of some rounds.
+fn seconds(work: impl Fn()) -> f64 {
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
