@@ -3,6 +3,7 @@
 //! The peer is `benches/peers/reference/measure.py`, with the same work. One thread each.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "it times")]
 
 use std::hint::black_box;
 use std::time::Instant;
