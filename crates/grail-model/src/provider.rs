@@ -10,6 +10,7 @@ use grail_ports::model::{
     Completion, GenerateRequest, Model, ModelError, ModelInfo, ModelProvider, Score, ScoreRequest,
     StopFlag, Trainer,
 };
+use grail_ports::reference::{PromptForm, ReferenceModel, Trace, TraceRequest};
 use grail_protocol::ids::{Digest, TokenId};
 
 use crate::arch::Runtime;
@@ -183,19 +184,54 @@ impl LocalModel {
     }
 }
 
+impl ReferenceModel for LocalModel {
+    fn end_token(&self) -> Option<TokenId> {
+        self.tokenizer.eos_token_id()
+    }
+
+    fn render_as(
+        &self,
+        messages: &[ChatMessage],
+        form: PromptForm,
+    ) -> Result<Vec<TokenId>, ModelError> {
+        let messages = spelled(messages);
+        let text = match form {
+            PromptForm::ChatMl => ChatTemplate::chatml().render(&messages, true),
+            PromptForm::Thinking => self.template.render_thinking(&messages),
+        };
+        let text = text.map_err(|error| ModelError::BadRequest(error.to_string()))?;
+        self.tokenizer
+            .encode(&text, true)
+            .map_err(|error| ModelError::BadRequest(error.to_string()))
+    }
+
+    fn decode_with_special(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
+        self.tokenizer
+            .decode(tokens, false)
+            .map_err(|error| ModelError::BadRequest(error.to_string()))
+    }
+
+    fn trace(&self, requests: &[TraceRequest], stop: &StopFlag) -> Result<Vec<Trace>, ModelError> {
+        self.engine.trace(requests, self.end_token(), stop)
+    }
+}
+
+fn spelled(messages: &[ChatMessage]) -> Vec<chat::ChatMessage> {
+    let spell = |message: &ChatMessage| {
+        chat::ChatMessage::new(message.role.as_str(), message.content.clone())
+    };
+    messages.iter().map(spell).collect()
+}
+
 impl Model for LocalModel {
     fn info(&self) -> &ModelInfo {
         &self.info
     }
 
     fn render(&self, messages: &[ChatMessage]) -> Result<Vec<TokenId>, ModelError> {
-        let messages: Vec<chat::ChatMessage> = messages
-            .iter()
-            .map(|message| chat::ChatMessage::new(message.role.as_str(), message.content.clone()))
-            .collect();
         let text = self
             .template
-            .render(&messages, true)
+            .render(&spelled(messages), true)
             .map_err(|error| ModelError::BadRequest(error.to_string()))?;
         self.encode(&text)
     }

@@ -60,6 +60,7 @@ pub struct Tokenizer {
     spelling: Spelling,
     vocab_size: usize,
     eos_token_ids: Vec<u32>,
+    eos_token_id: Option<u32>,
     digest: [u8; 32],
 }
 
@@ -88,6 +89,7 @@ impl Tokenizer {
                 FormatError::broken(&path, TOKENIZER_CONFIG_FILE, reason)
             })?;
             eos.push(id);
+            tokenizer.eos_token_id = Some(id);
         }
         eos.sort_unstable();
         eos.dedup();
@@ -118,6 +120,7 @@ impl Tokenizer {
             inner,
             vocab_size: usize::try_from(largest).map_err(|error| broken(error.to_string()))? + 1,
             eos_token_ids: Vec::new(),
+            eos_token_id: None,
             digest: Sha256::digest(bytes).into(),
         })
     }
@@ -188,6 +191,12 @@ impl Tokenizer {
     /// Returns the tokens that end a completion, ascending; empty for a base model without any.
     pub fn eos_token_ids(&self) -> &[u32] {
         &self.eos_token_ids
+    }
+
+    /// Returns the `eos_token` of `tokenizer_config.json`, which is one of
+    /// [`Tokenizer::eos_token_ids`].
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.eos_token_id
     }
 
     /// Returns the id of a token given in the tokenizer's own spelling, e.g. `<|im_end|>`.

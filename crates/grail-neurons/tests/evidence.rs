@@ -17,6 +17,7 @@ use grail_ports::model::{
     Completion, GenerateRequest, Model, ModelError, ModelInfo, ModelProvider, Score, ScoreRequest,
     StopFlag, Trainer,
 };
+use grail_ports::reference::{PromptForm, ReferenceModel, Trace, TraceRequest};
 use grail_protocol::ids::{Hotkey, TokenId, Window};
 use grail_services::context::RunContext;
 use grail_services::mining::service::MiningService;
@@ -32,6 +33,28 @@ const EJECTION: u64 = 4;
 /// An engine that draws one completion of twenty with randomness of its own.
 struct Sly {
     inner: Arc<dyn Model>,
+}
+
+impl ReferenceModel for Sly {
+    fn end_token(&self) -> Option<TokenId> {
+        self.inner.end_token()
+    }
+
+    fn render_as(
+        &self,
+        messages: &[ChatMessage],
+        form: PromptForm,
+    ) -> Result<Vec<TokenId>, ModelError> {
+        self.inner.render_as(messages, form)
+    }
+
+    fn decode_with_special(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
+        self.inner.decode_with_special(tokens)
+    }
+
+    fn trace(&self, requests: &[TraceRequest], stop: &StopFlag) -> Result<Vec<Trace>, ModelError> {
+        self.inner.trace(requests, stop)
+    }
 }
 
 impl Model for Sly {

@@ -9,4 +9,5 @@ pub mod environment;
 pub mod events;
 pub mod model;
 pub mod object_store;
+pub mod reference;
 pub mod signer;

@@ -8,6 +8,7 @@ use grail_protocol::ids::{Digest, TokenId};
 use grail_protocol::sketch::{Sketch, Whitening};
 
 use crate::environment::ChatMessage;
+use crate::reference::ReferenceModel;
 
 /// Facts about a loaded model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +175,7 @@ pub enum ModelError {
 }
 
 /// A loaded model. Calls block; run them outside the async runtime.
-pub trait Model: Send + Sync {
+pub trait Model: ReferenceModel {
     /// Returns facts about the model.
     fn info(&self) -> &ModelInfo;
 

@@ -15,11 +15,13 @@ mod sampling;
 mod scheduler;
 mod scorer;
 pub mod service;
+mod tracer;
 
 use std::path::Path;
 
 use grail_kernels::Kernels;
 use grail_ports::model::{Completion, GenerateRequest, ModelError, Score, ScoreRequest, StopFlag};
+use grail_ports::reference::{Trace, TraceRequest};
 use grail_protocol::ids::TokenId;
 
 use self::cache::KvCache;
@@ -162,6 +164,21 @@ impl Engine {
     ) -> Result<Vec<Score>, ModelError> {
         requests::check_score(requests, &self.decoder)?;
         scorer::score(self, requests, stop)
+    }
+
+    /// As [`grail_ports::reference::ReferenceModel::trace`], with the probability of `end_token` at
+    /// the end of each completion.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn trace(
+        &self,
+        requests: &[TraceRequest],
+        end_token: Option<TokenId>,
+        stop: &StopFlag,
+    ) -> Result<Vec<Trace>, ModelError> {
+        requests::check_trace(requests, &self.decoder)?;
+        tracer::trace(self, requests, end_token, stop)
     }
 
     /// Computes the logits at every position of `tokens`, `[tokens, vocab]`, in one pass. For

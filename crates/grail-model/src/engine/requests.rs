@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use grail_ports::model::{GenerateRequest, ModelError, Sampling, ScoreRequest};
+use grail_ports::reference::TraceRequest;
 use grail_protocol::ids::TokenId;
 use grail_protocol::sampler::RaceKey;
 use grail_protocol::sketch::{SketchKey, Sketcher, Whitening};
@@ -154,6 +155,22 @@ pub(super) fn check_score(requests: &[ScoreRequest], decoder: &Decoder) -> Resul
         if request.rows {
             row_tokens += request.tokens.len() - request.prompt_len;
         }
+    }
+    check_rows(row_tokens, decoder.shape.hidden)
+}
+
+pub(super) fn check_trace(requests: &[TraceRequest], decoder: &Decoder) -> Result<(), ModelError> {
+    let mut row_tokens = 0usize;
+    for request in requests {
+        check_sequence(&request.tokens, request.prompt_len, decoder)?;
+        if let Some(warp) = request.warp {
+            check_temperature(warp.temperature)?;
+            let penalty = warp.repetition_penalty;
+            if !(penalty.is_finite() && penalty > 0.0) {
+                return refuse(format!("repetition_penalty {penalty} is not a number above 0"));
+            }
+        }
+        row_tokens += request.tokens.len();
     }
     check_rows(row_tokens, decoder.shape.hidden)
 }

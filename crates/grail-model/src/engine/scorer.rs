@@ -18,12 +18,13 @@ use super::requests::sketcher;
 use crate::arch::Scratch;
 
 /// One completion token to be looked at.
-struct Target {
-    request_idx: usize,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) request_idx: usize,
     /// 0-based completion step.
-    step: usize,
+    pub(super) step: usize,
     /// Row of the batch that predicts it.
-    row: usize,
+    pub(super) row: usize,
 }
 
 /// What has been found out about one request.
@@ -57,7 +58,7 @@ pub(super) fn score(
 }
 
 /// Returns how many of `requests`, at least one, have together at most `rows_max` rows.
-fn pass_len(requests: &[ScoreRequest], rows_max: usize) -> usize {
+pub(super) fn pass_len(requests: &[ScoreRequest], rows_max: usize) -> usize {
     let mut rows = 0;
     let mut previous: Option<&ScoreRequest> = None;
     let fitting = requests.iter().take_while(|request| {
@@ -81,7 +82,7 @@ fn prompt(request: &ScoreRequest) -> &[TokenId] {
 
 /// Block tables of the requests of a pass. Whole prompt blocks are those of the first request of a
 /// run with the same prompt. Returns also the number of blocks.
-fn block_tables(requests: &[ScoreRequest]) -> (Vec<Vec<u32>>, usize) {
+pub(super) fn block_tables(requests: &[ScoreRequest]) -> (Vec<Vec<u32>>, usize) {
     let mut tables: Vec<Vec<u32>> = Vec::with_capacity(requests.len());
     let mut n_blocks = 0;
     for (idx, request) in requests.iter().enumerate() {
@@ -102,7 +103,10 @@ fn block_tables(requests: &[ScoreRequest]) -> (Vec<Vec<u32>>, usize) {
 
 /// Lays out the rows of a pass: of each run of requests with the same prompt, the prompt's rows,
 /// then each completion's.
-fn lay_out<'a>(requests: &[ScoreRequest], tables: &'a [Vec<u32>]) -> (Batch<'a>, Vec<Target>) {
+pub(super) fn lay_out<'a>(
+    requests: &[ScoreRequest],
+    tables: &'a [Vec<u32>],
+) -> (Batch<'a>, Vec<Target>) {
     let n_tokens = requests.iter().map(|request| request.tokens.len()).sum();
     let mut batch = Batch::with_capacity(n_tokens);
     let mut targets = Vec::with_capacity(n_tokens);

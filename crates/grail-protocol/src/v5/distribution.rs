@@ -3,6 +3,8 @@
 //! A heuristic: greedy decoding, a lower temperature and a better model all raise the probabilities
 //! and pass. The sums are NumPy's, pair by pair, so that the means agree to the last bit.
 
+use std::collections::BTreeSet;
+
 use super::constants::{
     SAMPLING_HIGH_P, SAMPLING_INITIAL_WINDOW_STEPS, SAMPLING_LOW_P, SAMPLING_LOW_Q10_MAX,
     SAMPLING_MEDIAN_LOW_MAX, SAMPLING_MIN_STEPS, SAMPLING_MIN_TOKEN_PROB,
@@ -112,21 +114,39 @@ pub fn chosen_probabilities(
     repetition_penalty: f32,
 ) -> Vec<f64> {
     let mut probabilities = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (position, &token) in tokens.iter().enumerate() {
         if position >= prompt_length.max(1) {
             let Some(row) = logits.get((position - 1) * vocab..position * vocab) else { break };
             let mut row = row.to_vec();
-            penalise(&mut row, &seen, repetition_penalty);
-            for logit in &mut row {
-                *logit /= temperature;
-            }
-            let Some(probability) = softmax_at(&row, token) else { break };
+            let Some(probability) =
+                chosen_probability(&mut row, &seen, token, temperature, repetition_penalty)
+            else {
+                break;
+            };
             probabilities.push(f64::from(probability));
         }
         seen.insert(token);
     }
     probabilities
+}
+
+/// Returns the probability of one token after penalty and temperature, which are applied to the
+/// `[vocab]` logits in place; `None` when there is no such logit.
+///
+/// - `seen`: the tokens before it, prompt included.
+pub fn chosen_probability(
+    logits: &mut [f32],
+    seen: &BTreeSet<TokenId>,
+    token: TokenId,
+    temperature: f32,
+    repetition_penalty: f32,
+) -> Option<f32> {
+    penalise(logits, seen, repetition_penalty);
+    for logit in logits.iter_mut() {
+        *logit /= temperature;
+    }
+    softmax_at(logits, token)
 }
 
 /// Returns entry `token` of the softmax, in f32; `None` when there is no such logit.
@@ -146,7 +166,7 @@ pub fn log_softmax_at(logits: &[f32], token: TokenId) -> Option<f32> {
 }
 
 /// Makes tokens that have occurred less likely: positive logits are divided, others multiplied.
-fn penalise(row: &mut [f32], seen: &std::collections::BTreeSet<TokenId>, penalty: f32) {
+fn penalise(row: &mut [f32], seen: &BTreeSet<TokenId>, penalty: f32) {
     for &token in seen {
         if let Some(logit) = row.get_mut(token as usize) {
             *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };

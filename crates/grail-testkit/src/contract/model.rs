@@ -9,6 +9,7 @@ use grail_ports::model::{
     Completion, GenerateRequest, Model, ModelError, ModelProvider, OptimizerConfig, RaceCheck,
     Sampling, Score, ScoreRequest, StopFlag, TrainingSequence,
 };
+use grail_ports::reference::{PromptForm, Trace, TraceRequest, Warp};
 use grail_protocol::digest::HiddenStateDigest;
 use grail_protocol::sketch::{Whitening, sketches_of};
 
@@ -24,6 +25,7 @@ pub fn model(model: &dyn Model) {
     texts(model);
     groups(model);
     captures(model);
+    traces(model);
     stopping(model);
     bad_requests(model);
 }
@@ -211,6 +213,114 @@ fn captures(model: &dyn Model) {
     }
     let keys: BTreeSet<u64> = group.iter().map(|completion| completion.sketches[0].0).collect();
     assert!(keys.len() > 1, "every rollout has projections of its own");
+}
+
+/// What the reference's profile sees of a sequence: every position, and probabilities as it wants
+/// them.
+fn traces(model: &dyn Model) {
+    texts_of_the_reference(model);
+    let plain = request(model, 0, Sampling::Race { temperature: TEMPERATURE });
+    let group = generate(model, std::slice::from_ref(&plain)).remove(0);
+    let flat = Warp { temperature: 1.0, repetition_penalty: 1.0 };
+    let bent = Warp { temperature: 0.7, repetition_penalty: 1.3 };
+    let of = |completion: &Completion, warp| TraceRequest {
+        tokens: [plain.prompt.as_slice(), &completion.tokens].concat(),
+        prompt_len: plain.prompt.len(),
+        warp,
+    };
+    let requests: Vec<TraceRequest> = group
+        .iter()
+        .flat_map(|completion| [None, Some(flat), Some(bent)].map(|warp| of(completion, warp)))
+        .collect();
+    let traced = trace(model, &requests);
+    let hidden = usize::try_from(model.info().hidden_size).expect("a width fits");
+    for (completion, traces) in group.iter().zip(traced.chunks_exact(3)) {
+        let alone = trace(model, &[of(completion, Some(bent))]);
+        assert_eq!(alone[0], traces[2], "a batch changes nothing");
+        let [unasked, flat, bent] = traces else { panic!("three traces of each") };
+        check_trace(model, &plain, completion, unasked, hidden);
+        assert!(unasked.probabilities.is_empty(), "no probability was asked for");
+        assert_eq!((&unasked.rows, &unasked.logprobs), (&bent.rows, &bent.logprobs));
+        for (probability, logprob) in flat.probabilities.iter().zip(&flat.logprobs) {
+            let expected = logprob.exp();
+            assert!((probability - expected).abs() <= 1e-5 + 1e-4 * expected, "{probability}");
+        }
+        assert_eq!(flat.probabilities.len(), completion.tokens.len());
+        assert_eq!(bent.probabilities.len(), completion.tokens.len());
+        assert!(bent.probabilities.iter().all(|p| (0.0..=1.0).contains(p)));
+        assert_ne!(flat.probabilities, bent.probabilities, "the warp is applied");
+    }
+    let stop = StopFlag::default();
+    stop.stop();
+    assert_eq!(model.trace(&requests[..1], &stop), Err(ModelError::Stopped));
+    let good = &requests[1];
+    let warp = |temperature, repetition_penalty| Some(Warp { temperature, repetition_penalty });
+    for (name, bad) in [
+        ("no prompt", TraceRequest { prompt_len: 0, ..good.clone() }),
+        ("no completion", TraceRequest { prompt_len: good.tokens.len(), ..good.clone() }),
+        ("a foreign token", TraceRequest { tokens: vec![0, u32::MAX], prompt_len: 1, warp: None }),
+        ("no temperature", TraceRequest { warp: warp(0.0, 1.0), ..good.clone() }),
+        ("no penalty", TraceRequest { warp: warp(1.0, f32::NAN), ..good.clone() }),
+    ] {
+        let answer = model.trace(&[good.clone(), bad], &StopFlag::default());
+        assert!(matches!(answer, Err(ModelError::BadRequest(_))), "{name}: {answer:?}");
+    }
+}
+
+fn trace(model: &dyn Model, requests: &[TraceRequest]) -> Vec<Trace> {
+    let traces = model.trace(requests, &StopFlag::default()).expect("good requests are served");
+    assert_eq!(traces.len(), requests.len(), "one trace for each request");
+    traces
+}
+
+/// The rows between prompt and last token are those that the score gives, bit for bit.
+fn check_trace(
+    model: &dyn Model,
+    request: &GenerateRequest,
+    completion: &Completion,
+    trace: &Trace,
+    hidden: usize,
+) {
+    let (prompt_len, n_tokens) = (request.prompt.len(), completion.tokens.len());
+    assert_eq!(bits(&trace.logprobs), bits(&completion.logprobs), "generated and traced agree");
+    assert_eq!(trace.rows.len(), (prompt_len + n_tokens) * hidden, "a row for every position");
+    let scored = ScoreRequest {
+        tokens: [request.prompt.as_slice(), &completion.tokens].concat(),
+        prompt_len,
+        race: None,
+        entropy: false,
+        whitening: None,
+        rows: true,
+    };
+    let scored = score(model, &[scored]).remove(0);
+    let predicting = (prompt_len - 1) * hidden..(prompt_len + n_tokens - 1) * hidden;
+    assert_eq!(bits(&trace.rows[predicting]), bits(&scored.rows), "scored and traced agree");
+    match model.end_token() {
+        None => assert_eq!(trace.end_probability, 0.0, "there is no end token"),
+        Some(end) if completion.tokens.last() == Some(&end) => {
+            let expected = trace.logprobs[n_tokens - 1].exp();
+            assert!((trace.end_probability - expected).abs() <= 1e-6, "{expected}");
+        }
+        Some(_) => assert!((0.0..=1.0).contains(&trace.end_probability)),
+    }
+}
+
+fn texts_of_the_reference(model: &dyn Model) {
+    let message = ChatMessage { role: ChatRole::User, content: "What is 3 + 4?".to_owned() };
+    let render = |form| {
+        let messages = std::slice::from_ref(&message);
+        model.render_as(messages, form).expect("a short message can be rendered")
+    };
+    for form in [PromptForm::ChatMl, PromptForm::Thinking] {
+        let tokens = render(form);
+        assert!(!tokens.is_empty() && tokens.iter().all(|&it| it < model.info().vocab_size));
+        let text = model.decode_with_special(&tokens).expect("a prompt can be decoded");
+        assert!(text.contains(&message.content), "{text}");
+    }
+    let Some(end) = model.end_token() else { return };
+    assert!(model.info().eos_token_ids.contains(&end), "the tokenizer's end token ends");
+    let kept = model.decode_with_special(&[end]).expect("a special token can be decoded");
+    assert!(!kept.is_empty(), "special tokens are kept");
 }
 
 /// Statistics that move and stretch `hidden_size` dimensions, each by something else.

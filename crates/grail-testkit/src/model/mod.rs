@@ -5,6 +5,7 @@
 //! digests are those of the protocol. It is small enough to be understood: see `weights.rs`.
 
 mod provider;
+mod reference;
 mod trainer;
 mod weights;
 
@@ -42,6 +43,12 @@ impl FakeModel {
     /// Makes the untrained model of `seed`: it likes `a`, `b` and ending.
     pub fn new(seed: u64) -> Self {
         Self::from_weights(Weights::new(seed))
+    }
+
+    /// Makes the untrained model of `seed` that hardly ever ends: it likes `a` and `b` alone, so that
+    /// completions have the length that the reference's profile demands.
+    pub fn talkative(seed: u64) -> Self {
+        Self::from_weights(Weights::talkative(seed))
     }
 
     /// Returns a model that claims to be this one but has other weights: what a cheater runs who

@@ -1,0 +1,47 @@
+//! The forward pass: hidden states, logits and log-probabilities of every position.
+
+use grail_ports::model::StopFlag;
+use grail_ports::reference::{ReferenceModel as _, TraceRequest};
+use grail_testkit::contract;
+use grail_testkit::vectors::{float, floats, list, load, size, tokens};
+
+/// As the vectors' README suggests; PyTorch sums in another order.
+const TOLERANCE: f64 = 1e-4;
+
+#[test]
+fn the_forward_pass_agrees_with_pytorch() {
+    let facts = load("e2e", "forward.json");
+    let model = super::model::load();
+    let tokens = tokens(&facts["tokens"]);
+    let request = TraceRequest { tokens: tokens.clone(), prompt_len: 1, warp: None };
+    let trace = model.trace(&[request], &StopFlag::default()).unwrap().remove(0);
+    let all_logits = model.engine().logits(&tokens).unwrap();
+    let vocab = model.engine().model_config().vocab_size;
+    let mut largest = 0.0f64;
+    let mut near = |got: f32, want: f64, what: &str| {
+        let error = (f64::from(got) - want).abs();
+        largest = largest.max(error);
+        assert!(error <= TOLERANCE, "{what}: {got}, expected {want}");
+    };
+    for position in list(&facts["positions"]) {
+        let at = size(&position["position"]);
+        let hidden = floats(&position["hidden"]);
+        let row = &trace.rows[at * hidden.len()..][..hidden.len()];
+        row.iter().zip(&hidden).for_each(|(got, want)| near(*got, *want, "hidden state"));
+        let logits = floats(&position["logits"]);
+        let row = &all_logits[at * vocab..][..vocab];
+        row.iter().zip(&logits).for_each(|(got, want)| near(*got, *want, "logit"));
+        // The last position predicts nothing that is in the sequence.
+        if !position["logprob_of_next"].is_null() {
+            near(trace.logprobs[at], float(&position["logprob_of_next"]), "log-probability");
+        }
+    }
+    let n_positions = list(&facts["positions"]).len();
+    println!("vectors: e2e/forward.json: {n_positions} positions, largest error {largest:e}");
+    assert!(n_positions >= 8, "{n_positions} positions");
+}
+
+#[test]
+fn the_engine_passes_the_contract() {
+    contract::model(&*super::model::load());
+}
