@@ -8,4 +8,5 @@ pub mod mining;
 pub mod peers;
 pub mod state;
 pub mod training;
+pub mod v5;
 pub mod validation;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use grail_ports::chain::{Chain, ChainError};
 use grail_ports::object_store::{Buckets, ObjectStore, ReadCredentials};
+use grail_protocol::constants::TRAINER_UID;
 use grail_protocol::credentials::{BadCommitment, CredentialCommitment};
 use grail_protocol::ids::{Hotkey, Netuid};
 use tracing::{debug, info};
 
+use crate::checkpoint::CheckpointError;
 use crate::context::RunContext;
 
 /// The read credentials of all hotkeys, as last read from the chain.
@@ -46,6 +48,29 @@ impl PeerDirectory {
     /// doing, and the same as no file.
     pub fn bucket(&self, buckets: &dyn Buckets, hotkey: Hotkey) -> Option<Arc<dyn ObjectStore>> {
         buckets.open(self.known.get(&hotkey)?).ok()
+    }
+}
+
+impl PeerDirectory {
+    /// Returns the trainer and its bucket, reading the commitments again when it is not known.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoTrainer`] when nobody has its uid or it committed no bucket.
+    pub async fn trainer_bucket(
+        &mut self,
+        ctx: &RunContext,
+    ) -> Result<(Hotkey, Arc<dyn ObjectStore>), CheckpointError> {
+        let metagraph = ctx.chain.metagraph().await?;
+        let no_trainer = || CheckpointError::NoTrainer(TRAINER_UID);
+        let trainer = metagraph.uid(TRAINER_UID).ok_or_else(no_trainer)?.hotkey;
+        if trainer == ctx.hotkey() {
+            return Ok((trainer, ctx.buckets.own()));
+        }
+        if let Some(bucket) = self.bucket(&*ctx.buckets, trainer) {
+            return Ok((trainer, bucket));
+        }
+        self.refresh(&*ctx.chain).await?;
+        Ok((trainer, self.bucket(&*ctx.buckets, trainer).ok_or_else(no_trainer)?))
     }
 }
 

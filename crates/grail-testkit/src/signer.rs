@@ -4,6 +4,7 @@ use grail_ports::signer::Signer;
 use grail_protocol::ids::{Hotkey, Signature};
 use rand_core::{CryptoRng, RngCore};
 use schnorrkel::context::attach_rng;
+use schnorrkel::derive::ChainCode;
 use schnorrkel::{ExpansionMode, Keypair, MiniSecretKey, signing_context};
 
 use crate::draw;
@@ -21,7 +22,38 @@ impl FakeSigner {
         let secret = MiniSecretKey::from_bytes(&secret.0).expect("any 32 bytes are a mini secret");
         Self { keypair: secret.expand_to_keypair(ExpansionMode::Ed25519) }
     }
+
+    /// Makes the key of a development address such as `//Alice` or `//Alice//stash`, which vectors
+    /// are signed with; `None` for any other text.
+    pub fn development(uri: &str) -> Option<Self> {
+        let names: Vec<&str> = uri.strip_prefix("//")?.split("//").collect();
+        // A name that is a number, soft or long is derived in other ways.
+        let is_plain = |name: &&str| {
+            (1..32).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+                && name.parse::<u64>().is_err()
+        };
+        if !names.iter().all(is_plain) {
+            return None;
+        }
+        let root = MiniSecretKey::from_bytes(&DEVELOPMENT_SEED).expect("any 32 bytes will do");
+        let secret = names.into_iter().fold(root, |secret, name| {
+            let mut code = [0; 32];
+            // SCALE's length of a text below 64 bytes: four times it.
+            code[0] = 4 * u8::try_from(name.len()).expect("checked to be below 32");
+            code[1..=name.len()].copy_from_slice(name.as_bytes());
+            let parent = secret.expand_to_keypair(ExpansionMode::Ed25519);
+            parent.hard_derive_mini_secret_key(Some(ChainCode(code)), b"").0
+        });
+        Some(Self { keypair: secret.expand_to_keypair(ExpansionMode::Ed25519) })
+    }
 }
+
+/// The seed of Substrate's development phrase (`bottom drive obey …`), which everybody knows.
+const DEVELOPMENT_SEED: [u8; 32] = [
+    0xfa, 0xc7, 0x95, 0x9d, 0xbf, 0xe7, 0x2f, 0x05, 0x2e, 0x5a, 0x0c, 0x3c, 0x8d, 0x65, 0x30, 0xf2,
+    0x02, 0xb0, 0x2f, 0xd8, 0xf9, 0xf5, 0xca, 0x35, 0x80, 0xec, 0x8d, 0xeb, 0x77, 0x97, 0x47, 0x9e,
+];
 
 impl Signer for FakeSigner {
     fn hotkey(&self) -> Hotkey {
@@ -77,5 +109,25 @@ mod tests {
         assert!(check(b"root", &alice));
         assert!(!check(b"root", &bob));
         assert!(!check(b"toor", &alice));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vectors::{list, load, text};
+
+    #[test]
+    fn development_addresses_have_their_known_keys() {
+        let mut checked = 0;
+        for key in list(&load("sr25519", "signatures.json")["keys"]) {
+            let Some(signer) = FakeSigner::development(text(&key["secret"])) else { continue };
+            assert_eq!(signer.hotkey().to_ss58(), text(&key["ss58"]));
+            checked += 1;
+        }
+        assert!(checked > 1, "{checked} keys");
+        for other in ["Alice", "//", "//1", "/Alice", "//a/b", "//Alice///x"] {
+            assert!(FakeSigner::development(other).is_none(), "{other}");
+        }
     }
 }

@@ -61,3 +61,36 @@ pub fn is_signed(row: &Value) -> bool {
         _ => false,
     }
 }
+
+/// What a row says in its own name.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The text that was signed.
+    pub challenge: &'a str,
+    /// SS58 address of the signer.
+    pub hotkey: &'a str,
+    /// Hexadecimal signature.
+    pub signature: &'a str,
+}
+
+/// Returns the text that an honest miner signs for a row of the window that begins with `block_hash`.
+pub fn honest_challenge(block_hash: &str, nonce: i64) -> String {
+    format!("|{block_hash}|{nonce}")
+}
+
+/// Whether the file's owner signed this very row: its window and nonce, with its own key.
+///
+/// Stricter than [`is_signed`], which a stranger's key over any text satisfies. Honest miners sign
+/// [`honest_challenge`], since none sets a seed.
+pub fn is_signed_by_owner(
+    envelope: Envelope<'_>,
+    owner: Hotkey,
+    block_hash: &str,
+    nonce: i64,
+) -> bool {
+    let Envelope { challenge, hotkey, signature } = envelope;
+    challenge == honest_challenge(block_hash, nonce)
+        && hotkey.parse() == Ok(owner)
+        && signature_from_hex(signature)
+            .is_some_and(|signature| wallet::verify_text(owner, challenge, &signature))
+}

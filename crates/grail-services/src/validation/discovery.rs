@@ -110,7 +110,7 @@ fn sighting(info: Option<&ObjectInfo>, deadline_ms: u64) -> Sighting {
 }
 
 /// Returns why the failure is ours, or `None` if it is the owner's.
-fn failure(error: &StoreError) -> Option<String> {
+pub(crate) fn failure(error: &StoreError) -> Option<String> {
     match error {
         // The owner decides what it commits and how large its object is.
         StoreError::Denied(_) | StoreError::TooLarge { .. } => None,
