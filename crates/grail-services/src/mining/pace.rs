@@ -56,8 +56,35 @@ impl MiningConfig {
     }
 }
 
-/// Makes groups `first..first + count`, given `first` and `count`. Blocks.
-pub type GroupMaker = Arc<dyn Fn(u32, u32) -> Result<Vec<Group>, PipelineError> + Send + Sync>;
+/// A group of rollouts of either profile, as far as the pace cares.
+pub trait MinedGroup: Send + 'static {
+    /// Returns its index in the window.
+    fn index(&self) -> u32;
+
+    /// Returns its completion tokens.
+    fn tokens(&self) -> u64;
+
+    /// Returns the mean of its claimed rewards.
+    fn reward_mean(&self) -> f64;
+}
+
+impl MinedGroup for Group {
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn tokens(&self) -> u64 {
+        pipeline::count_tokens(std::slice::from_ref(self))
+    }
+
+    fn reward_mean(&self) -> f64 {
+        pipeline::reward_mean(self)
+    }
+}
+
+/// Makes groups `first..first + count`, given `first` and `count`; some may be left out. Blocks.
+pub type GroupMaker<G = Group> =
+    Arc<dyn Fn(u32, u32) -> Result<Vec<G>, PipelineError> + Send + Sync>;
 
 /// Makes groups of a job: first group, number of groups, stop flag.
 pub type Method = fn(&MiningJob, u32, u32, &StopFlag) -> Result<Vec<Group>, PipelineError>;
@@ -68,9 +95,9 @@ pub fn maker(job: Arc<MiningJob>, stop: StopFlag, method: Method) -> GroupMaker 
 }
 
 /// Groups of a window and the seconds that they took.
-pub struct Mined {
-    /// Groups 0, 1, 2 …
-    pub groups: Vec<Group>,
+pub struct Mined<G = Group> {
+    /// In the order of their indices.
+    pub groups: Vec<G>,
     /// Seconds of generation.
     pub seconds: f64,
     /// Why no more were made, if something failed.
@@ -105,17 +132,17 @@ impl Pace {
     ///
     /// # Errors
     /// Only when the work was asked to stop; other trouble ends the window with what is there.
-    pub async fn fill(
+    pub async fn fill<G: MinedGroup>(
         &mut self,
         ctx: &RunContext,
         window: Window,
         head: Block,
-        make: GroupMaker,
-    ) -> Result<Mined, MiningError> {
+        make: GroupMaker<G>,
+    ) -> Result<Mined<G>, MiningError> {
         let mut mined = Mined { groups: Vec::new(), seconds: 0.0, trouble: None };
         let mut head = head;
+        let mut made = 0;
         loop {
-            let made = u32::try_from(mined.groups.len()).unwrap_or(u32::MAX);
             let wanted = self.config.groups_per_window.saturating_sub(made);
             if wanted == 0 || !self.budget.allows_another(window, head.number) {
                 return Ok(mined);
@@ -126,6 +153,8 @@ impl Pace {
                 Ok(groups) => {
                     groups.iter().for_each(|group| report(ctx, window, group));
                     mined.groups.extend(groups);
+                    // A group that was left out keeps its index.
+                    made += count;
                 }
                 Err(stopped @ PipelineError::Model(ModelError::Stopped)) => {
                     return Err(stopped.into());
@@ -150,11 +179,11 @@ impl Pace {
     }
 }
 
-fn report(ctx: &RunContext, window: Window, group: &Group) {
+fn report(ctx: &RunContext, window: Window, group: &impl MinedGroup) {
     ctx.emit(Event::GroupMined {
         window,
-        group: group.index,
-        tokens: pipeline::count_tokens(std::slice::from_ref(group)),
-        reward_mean: pipeline::reward_mean(group),
+        group: group.index(),
+        tokens: group.tokens(),
+        reward_mean: group.reward_mean(),
     });
 }

@@ -57,6 +57,9 @@ pub enum PipelineError {
     /// The groups do not fit into a file, or nothing can be sealed to the beacon.
     #[error("the rollouts cannot be written: {0}")]
     Prover(#[from] ProverError),
+    /// The rollouts do not fit into a file of the reference's profile.
+    #[error("the rollouts cannot be written: {0}")]
+    Unwritable(String),
     /// A completion of the allowed length would not fit into the model's context.
     #[error(
         "prompt of {prompt} tokens and {max_new_tokens} new ones exceed the {max} of the model; \

@@ -1,5 +1,6 @@
 //! What a checkpoint of the reference asks of miners and validators.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use grail_ports::environment::Environment;
@@ -27,6 +28,8 @@ pub struct Assignment {
     pub config: Value,
     /// What a miner's commits call the model; nobody compares it.
     pub model_name: String,
+    /// Folder with the checkpoint's files.
+    pub dir: PathBuf,
 }
 
 impl Assignment {

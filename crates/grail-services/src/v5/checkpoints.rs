@@ -183,6 +183,7 @@ impl ReferenceConsumer {
             generation: metadata.generation_params.clone(),
             config: config.ok_or_else(unreadable)?,
             model_name: metadata.model_name.clone(),
+            dir,
         })
     }
 

@@ -8,5 +8,8 @@ pub mod assignment;
 pub mod checkpoints;
 pub mod examine;
 pub mod fetch;
+pub mod mining;
 pub mod opened;
+mod traces;
+pub mod training;
 pub mod validation;

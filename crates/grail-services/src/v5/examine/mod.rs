@@ -22,13 +22,11 @@ use grail_protocol::v5::metrics::WindowMetrics;
 use self::compare::{Compared, compare};
 use self::screen::{Ready, Screen, Screened};
 use super::assignment::Assignment;
+use super::traces::batch_len;
 use crate::context::Heartbeat;
 
 /// Rows that are traced together: those of one group share their prompt.
 const ROWS_AT_ONCE: usize = 16;
-
-/// Bytes of hidden states that one pass may return.
-const TRACE_BYTES_MAX: usize = 256 << 20;
 
 /// What the rows of a file are judged by.
 pub struct Bench {
@@ -166,12 +164,18 @@ pub fn examine(
                 break;
             }
         }
-        let mut traces = trace_all(bench, &screened, stop, heartbeat)?.into_iter();
-        for (row, screened) in rows.iter().zip(screened) {
-            let trace = matches!(screened, Screened::Ready(_)).then(|| traces.next()).flatten();
-            sample.take(row, screened, trace)?;
-            if let Some(fault) = sample.fault.take() {
-                return Ok(sample.failed(fault, total));
+        let mut rest = rows.iter().zip(screened).collect::<Vec<_>>();
+        while !rest.is_empty() {
+            let lengths = rest.iter().map(|(_, screened)| screened.n_tokens());
+            let later = rest.split_off(batch_len(lengths, bench.hidden_size()));
+            let mut traces = trace(bench, &rest, stop)?.into_iter();
+            heartbeat.beat();
+            for (row, screened) in std::mem::replace(&mut rest, later) {
+                let is_ready = matches!(screened, Screened::Ready(_));
+                sample.take(row, screened, is_ready.then(|| traces.next()).flatten())?;
+                if let Some(fault) = sample.fault.take() {
+                    return Ok(sample.failed(fault, total));
+                }
             }
         }
     }
@@ -182,34 +186,23 @@ pub fn examine(
 }
 
 /// Computes the traces of the rows that are ready, in order.
-fn trace_all(
+fn trace(
     bench: &Bench,
-    screened: &[Screened],
+    rows: &[(&Row, Screened)],
     stop: &StopFlag,
-    heartbeat: &Heartbeat,
 ) -> Result<Vec<Trace>, ModelError> {
     let warp = bench.assignment.warp();
-    let request = |screened: &Screened| match screened {
+    let request = |(_, screened): &(&Row, Screened)| match screened {
         Screened::Ready(Ready { tokens, prompt_len, .. }) => {
             Some(TraceRequest { tokens: tokens.clone(), prompt_len: *prompt_len, warp })
         }
         _ => None,
     };
-    let requests: Vec<TraceRequest> = screened.iter().filter_map(request).collect();
-    let mut traces = Vec::with_capacity(requests.len());
-    let mut rest = requests.as_slice();
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = |request: &&TraceRequest| {
-            bytes += request.tokens.len() * bench.hidden_size() * size_of::<f32>();
-            bytes <= TRACE_BYTES_MAX
-        };
-        let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-        traces.extend(bench.assignment.model.trace(now, stop)?);
-        heartbeat.beat();
-        rest = later;
+    let requests: Vec<TraceRequest> = rows.iter().filter_map(request).collect();
+    if requests.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(traces)
+    bench.assignment.model.trace(&requests, stop)
 }
 
 /// The rows of a file that were looked at so far.

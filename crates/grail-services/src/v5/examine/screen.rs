@@ -38,6 +38,16 @@ pub enum Screened {
     Ready(Ready),
 }
 
+impl Screened {
+    /// Returns the tokens that the forward pass has to look at.
+    pub fn n_tokens(&self) -> usize {
+        match self {
+            Self::Ready(ready) => ready.tokens.len(),
+            Self::Fault(_) | Self::Failed(_) | Self::Unprocessed => 0,
+        }
+    }
+}
+
 /// A row that passed so far.
 pub struct Ready {
     /// The checks that passed.

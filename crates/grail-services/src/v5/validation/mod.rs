@@ -23,7 +23,7 @@ use grail_protocol::v5::trust::{TrustList, trust_list_key};
 use tokio::time::Instant;
 use tracing::warn;
 
-use self::progress::{Judged, Progress, Settled, judge_bytes};
+use self::progress::{Progress, Settled, judge_bytes};
 use super::assignment::Assignment;
 use super::checkpoints::{ReferenceConsumer, ReferenceEnvironments, other_protocol};
 use super::examine::Fault;
@@ -419,8 +419,8 @@ impl ReferenceValidation {
             eligible_hotkeys,
         };
         let key = trust_list_key(list.window);
-        let put = self.ctx.buckets.own().put(&key, Bytes::from(list.to_json()));
-        if let Err(error) = put.await {
+        let bucket = self.ctx.buckets.own();
+        if let Err(error) = bucket.put(&key, Bytes::from(list.to_json())).await {
             warn!(%error, key, "could not publish the trust list");
         }
         Ok(())
