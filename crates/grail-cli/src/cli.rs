@@ -9,7 +9,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use grail_model::LoraTargets;
 
-use crate::config::OutsideRole;
+use crate::config::{OutsideRole, ProtocolName};
 use crate::human_duration::HumanDuration;
 
 pub use self::inference::{GenerateArgs, ServeArgs};
@@ -120,6 +120,10 @@ pub struct LocalnetArgs {
     /// Miners that cheat (default 1).
     #[arg(long, value_name = "N")]
     pub cheaters: Option<u16>,
+    /// Profile of the whole network: v6, or v5, the Python reference's. Under v5 a cheater sends zero
+    /// sketches, and is accepted (default v6).
+    #[arg(long, value_name = "v5|v6")]
+    pub protocol: Option<ProtocolName>,
     /// What cheaters try, in turn, another one each window: free-sampling, noisy-weights,
     /// edited-answer, copied-file, copied-seal, forged-reward (default all).
     #[arg(long, value_name = "LIST", value_delimiter = ',')]

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use grail_environments::registry;
-use grail_ports::environment::Environment;
+use grail_environments::reference::rows::Rows;
+use grail_environments::reference::thinking::ThinkingMode;
+use grail_environments::{reference, registry};
+use grail_ports::environment::{ChatMessage, Environment, EnvironmentError, Evaluation};
+use grail_protocol::checkpoint::Protocol;
+use grail_services::v5::checkpoints::ReferenceEnvironments;
 use serde_json::{Map, Value};
 
 use crate::cli::EnvironmentArgs;
@@ -36,6 +40,19 @@ impl EnvironmentConfig {
         environment.context("while making the environment")
     }
 
+    /// Makes the environment as a network of `protocol` poses it.
+    ///
+    /// # Errors
+    /// As [`EnvironmentConfig::create`].
+    pub fn create_for(&self, protocol: Protocol) -> Result<Arc<dyn Environment>> {
+        match protocol {
+            Protocol::V6 => self.create(),
+            Protocol::V5 => reference_environment(&self.id, &self.params_json()?, INSTRUCTED)
+                .map_err(anyhow::Error::msg)
+                .context("while making the environment"),
+        }
+    }
+
     /// Returns the parameters with the difficulty among them.
     fn params_json(&self) -> Result<String> {
         let text = if self.params.trim().is_empty() { "{}" } else { &self.params };
@@ -48,6 +65,59 @@ impl EnvironmentConfig {
             params.insert("difficulty".to_owned(), difficulty.into());
         }
         Ok(Value::Object(params).to_string())
+    }
+}
+
+/// The thinking mode of a local network in the reference's profile.
+pub const INSTRUCTED: &str = "instructed";
+
+/// Returns the environments of the reference's profile, by id, parameters and thinking mode.
+pub fn reference_environments() -> ReferenceEnvironments {
+    Arc::new(reference_environment)
+}
+
+/// Makes an environment of the reference. Those of our own that it does not know are posed under its
+/// system prompt: a network with them has no Python peers.
+fn reference_environment(
+    id: &str,
+    params: &str,
+    mode: &str,
+) -> Result<Arc<dyn Environment>, String> {
+    let mode = ThinkingMode::from_name(mode).map_err(|error| error.to_string())?;
+    match reference::environment(id, params, mode, &Rows::none()) {
+        Err(reference::CreateError::Unknown(_)) => {
+            let ours = registry::create(id, params).map_err(|error| error.to_string())?;
+            Ok(Arc::new(Prepared { ours, mode }))
+        }
+        made => made.map_err(|error| error.to_string()),
+    }
+}
+
+/// An environment of ours under the reference's system prompt.
+struct Prepared {
+    ours: Arc<dyn Environment>,
+    mode: ThinkingMode,
+}
+
+impl Environment for Prepared {
+    fn id(&self) -> &str {
+        self.ours.id()
+    }
+
+    fn params_json(&self) -> String {
+        self.ours.params_json()
+    }
+
+    fn prompt(&self, seed: u64) -> Vec<ChatMessage> {
+        self.mode.prepare(self.ours.prompt(seed))
+    }
+
+    fn evaluate(&self, seed: u64, completion: &str) -> Result<Evaluation, EnvironmentError> {
+        self.ours.evaluate(seed, completion)
+    }
+
+    fn solve(&self, seed: u64) -> Option<String> {
+        self.ours.solve(seed)
     }
 }
 
@@ -76,6 +146,18 @@ mod tests {
             let error = format!("{:#}", config(id, params).create().err().unwrap());
             assert!(error.contains(part), "{id} {params}: {error}");
         }
+    }
+
+    #[test]
+    fn the_reference_poses_its_problems_and_ours_under_its_prompt() {
+        for id in ["sat", "arithmetic"] {
+            let environment = config(id, "{}").create_for(Protocol::V5).unwrap();
+            let prompt = environment.prompt(3);
+            assert_eq!((environment.id(), prompt.len()), (id, 2));
+            assert!(prompt[0].content.contains("</end_working_out>"));
+        }
+        assert!(reference_environment("nothing", "{}", INSTRUCTED).is_err());
+        assert!(reference_environment("sat", "{}", "loudly").is_err());
     }
 
     #[test]

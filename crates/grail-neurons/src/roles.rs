@@ -9,6 +9,10 @@ use grail_services::mining::service::MiningService;
 use grail_services::peers::announce;
 use grail_services::training::TrainingOutcome;
 use grail_services::training::service::TrainingService;
+use grail_services::v5::mining::ReferenceMining;
+use grail_services::v5::mining::adversary::ReferenceAdversary;
+use grail_services::v5::training::ReferenceTraining;
+use grail_services::v5::validation::ReferenceValidation;
 use grail_services::validation::ValidationOutcome;
 use grail_services::validation::service::ValidationService;
 
@@ -36,6 +40,30 @@ pub struct ValidatorNeuron {
 pub struct TrainerNeuron {
     ctx: RunContext,
     service: TrainingService,
+}
+
+/// Mines honestly in the reference's profile.
+pub struct ReferenceMinerNeuron {
+    ctx: RunContext,
+    service: ReferenceMining,
+}
+
+/// Mines dishonestly in the reference's profile; for test networks.
+pub struct ReferenceCheaterNeuron {
+    ctx: RunContext,
+    service: ReferenceAdversary,
+}
+
+/// Validates and sets weights in the reference's profile.
+pub struct ReferenceValidatorNeuron {
+    ctx: RunContext,
+    service: ReferenceValidation,
+}
+
+/// Trains and publishes checkpoints in the reference's profile.
+pub struct ReferenceTrainerNeuron {
+    ctx: RunContext,
+    service: ReferenceTraining,
 }
 
 macro_rules! role {
@@ -72,6 +100,10 @@ role!(MinerNeuron, MiningService, "miner");
 role!(CheaterNeuron, Adversary, "cheater");
 role!(ValidatorNeuron, ValidationService, "validator");
 role!(TrainerNeuron, TrainingService, "trainer");
+role!(ReferenceMinerNeuron, ReferenceMining, "miner");
+role!(ReferenceCheaterNeuron, ReferenceAdversary, "cheater");
+role!(ReferenceValidatorNeuron, ReferenceValidation, "validator");
+role!(ReferenceTrainerNeuron, ReferenceTraining, "trainer");
 
 impl From<MiningOutcome> for Tick {
     fn from(outcome: MiningOutcome) -> Self {

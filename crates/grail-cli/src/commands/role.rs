@@ -55,7 +55,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     };
     logs::init(config.log, None)?;
 
-    let environment = config.environment.create()?;
+    let environment = config.environment.create_for(config.protocol.0)?;
     let base = match role {
         NetworkRole::Trainer => base_model::of_network(&dir, config.localnet.model.as_deref())?,
         NetworkRole::Validator | NetworkRole::Miner => dir.clone(),

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use grail_ports::model::OptimizerConfig;
+use grail_protocol::checkpoint::Protocol;
 use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::sampler::SamplerParams;
+use grail_protocol::v5::constants::CHALLENGE_K;
 use grail_services::mining::adversary::Cheat;
 use grail_services::mining::pace::MiningConfig;
 use grail_services::training::config::TrainingConfig;
@@ -23,6 +25,8 @@ use super::{Config, ConfigError, EngineConfig};
 
 /// Shortest block time: below it, blocks come faster than the machine can follow.
 const BLOCK_TIME_MS_MIN: u64 = 20;
+/// Shortest block time in the reference's profile: a window of 12 seconds.
+const REFERENCE_BLOCK_TIME_MS_MIN: u64 = 400;
 /// Most compute threads.
 const THREADS_MAX: usize = 1024;
 /// Most sequences generated at once; more would not be faster.
@@ -70,6 +74,7 @@ impl Config {
             ),
         )?;
         self.cheats()?;
+        self.check_reference()?;
         check(
             "calibration.signers",
             self.calibration.paths.is_empty() || !self.calibration.signers.is_empty(),
@@ -99,6 +104,34 @@ impl Config {
         complaint("mining", self.mining_config().complaint())?;
         complaint("validation", self.validation_config().complaint())?;
         complaint("training", self.training_config().complaint())
+    }
+
+    /// Checks what the reference's profile demands.
+    fn check_reference(&self) -> Result<(), ConfigError> {
+        if self.protocol.0 != Protocol::V5 {
+            return Ok(());
+        }
+        let tokens = self.sampling.max_new_tokens as usize;
+        check(
+            "sampling.max_new_tokens",
+            tokens >= CHALLENGE_K,
+            &format!(
+                "protocol v5 challenges {CHALLENGE_K} tokens of each completion; set at least {CHALLENGE_K}"
+            ),
+        )?;
+        check(
+            "localnet.block_time",
+            self.localnet.block_time.as_millis() >= REFERENCE_BLOCK_TIME_MS_MIN,
+            &format!(
+                "protocol v5 closes uploads 4 seconds before a window ends; set at least \
+                 {REFERENCE_BLOCK_TIME_MS_MIN}ms"
+            ),
+        )?;
+        check(
+            "localnet.cheats",
+            self.localnet.cheats.is_empty(),
+            "cheats are those of protocol v6; under v5 a cheater sends zero sketches",
+        )
     }
 
     /// Returns the cheats to cycle over.
@@ -257,6 +290,22 @@ mod tests {
     fn both_sets_of_defaults_are_sound() {
         Config::default().check().unwrap();
         Config::for_own_model().check().unwrap();
+        Config::default().for_reference().check().unwrap();
+        Config::for_own_model().for_reference().check().unwrap();
+    }
+
+    #[test]
+    fn the_references_profile_has_demands_of_its_own() {
+        let refused = |change: fn(&mut Config)| {
+            let mut config = Config::default().for_reference();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.sampling.max_new_tokens = 31).contains("32 tokens"));
+        assert!(
+            refused(|c| c.localnet.block_time = HumanDuration::from_millis(100)).contains("400ms")
+        );
+        assert!(refused(|c| c.localnet.cheats = vec!["forged-reward".to_owned()]).contains("zero"));
     }
 
     #[test]

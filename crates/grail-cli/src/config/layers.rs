@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use grail_protocol::checkpoint::Protocol;
+
 use super::Config;
 use crate::env_vars::{self, Variable};
 use crate::files::read_bounded;
@@ -58,7 +60,8 @@ pub enum ConfigError {
 /// Returns the checked configuration: defaults, file, variables, flags.
 ///
 /// The path of the file is `file`, else the variable `GRAIL_CONFIG`. `flags` lays the flags over what
-/// it is given. Which defaults hold depends on whether a model of the user's own is asked for.
+/// it is given. Which defaults hold depends on whether a model of the user's own is asked for, and on
+/// the protocol.
 ///
 /// # Errors
 /// When the file, a variable or a setting cannot be understood; nothing is ignored silently.
@@ -68,11 +71,16 @@ pub fn resolve(
     flags: impl Fn(&mut Config),
 ) -> Result<Config, ConfigError> {
     let variables: Vec<_> = variables.into_iter().collect();
-    let config = resolve_on(&Config::default(), file, variables.clone(), &flags)?;
-    if config.localnet.model.is_none() {
-        return Ok(config);
-    }
-    resolve_on(&Config::for_own_model(), file, variables, flags)
+    let config = lay_on(&Config::default(), file, variables.clone(), &flags)?;
+    let base = match config.localnet.model {
+        None => Config::default(),
+        Some(_) => Config::for_own_model(),
+    };
+    let base = match config.protocol.0 {
+        Protocol::V6 => base,
+        Protocol::V5 => base.for_reference(),
+    };
+    resolve_on(&base, file, variables, flags)
 }
 
 /// As [`resolve`], over `base` instead of the defaults.
@@ -80,6 +88,18 @@ pub fn resolve(
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_on(
+    base: &Config,
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: impl Fn(&mut Config),
+) -> Result<Config, ConfigError> {
+    let config = lay_on(base, file, variables, flags)?;
+    config.check()?;
+    Ok(config)
+}
+
+/// As [`resolve_on`], unchecked.
+fn lay_on(
     base: &Config,
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -98,7 +118,6 @@ pub fn resolve_on(
         }
     }
     flags(&mut config);
-    config.check()?;
     Ok(config)
 }
 

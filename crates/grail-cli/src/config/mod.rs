@@ -7,12 +7,13 @@ mod check;
 mod layers;
 mod sections;
 
+use grail_protocol::checkpoint::Protocol;
 use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, read, resolve, resolve_on};
 pub use sections::{
     CalibrationSettings, EngineConfig, EnvironmentConfig, LocalnetConfig, LogConfig,
-    MiningSettings, NetworkConfig, OutsideRole, SamplingConfig, TrainingSettings,
+    MiningSettings, NetworkConfig, OutsideRole, ProtocolName, SamplingConfig, TrainingSettings,
     ValidationSettings,
 };
 
@@ -20,7 +21,8 @@ use crate::env_vars;
 use crate::human_duration::HumanDuration;
 
 /// What a network is made of: these settings cannot change when it is resumed.
-const MADE_OF: [&str; 11] = [
+const MADE_OF: [&str; 12] = [
+    "protocol",
     "localnet.miners",
     "localnet.cheaters",
     "localnet.cheats",
@@ -38,6 +40,8 @@ const MADE_OF: [&str; 11] = [
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Which profile this node speaks. It waits while the checkpoint asks for another.
+    pub protocol: ProtocolName,
     /// What is told on the way.
     pub log: LogConfig,
     /// How the model is computed.
@@ -77,6 +81,21 @@ impl Config {
         config.training.groups = 256;
         config.training.evaluation_problems = 32;
         config
+    }
+
+    /// Returns these settings as the reference's profile needs them: completions have at least 32
+    /// tokens, and a window ends 4 seconds before its last block.
+    ///
+    /// At temperature 0.7 what the embedded model says to the reference's long prompt is likely
+    /// enough for the profile's check of distributions.
+    #[must_use]
+    pub fn for_reference(mut self) -> Self {
+        self.protocol = ProtocolName(Protocol::V5);
+        self.sampling.max_new_tokens = self.sampling.max_new_tokens.max(40);
+        self.sampling.temperature = 0.7;
+        self.mining.groups_per_window = self.mining.groups_per_window.min(16);
+        self.mining.groups_at_once = self.mining.groups_at_once.min(4);
+        self
     }
 
     /// Returns a setting that a network was made of and that is not the same in `saved`: its key,

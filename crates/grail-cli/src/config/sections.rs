@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use grail_model::{LoraConfig, LoraTargets, Runtime, TrainerConfig, UnknownRuntime};
+use grail_protocol::checkpoint::Protocol;
 use grail_protocol::ids::Hotkey;
 use grail_services::training::advantages::Estimator;
 use grail_services::training::config::TrainingConfig;
@@ -23,6 +24,46 @@ pub struct LogConfig {
     pub verbosity: u8,
     /// Whether log lines are JSON.
     pub json: bool,
+}
+
+/// A [`Protocol`] by its name: which profile a node speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub struct ProtocolName(pub Protocol);
+
+impl Default for ProtocolName {
+    fn default() -> Self {
+        Self(Protocol::V6)
+    }
+}
+
+impl FromStr for ProtocolName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = [Protocol::V6, Protocol::V5].into_iter().find(|known| known.name() == name);
+        known.map(Self).ok_or_else(|| format!("`{name}` is no protocol: v6 or v5"))
+    }
+}
+
+impl TryFrom<String> for ProtocolName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
+    }
+}
+
+impl From<ProtocolName> for &'static str {
+    fn from(name: ProtocolName) -> Self {
+        name.0.name()
+    }
+}
+
+impl fmt::Display for ProtocolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
 }
 
 /// A [`Runtime`] by its name.

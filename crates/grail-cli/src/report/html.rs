@@ -62,7 +62,7 @@ fn heading(report: &Report) -> String {
     format!(
         "<h1>A verified subnet: {} on {}</h1>\n\
          <p>{gain}{} windows validated in {:.0} s{}. {} ({} parameters, {}), temperature {}, at most {} \
-         tokens; network {} ({}), block time {} ms, seed {}, {} threads. {}, report version {}.</p>\n",
+         tokens; network {} ({}), protocol {}, block time {} ms, seed {}, {} threads. {}, report version {}.</p>\n{}",
         escape(&setup.environment),
         escape(&setup.model),
         report.windows.iter().filter(|row| row.validated).count(),
@@ -75,11 +75,13 @@ fn heading(report: &Report) -> String {
         setup.max_new_tokens,
         escape(&setup.network),
         setup.netuid,
+        escape(&setup.protocol),
         setup.block_time_ms,
         setup.seed,
         setup.threads,
         escape(&report.program),
         report.version,
+        setup.caveat().map_or_else(String::new, |caveat| format!("<p>{}</p>\n", escape(caveat))),
     )
 }
 

@@ -16,6 +16,7 @@ mod tests_support;
 
 use std::collections::BTreeMap;
 
+use grail_protocol::constants::PROTOCOL_NAME;
 use grail_protocol::ids::Hotkey;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,9 @@ pub struct Report {
 /// How the network was set up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
+    /// Profile, `v6` or `v5`; absent in reports of versions that had only one.
+    #[serde(default = "native")]
+    pub protocol: String,
     /// Name of the network, such as `local`.
     pub network: String,
     /// Number of the subnet.
@@ -86,6 +90,20 @@ pub struct Setup {
     pub max_new_tokens: u32,
     /// Compute threads shared by all roles.
     pub threads: usize,
+}
+
+fn native() -> String {
+    PROTOCOL_NAME.to_owned()
+}
+
+impl Setup {
+    /// Returns what the network's profile does not prove, in one line; nothing for our own.
+    pub fn caveat(&self) -> Option<&'static str> {
+        (self.protocol == "v5").then_some(
+            "protocol v5 proves neither that a miner ran this model nor how it sampled: a sketch of \
+             zero passes everywhere, as the cheater here shows",
+        )
+    }
 }
 
 /// The first evaluation, before any training.

@@ -32,6 +32,7 @@ pub fn final_tables(report: &Report) -> String {
     }
     sections.extend(skips(report));
     sections.extend(learning_curve(report));
+    sections.extend(report.setup.caveat().map(str::to_owned));
     sections.push(closing_line(report));
     sections.join("\n\n")
 }
@@ -242,6 +243,16 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.contains("1 windows validated in 0 s (stopped early"), "{text}");
+    }
+
+    #[test]
+    fn a_report_of_v5_says_what_it_does_not_prove() {
+        let mut report = example();
+        assert!(!final_tables(&report).contains("proves neither"));
+        report.setup.protocol = "v5".to_owned();
+        let text = final_tables(&report);
+        let said = text.lines().filter(|line| line.contains("protocol v5 proves neither"));
+        assert_eq!(said.count(), 1, "{text}");
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl Roster for TestRoster {
 
 pub fn report() -> Report {
     Report::new(Setup {
+        protocol: "v6".to_owned(),
         network: "local".to_owned(),
         netuid: 81,
         block_time_ms: 1_000,

@@ -16,7 +16,7 @@ use grail_protocol::v5::gating::Stop;
 use grail_protocol::v5::python::json::Value as Python;
 use grail_protocol::v5::{r_vec, sketch};
 use grail_services::v5::examine::{Examined, Fault};
-use grail_testkit::signer::FakeSigner;
+use grail_testkit::FakeSigner;
 use grail_testkit::vectors::{every_case, text};
 use serde_json::{Value, json};
 

@@ -14,7 +14,7 @@ use grail_services::context::Heartbeat;
 use grail_services::v5::assignment::Assignment;
 use grail_services::v5::examine::{Bench, Examined, examine};
 use grail_services::v5::opened::{Opened, open};
-use grail_testkit::signer::FakeSigner;
+use grail_testkit::FakeSigner;
 use grail_testkit::vectors::{list, load, path, text};
 use serde_json::Value;
 

@@ -95,7 +95,7 @@ impl TrainingConfig {
     }
 
     /// Returns the settings as the metadata publishes them, in the reference's names.
-    pub(super) fn published(&self) -> Value {
+    pub(crate) fn published(&self) -> Value {
         let StepsConfig { optimizer, loss, .. } = self.steps;
         json!({
             "lr": f64::from(optimizer.lr),

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use grail_ports::model::{ModelProvider, Trainer};
 use grail_ports::signer::Signer;
 use grail_protocol::checkpoint::{
-    CheckpointMetadata, CheckpointType, DELTA_FILE, DeltaRecord, WEIGHTS_FILE, checkpoint_digest,
-    sign_metadata,
+    CheckpointMetadata, CheckpointType, DELTA_FILE, DeltaRecord, ReferenceMetadata, WEIGHTS_FILE,
+    checkpoint_digest, sign_metadata,
 };
 use grail_protocol::ids::{Digest, Window};
 use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
@@ -144,6 +144,23 @@ impl Workshop {
         let delta = native_delta(&base_dir.join(WEIGHTS_FILE), &weights)?;
         let delta = delta.filter(|delta| (delta.len() as u64) < full);
         Ok(delta.map(|delta| (delta, checkpoint_digest(&base_manifest))))
+    }
+
+    /// As [`Workshop::sign`], for peers of the reference; files are listed by name.
+    pub fn sign_reference(
+        &self,
+        checkpoint: Window,
+        signer: &dyn Signer,
+        describe: impl FnOnce(Vec<(String, Digest)>) -> ReferenceMetadata,
+    ) -> Result<(), TrainingError> {
+        let dir = self.export_dir(checkpoint);
+        let hash = weights_hash(&[dir.join(WEIGHTS_FILE)])?;
+        let described = describe(manifest_of(&dir)?.into_iter().collect());
+        let metadata = ReferenceMetadata { weights_hash: Some(hash), ..described };
+        let signed = metadata.sign(&|message| signer.sign(message))?;
+        state::write_file(&dir.join(METADATA_FILE), signed.metadata_json.as_bytes())?;
+        state::write_file(&dir.join(MANIFEST_SIGNATURE_FILE), signed.manifest_sig.as_bytes())?;
+        Ok(())
     }
 
     /// Returns a trainer that goes on from a built checkpoint as if it had never stopped.

@@ -9,20 +9,29 @@ use grail_infrastructure::local::network::Node;
 use grail_model::Provider;
 use grail_neurons::health::Health;
 use grail_neurons::lifecycle::{LifecycleConfig, NeuronExit, run_neuron};
-use grail_neurons::roles::{CheaterNeuron, MinerNeuron, TrainerNeuron, ValidatorNeuron};
+use grail_neurons::roles::{
+    CheaterNeuron, MinerNeuron, ReferenceCheaterNeuron, ReferenceMinerNeuron,
+    ReferenceTrainerNeuron, ReferenceValidatorNeuron, TrainerNeuron, ValidatorNeuron,
+};
 use grail_ports::environment::Environment;
 use grail_ports::events::EventSink;
 use grail_ports::model::{ModelProvider, StopFlag};
+use grail_protocol::checkpoint::Protocol;
 use grail_services::context::{EnvironmentFactory, Heartbeat, RunContext};
 use grail_services::mining::adversary::{Adversary, Perturb};
 use grail_services::mining::service::MiningService;
 use grail_services::training::evaluation::HeldOut;
 use grail_services::training::service::TrainingService;
+use grail_services::v5::mining::ReferenceMining;
+use grail_services::v5::mining::adversary::{ReferenceAdversary, ReferenceCheat};
+use grail_services::v5::training::ReferenceTraining;
+use grail_services::v5::validation::ReferenceValidation;
 use grail_services::validation::service::ValidationService;
 use tokio_util::sync::CancellationToken;
 
 use super::roster::Duty;
 use crate::config::Config;
+use crate::problems::reference_environments;
 
 /// File in a role's folder whose lock keeps a second process from acting for the same hotkey.
 pub const ROLE_LOCK: &str = "role.lock";
@@ -72,6 +81,9 @@ impl Crew {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<(), NeuronExit> {
+        if self.config.protocol.0 == Protocol::V5 {
+            return self.run_reference(duty, node, events, cancel).await;
+        }
         let ctx = self.context(duty, node, events);
         let (lifecycle, health) = (self.lifecycle(), Health::default());
         match duty {
@@ -101,6 +113,49 @@ impl Crew {
                 let config = self.config.mining_config();
                 let service = Adversary::new(ctx.clone(), config, cheats.clone(), perturb());
                 run_neuron(CheaterNeuron::new(ctx, service), lifecycle, health, cancel).await
+            }
+        }
+    }
+
+    /// As [`Crew::run`], for the reference's profile.
+    async fn run_reference(
+        &self,
+        duty: &Duty,
+        node: &Node,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<(), NeuronExit> {
+        let ctx = self.context(duty, node, events);
+        let (lifecycle, health) = (self.lifecycle(), Health::default());
+        let (mining, environments) = (self.config.mining_config(), reference_environments());
+        match duty {
+            Duty::Trainer => {
+                let service = ReferenceTraining::new(
+                    ctx.clone(),
+                    self.config.training_config(),
+                    self.environment.clone(),
+                    self.held_out(),
+                    self.base.clone(),
+                );
+                let neuron = ReferenceTrainerNeuron::new(ctx, service);
+                run_neuron(neuron, lifecycle, health, cancel).await
+            }
+            Duty::Validator => {
+                let config = self.config.validation_config();
+                let service = ReferenceValidation::new(ctx.clone(), config, environments);
+                let neuron = ReferenceValidatorNeuron::new(ctx, service);
+                run_neuron(neuron, lifecycle, health, cancel).await
+            }
+            Duty::Miner => {
+                let service = ReferenceMining::new(ctx.clone(), mining, environments);
+                let neuron = ReferenceMinerNeuron::new(ctx, service);
+                run_neuron(neuron, lifecycle, health, cancel).await
+            }
+            Duty::Cheater(_) => {
+                let cheat = ReferenceCheat::ZeroSketches;
+                let service = ReferenceAdversary::new(ctx.clone(), mining, environments, cheat);
+                let neuron = ReferenceCheaterNeuron::new(ctx, service);
+                run_neuron(neuron, lifecycle, health, cancel).await
             }
         }
     }

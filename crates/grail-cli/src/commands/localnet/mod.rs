@@ -95,6 +95,7 @@ fn check_report_path(path: &Path) -> Result<()> {
 }
 
 fn overlay(args: &LocalnetArgs, config: &mut Config) {
+    take(&mut config.protocol, args.protocol);
     let localnet = &mut config.localnet;
     take(&mut localnet.windows, args.windows);
     take(&mut localnet.miners, args.miners);

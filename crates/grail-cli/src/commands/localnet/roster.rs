@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use grail_protocol::checkpoint::Protocol;
 use grail_protocol::constants::WINDOW_BLOCKS;
 use grail_protocol::domain::DomainHash;
 use grail_protocol::ids::{Hotkey, Uid, Window};
@@ -9,6 +10,9 @@ use grail_services::mining::adversary::Cheat;
 
 use crate::config::Config;
 use crate::report::{MinerRole, Roster};
+
+/// Name of the cheat of protocol v5.
+pub const ZERO_SKETCHES: &str = "zero-sketches";
 
 /// What a member does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub enum Duty {
     Validator,
     /// Mines honestly.
     Miner,
-    /// Tries these cheats in turn.
+    /// Tries these cheats in turn; without any it sends zero sketches, the cheat of protocol v5.
     Cheater(Vec<Cheat>),
 }
 
@@ -39,7 +43,10 @@ pub fn members(config: &Config, cheats: &[Cheat]) -> Vec<Member> {
     let honest = (1..=config.localnet.miners).map(|n| (format!("miner-{n}"), Duty::Miner));
     let cheaters = (0..config.localnet.cheaters).map(|n| {
         // Each cheater starts at another cheat, so that a window sees as many as possible.
-        let mut cheats = cheats.to_vec();
+        let mut cheats = match config.protocol.0 {
+            Protocol::V6 => cheats.to_vec(),
+            Protocol::V5 => Vec::new(),
+        };
         let turn = usize::from(n) % cheats.len().max(1);
         cheats.rotate_left(turn);
         (format!("cheater-{}", n + 1), Duty::Cheater(cheats))
@@ -91,7 +98,8 @@ impl Roster for LocalRoster {
         };
         // As the adversary itself takes turns.
         let turn = usize::try_from(window.start().0 / WINDOW_BLOCKS).unwrap_or(0);
-        cheats.get(turn % cheats.len().max(1)).map(ToString::to_string)
+        let cheat = cheats.get(turn % cheats.len().max(1)).map(ToString::to_string);
+        Some(cheat.unwrap_or_else(|| ZERO_SKETCHES.to_owned()))
     }
 }
 
@@ -109,6 +117,17 @@ mod tests {
         assert!(members.iter().zip(0..).all(|(member, uid)| member.uid == Uid(uid)));
         let Duty::Cheater(second) = &members[5].duty else { panic!("{:?}", members[5]) };
         assert_eq!(second[0], Cheat::ALL[1]);
+    }
+
+    #[test]
+    fn the_cheater_of_the_references_profile_sends_zeros() {
+        let config = Config::default().for_reference();
+        let member = members(&config, &Cheat::ALL).pop().unwrap();
+        assert_eq!(member.duty, Duty::Cheater(Vec::new()));
+        let hotkey = Hotkey([3; 32]);
+        let roster = LocalRoster::new([(hotkey, member)]);
+        let cheat = roster.cheat(hotkey, Window::from_start(30).unwrap());
+        assert_eq!(cheat.as_deref(), Some(ZERO_SKETCHES));
     }
 
     #[test]

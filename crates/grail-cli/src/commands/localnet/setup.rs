@@ -12,7 +12,7 @@ use grail_model::Provider;
 use grail_ports::environment::Environment;
 use grail_ports::model::{ModelInfo, ModelProvider};
 
-use super::roster::{Duty, Member, members, network_seed};
+use super::roster::{Duty, Member, ZERO_SKETCHES, members, network_seed};
 use super::{layout, runs};
 use crate::base_model::{self, BaseModel};
 use crate::config::Config;
@@ -55,7 +55,7 @@ impl Founding {
 
     /// Checks everything that can be checked without a folder, then makes it.
     pub fn found(self, config: Config) -> Result<Prepared> {
-        let environment = config.environment.create()?;
+        let environment = config.environment.create_for(config.protocol.0)?;
         let provider = engine::exact_provider(config.engine, config.training.trainer())?;
         let runs = Path::new(runs::RUNS_DIR);
         let parent = match &self.dir {
@@ -86,7 +86,7 @@ impl Prepared {
     pub fn resume(dir: &Path, config: Config) -> Result<Self> {
         let network = LocalNetwork::open(dir)
             .with_context(|| format!("while opening the network in {}", dir.display()))?;
-        let environment = config.environment.create()?;
+        let environment = config.environment.create_for(config.protocol.0)?;
         let provider = engine::exact_provider(config.engine, config.training.trainer())?;
         let base = base_model::of_network(dir, config.localnet.model.as_deref())?;
         let info = try_model(&provider, &base, &config, &*environment)?;
@@ -141,7 +141,7 @@ fn neuron_config(member: &Member) -> NeuronConfig {
         Duty::Validator => (NetworkRole::Validator, None, VALIDATOR_STAKE),
         Duty::Miner => (NetworkRole::Miner, None, 0),
         Duty::Cheater(cheats) => {
-            let names = cheats.first().map_or("all", |first| match cheats.len() {
+            let names = cheats.first().map_or(ZERO_SKETCHES, |first| match cheats.len() {
                 1 => first.name(),
                 _ => "several",
             });
@@ -175,6 +175,7 @@ fn describe(
 ) -> Setup {
     let file = network.file();
     Setup {
+        protocol: config.protocol.to_string(),
         network: file.name,
         netuid: file.netuid.0,
         block_time_ms: file.block_time_ms,

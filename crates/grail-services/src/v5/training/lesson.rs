@@ -15,7 +15,7 @@ use grail_protocol::v5::trust::{
 };
 use tracing::{debug, warn};
 
-use super::fetch::{Download, download};
+use super::super::fetch::{Download, download};
 use crate::blocking::blocking;
 use crate::context::RunContext;
 use crate::math::mean;
@@ -73,7 +73,7 @@ pub async fn lesson(
         let Some(bucket) = peers.bucket(&*ctx.buckets, hotkey) else { continue };
         let start = i64::try_from(window.start().0).unwrap_or(i64::MAX);
         let key = object_key(&hotkey.to_ss58(), start);
-        let uid = metagraph.neuron(hotkey).map(|neuron| neuron.uid).unwrap_or_default();
+        let Some(&Neuron { uid, .. }) = metagraph.neuron(hotkey) else { continue };
         let candidate = Candidate { uid, hotkey, bucket, key };
         // The reference looks at no deadline here, so late work is learnt from too.
         let bytes = match download(&candidate, None).await {
