@@ -75,6 +75,20 @@ impl LoadedCheckpoint {
     }
 }
 
+impl CheckpointError {
+    /// Returns what to say while the checkpoint to use is of another profile than this node's: then
+    /// the node waits.
+    pub fn other_protocol(&self) -> Option<String> {
+        match self {
+            Self::Metadata(
+                protocol::CheckpointError::OtherProtocol { .. }
+                | protocol::CheckpointError::UnknownProtocol(_),
+            ) => Some(self.to_string()),
+            _ => None,
+        }
+    }
+}
+
 /// Why the checkpoint for a window cannot be used now. What was loaded before stays.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CheckpointError {

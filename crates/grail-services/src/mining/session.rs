@@ -19,6 +19,8 @@ use crate::blocking::blocking;
 use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
 use crate::context::{RunContext, block_with_beacon, seal_of};
 
+const NO_CHECKPOINT: &str = "no checkpoint was ready before this window";
+
 /// One miner's ports and memory.
 pub struct MiningSession {
     /// The ports.
@@ -53,10 +55,16 @@ impl MiningSession {
         if !self.ledger()?.is_open(window) {
             return Ok(Next::Done(MiningOutcome::Idle));
         }
-        let Some(checkpoint) = self.consumer.for_window(window).await? else {
-            let reason = "no checkpoint was ready before this window".to_owned();
-            self.announce_skip(window, &reason);
-            return Ok(Next::Done(MiningOutcome::Waiting(reason)));
+        let found = match self.consumer.for_window(window).await {
+            Ok(found) => found.ok_or_else(|| NO_CHECKPOINT.to_owned()),
+            Err(error) => Err(error.other_protocol().ok_or(error)?),
+        };
+        let checkpoint = match found {
+            Ok(checkpoint) => checkpoint,
+            Err(reason) => {
+                self.announce_skip(window, &reason);
+                return Ok(Next::Done(MiningOutcome::Waiting(reason)));
+            }
         };
         let (chain, beacon) = (&*self.ctx.chain, &*self.ctx.beacon);
         let Some(first) = block_with_beacon(chain, beacon, window.start()).await? else {

@@ -226,16 +226,6 @@ impl ReferenceConsumer {
     }
 }
 
-/// Returns what to say while a checkpoint of another protocol is the one to use.
-pub fn other_protocol(error: &CheckpointError) -> Option<String> {
-    match error {
-        CheckpointError::Metadata(
-            MetadataError::OtherProtocol { .. } | MetadataError::UnknownProtocol(_),
-        ) => Some(error.to_string()),
-        _ => None,
-    }
-}
-
 fn is_intact(dir: &std::path::Path, manifest: &[(String, Digest)]) -> bool {
     let intact = |(name, digest): &(String, Digest)| {
         file_digest(&dir.join(name)).is_ok_and(|found| found == *digest)

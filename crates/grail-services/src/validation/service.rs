@@ -42,6 +42,8 @@ pub struct ValidationService {
     weights: WeightSetter,
     history: Option<History>,
     progress: Option<Progress>,
+    /// Newest window whose waiting was told.
+    announced: Option<Window>,
 }
 
 /// What is settled of a window that is not finished.
@@ -78,6 +80,7 @@ impl ValidationService {
             peers: PeerDirectory::default(),
             history: None,
             progress: None,
+            announced: None,
             ctx,
             config,
             calibrations,
@@ -126,7 +129,15 @@ impl ValidationService {
         window: Window,
         last_chance: bool,
     ) -> Result<Step, ValidationError> {
-        let Some(checkpoint) = self.consumer.for_window(window).await? else {
+        let found = match self.consumer.for_window(window).await {
+            Ok(found) => found,
+            Err(error) => {
+                let reason = error.other_protocol().ok_or(error)?;
+                self.announce(window, &reason);
+                return Ok(Step::Waiting(reason));
+            }
+        };
+        let Some(checkpoint) = found else {
             self.pass_over(window, "no checkpoint was ready before this window".to_owned())?;
             return Ok(Step::PassedOver);
         };
@@ -428,6 +439,15 @@ impl ValidationService {
             accepted: judgements().map(|judgement| judgement.accepted).sum(),
             reward_mean: mean(rewards),
         });
+    }
+
+    /// Says once a window why it waits for the trainer.
+    fn announce(&mut self, window: Window, reason: &str) {
+        if self.announced != Some(window) {
+            self.announced = Some(window);
+            warn!(%window, reason, "waiting");
+            self.ctx.emit(Event::WindowSkipped { window, reason: reason.to_owned() });
+        }
     }
 
     fn pass_over(&mut self, window: Window, reason: String) -> Result<(), ValidationError> {

@@ -17,7 +17,7 @@ use crate::context::{RunContext, block_with_beacon};
 use crate::mining::ledger::{Ledger, Sealed};
 use crate::mining::pace::MinedGroup as _;
 use crate::mining::{MiningError, MiningOutcome};
-use crate::v5::checkpoints::{ReferenceConsumer, ReferenceEnvironments, other_protocol};
+use crate::v5::checkpoints::{ReferenceConsumer, ReferenceEnvironments};
 use crate::v5::validation::hash_text;
 
 /// One miner's ports and memory.
@@ -60,7 +60,7 @@ impl ReferenceSession {
                 return Ok(self.wait(window, "no checkpoint was ready before this window"));
             }
             Err(error) => {
-                let waits = other_protocol(&error).or_else(|| unusable(&error));
+                let waits = error.other_protocol().or_else(|| unusable(&error));
                 return match waits {
                     Some(reason) => Ok(self.wait(window, &reason)),
                     None => Err(error.into()),

@@ -25,7 +25,7 @@ use tracing::warn;
 
 use self::progress::{Progress, Settled, judge_bytes};
 use super::assignment::Assignment;
-use super::checkpoints::{ReferenceConsumer, ReferenceEnvironments, other_protocol};
+use super::checkpoints::{ReferenceConsumer, ReferenceEnvironments};
 use super::examine::Fault;
 use super::fetch::{Download, Sighting, discover, download};
 use crate::blocking::blocking;
@@ -174,7 +174,7 @@ impl ReferenceValidation {
                 return Ok(Err(Step::PassedOver));
             }
             Err(error) => {
-                if let Some(reason) = other_protocol(&error) {
+                if let Some(reason) = error.other_protocol() {
                     self.announce(window, &reason);
                     return Ok(Err(Step::Waiting(reason)));
                 }

@@ -1,0 +1,276 @@
+//! A subnet of the reference's profile, moved block by block: honest miners earn, a copier is gated, a
+//! corrupt file is banned, forged sketches pass, and a node of another profile waits.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use grail_neurons::neuron::Neuron as _;
+use grail_neurons::roles::{
+    ReferenceCheaterNeuron, ReferenceMinerNeuron, ReferenceTrainerNeuron, ReferenceValidatorNeuron,
+};
+use grail_ports::chain::Block;
+use grail_ports::environment::Environment;
+use grail_ports::events::Event;
+use grail_protocol::ids::{BlockNumber, Hotkey, Window};
+use grail_protocol::sampler::SamplerParams;
+use grail_protocol::v5::file::{gzip_key, object_key};
+use grail_protocol::v5::trust::{TrustList, trust_list_key};
+use grail_services::mining::pace::MiningConfig;
+use grail_services::training::config::TrainingConfig;
+use grail_services::training::evaluation::HeldOut;
+use grail_services::v5::checkpoints::ReferenceEnvironments;
+use grail_services::v5::mining::ReferenceMining;
+use grail_services::v5::mining::adversary::{ReferenceAdversary, ReferenceCheat};
+use grail_services::v5::training::ReferenceTraining;
+use grail_services::v5::validation::ReferenceValidation;
+use grail_testkit::FakeModel;
+use support::{
+    CHEATER, MINER, OTHER_MINER, TRAINER, VALIDATOR, World, hotkey, judgements, settle,
+    training_config, validation_config,
+};
+
+/// Tokens that the profile challenges, and the longest completion here.
+const TOKENS: u32 = 32;
+/// Groups that each miner makes in a window.
+const GROUPS: u32 = 2;
+
+/// The roles of the profile in a world.
+struct Subnet {
+    world: World,
+    base: PathBuf,
+}
+
+impl Subnet {
+    fn new() -> Self {
+        let world = World::new();
+        let base = world.folder.path().join("talkative");
+        FakeModel::talkative(7).write(&base).unwrap();
+        Self { world, base }
+    }
+
+    fn environments(&self) -> ReferenceEnvironments {
+        let environment = self.world.environment.clone();
+        Arc::new(move |id, params, mode| {
+            assert_eq!((id, params, mode), ("fake", "{}", "instructed"));
+            Ok(environment.clone() as Arc<dyn Environment>)
+        })
+    }
+
+    fn mining(&self) -> MiningConfig {
+        MiningConfig { groups_per_window: GROUPS, ..self.world.mining_config() }
+    }
+
+    fn trainer(&self) -> ReferenceTrainerNeuron {
+        let ctx = self.world.context(TRAINER);
+        let config = TrainingConfig {
+            sampler: SamplerParams { temperature: 1.0, max_new_tokens: TOKENS },
+            ..training_config()
+        };
+        let held_out = HeldOut { problems: 4, seeds: Arc::new(u64::from), at_once: 4 };
+        let environment = self.world.environment.clone();
+        let base = self.base.clone();
+        let service = ReferenceTraining::new(ctx.clone(), config, environment, held_out, base);
+        ReferenceTrainerNeuron::new(ctx, service)
+    }
+
+    fn validator(&self) -> ReferenceValidatorNeuron {
+        let ctx = self.world.context(VALIDATOR);
+        let service =
+            ReferenceValidation::new(ctx.clone(), validation_config(), self.environments());
+        ReferenceValidatorNeuron::new(ctx, service)
+    }
+
+    fn miner(&self, seed: u64) -> ReferenceMinerNeuron {
+        let ctx = self.world.context(seed);
+        let service = ReferenceMining::new(ctx.clone(), self.mining(), self.environments());
+        ReferenceMinerNeuron::new(ctx, service)
+    }
+
+    fn cheater(&self, cheat: ReferenceCheat) -> ReferenceCheaterNeuron {
+        let ctx = self.world.context(CHEATER);
+        let service =
+            ReferenceAdversary::new(ctx.clone(), self.mining(), self.environments(), cheat);
+        ReferenceCheaterNeuron::new(ctx, service)
+    }
+
+    /// Moves on by one block, so that what is uploaded then is later.
+    fn next_block(&self) -> Block {
+        let head = self.world.chain.head().number;
+        self.world.chain.advance_to(BlockNumber(head.0 + 1))
+    }
+
+    fn trust_list(&self, window: Window) -> TrustList {
+        let key = trust_list_key(window.start().0);
+        let bytes = self.world.storage.peek(hotkey(VALIDATOR), &key).expect("a list is published");
+        TrustList::parse(std::str::from_utf8(&bytes).unwrap()).unwrap()
+    }
+}
+
+fn key_of(owner: Hotkey, window: Window) -> String {
+    object_key(&owner.to_ss58(), window.start().0 as i64)
+}
+
+#[tokio::test(start_paused = true)]
+async fn honest_miners_earn_and_a_copier_is_gated() {
+    let subnet = Subnet::new();
+    let (mut trainer, mut validator) = (subnet.trainer(), subnet.validator());
+    let (mut miner, mut other) = (subnet.miner(MINER), subnet.miner(OTHER_MINER));
+    let mut copier = subnet.cheater(ReferenceCheat::CopiedCompletions);
+    trainer.start().await.unwrap();
+    validator.start().await.unwrap();
+    miner.start().await.unwrap();
+    other.start().await.unwrap();
+    copier.start().await.unwrap();
+
+    let world = &subnet.world;
+    let mut log = settle(&mut trainer, world.chain.head()).await;
+    for _ in 0..8 {
+        let head = world.next_window();
+        log += &settle(&mut validator, head).await;
+        log += &settle(&mut trainer, head).await;
+        log += &settle(&mut miner, head).await;
+        log += &settle(&mut other, head).await;
+        log += &settle(&mut copier, subnet.next_block()).await;
+    }
+
+    let events = world.take_events(VALIDATOR);
+    let judged = judgements(&events);
+    assert!(judged.len() >= 12, "{judged:?}\n{log}");
+    let mut copies = Vec::new();
+    for ((window, of), judged) in &judged {
+        if *of == hotkey(CHEATER) && judged.rejection.is_some() {
+            assert_eq!(judged.rejection.as_deref(), Some("copycat"), "{log}");
+            copies.push(*window);
+        } else {
+            assert_eq!(judged.rejection, None, "{window}\n{log}");
+            assert_eq!(judged.checked, judged.accepted, "{window}\n{log}");
+            assert!(judged.checked >= 16, "{window}\n{log}");
+        }
+    }
+    let caught = *copies.first().unwrap_or_else(|| panic!("never caught\n{log}"));
+    let later = |(window, of): &&(Window, Hotkey)| *of == hotkey(CHEATER) && *window > caught;
+    assert_eq!(judged.keys().filter(later).count(), 0, "a gated miner is not checked\n{log}");
+
+    let list = subnet.trust_list(caught);
+    let names =
+        |seeds: &[u64]| seeds.iter().map(|seed| hotkey(*seed).to_ss58()).collect::<Vec<_>>();
+    assert_eq!(list.eligible_hotkeys, names(&[MINER, OTHER_MINER]));
+    assert_eq!((list.active_count, list.excluded_failure_count), (3, 1));
+    assert_eq!(world.weight(CHEATER), 0.0);
+    assert!(world.weight(MINER) > 0.0 && world.weight(OTHER_MINER) > 0.0);
+
+    let trained: Vec<u32> = world
+        .take_events(TRAINER)
+        .iter()
+        .filter_map(|event| match event {
+            Event::WindowTrained { steps, .. } => Some(*steps),
+            _ => None,
+        })
+        .collect();
+    assert!(trained.iter().any(|steps| *steps > 0), "{trained:?}\n{log}");
+    assert!(world.ready_markers().len() > 1, "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_file_is_banned_and_forged_sketches_are_not() {
+    let subnet = Subnet::new();
+    let (mut trainer, mut validator) = (subnet.trainer(), subnet.validator());
+    let mut miner = subnet.miner(MINER);
+    let mut forger = subnet.cheater(ReferenceCheat::ZeroSketches);
+    trainer.start().await.unwrap();
+    validator.start().await.unwrap();
+    miner.start().await.unwrap();
+    forger.start().await.unwrap();
+
+    let world = &subnet.world;
+    let mut log = settle(&mut trainer, world.chain.head()).await;
+    for round in 0..5 {
+        let head = world.next_window();
+        log += &settle(&mut validator, head).await;
+        log += &settle(&mut miner, head).await;
+        log += &settle(&mut forger, head).await;
+        if round == 1 {
+            let key = key_of(hotkey(MINER), Window::containing(head.number));
+            world.storage.tamper(hotkey(MINER), &key, vec![7; 400]);
+        }
+    }
+    let judged = judgements(&world.take_events(VALIDATOR));
+    let of = |seed| judged.iter().filter(move |((_, of), _)| *of == hotkey(seed));
+    let reasons: Vec<Option<&str>> =
+        of(MINER).map(|(_, judged)| judged.rejection.as_deref()).collect();
+    // Judged once, banned once, and then not looked at for 14 windows.
+    assert_eq!(reasons, [None, Some("file:corrupt_parquet")], "{log}");
+    // What the profile does not prove: these sketches are zeros.
+    assert!(of(CHEATER).count() >= 3, "{log}");
+    for (_, judged) in of(CHEATER) {
+        assert_eq!((judged.rejection.clone(), judged.accepted), (None, judged.checked), "{log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packed_file_decides_alone() {
+    let subnet = Subnet::new();
+    let (mut trainer, mut validator) = (subnet.trainer(), subnet.validator());
+    let (mut miner, mut other) = (subnet.miner(MINER), subnet.miner(OTHER_MINER));
+    trainer.start().await.unwrap();
+    validator.start().await.unwrap();
+    miner.start().await.unwrap();
+    other.start().await.unwrap();
+    let world = &subnet.world;
+    let mut log = settle(&mut trainer, world.chain.head()).await;
+    let head = world.next_window();
+    log += &settle(&mut miner, head).await;
+    log += &settle(&mut other, head).await;
+    let window = Window::containing(head.number);
+    // Too small to count: the good file beside it is not looked at.
+    let packed = gzip_key(&key_of(hotkey(MINER), window));
+    world.storage.tamper(hotkey(MINER), &packed, vec![0; 10]);
+    // No gzip: nobody can read it, which bans nobody.
+    let packed = gzip_key(&key_of(hotkey(OTHER_MINER), window));
+    world.storage.tamper(hotkey(OTHER_MINER), &packed, vec![0; 4000]);
+    log += &settle(&mut validator, world.next_window()).await;
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged.len(), 0, "{log}");
+    let list = subnet.trust_list(window);
+    assert!(list.eligible_hotkeys.is_empty(), "{list:?}\n{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_of_another_profile_says_so_and_waits() {
+    let subnet = Subnet::new();
+    let world = &subnet.world;
+    // A trainer of our own profile, and peers that are set up for the reference's.
+    let (mut trainer, mut validator) = (world.trainer(), subnet.validator());
+    let mut miner = subnet.miner(MINER);
+    trainer.start().await.unwrap();
+    validator.start().await.unwrap();
+    miner.start().await.unwrap();
+    let mut log = settle(&mut trainer, world.chain.head()).await;
+    for _ in 0..3 {
+        let head = world.next_window();
+        log += &settle(&mut miner, head).await;
+        log += &settle(&mut validator, head).await;
+    }
+    for seed in [MINER, VALIDATOR] {
+        let events = world.take_events(seed);
+        let told: BTreeSet<Window> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::WindowSkipped { window, reason } if reason.contains("protocol v6") => {
+                    assert!(reason.contains("set up for v5"), "{reason}");
+                    Some(*window)
+                }
+                _ => None,
+            })
+            .collect();
+        assert!(!told.is_empty(), "{seed}: {events:?}\n{log}");
+        let files = world.storage.keys(hotkey(seed));
+        assert!(files.iter().all(|key| !key.contains("window")), "{files:?}");
+    }
+    assert!(log.contains("Waiting"), "{log}");
+}
