@@ -8,7 +8,7 @@ use grail_parquet::Limits;
 use grail_ports::model::{Model as _, StopFlag};
 use grail_ports::reference::PromptForm;
 use grail_protocol::ids::{Hotkey, Window};
-use grail_protocol::v5::file::{Expected, WindowFile};
+use grail_protocol::v5::file::{Expected, WindowFile, rows_to_check};
 use grail_protocol::v5::python::json;
 use grail_services::context::Heartbeat;
 use grail_services::v5::assignment::Assignment;
@@ -69,7 +69,16 @@ impl Run {
         self.judge_bytes(bytes)
     }
 
-    pub fn judge_bytes(&self, bytes: Vec<u8>) -> Verdict {
+    /// Returns the groups that a validator checks.
+    pub fn checked_groups(&self, file: &WindowFile) -> Vec<String> {
+        let chosen = rows_to_check(&self.bench.owner.to_ss58(), &self.bench.randomness, &file.rows);
+        let mut groups: Vec<String> =
+            chosen.into_iter().map(|at| file.rows[at].rollout_group.to_text()).collect();
+        groups.dedup();
+        groups
+    }
+
+    fn judge_bytes(&self, bytes: Vec<u8>) -> Verdict {
         let hotkey = self.bench.owner.to_ss58();
         let expected = Expected {
             hotkey: &hotkey,
@@ -78,22 +87,20 @@ impl Run {
         };
         match open(&bytes.into(), &expected, &self.bench.randomness).unwrap() {
             Opened::Rows(chosen) => {
-                let groups = chosen.rows.iter().map(|row| row.rollout_group.to_text()).collect();
                 let distinct = chosen.digests.len() as u64;
                 let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
                 let examined =
                     examine(&self.bench, &chosen.rows, chosen.total, distinct, &stop, &heartbeat);
-                Verdict { examined: examined.unwrap(), groups }
+                Verdict { examined: examined.unwrap() }
             }
             other => panic!("the file has no rows: {other:?}"),
         }
     }
 }
 
-/// A verdict, and the groups that were checked.
+/// What came of a file.
 pub struct Verdict {
     pub examined: Examined,
-    pub groups: std::collections::BTreeSet<String>,
 }
 
 /// Returns the key of a hotkey of the vectors.

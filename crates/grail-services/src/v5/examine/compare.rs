@@ -23,11 +23,12 @@ pub struct Compared {
 /// When we fail to evaluate the completion.
 pub fn compare(
     bench: &Bench,
-    ready: Ready,
+    mut ready: Ready,
     claims: &RolloutFields,
     trace: &Trace,
 ) -> Result<Compared, ExamineError> {
-    let mut compared = Compared { results: ready.results.clone(), evaluation: None };
+    let results = std::mem::take(&mut ready.results);
+    let mut compared = Compared { results, evaluation: None };
     checks(bench, &ready, claims, trace, &mut compared)?;
     Ok(compared)
 }

@@ -4,6 +4,7 @@
 //! Source: spec `validation.md` and `scoring.md`. Histories are kept on disk and a pause is made up
 //! for, as in the native profile; what peers agree on is the reference's.
 
+mod copiers;
 mod progress;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,6 @@ use grail_ports::chain::{Block, Neuron};
 use grail_ports::events::Event;
 use grail_protocol::checkpoint::CheckpointError as MetadataError;
 use grail_protocol::ids::{Digest, Hotkey, Window};
-use grail_protocol::v5::copycat::CopycatTracker;
 use grail_protocol::v5::file::{deadline, object_key};
 use grail_protocol::v5::metrics::{WindowMetrics, gate_copiers};
 use grail_protocol::v5::seeds::validator_randomness;
@@ -23,6 +23,7 @@ use grail_protocol::v5::trust::{TrustList, trust_list_key};
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::copiers::Copiers;
 use self::progress::{Progress, Settled, judge_bytes};
 use super::assignment::Assignment;
 use super::checkpoints::{ReferenceConsumer, ReferenceEnvironments};
@@ -55,7 +56,7 @@ pub struct ReferenceValidation {
     weights: WeightSetter,
     history: Option<History>,
     progress: Option<Progress>,
-    copycat: CopycatTracker,
+    copycat: Copiers,
     announced: Option<Window>,
 }
 
@@ -91,7 +92,7 @@ impl ReferenceValidation {
             peers: PeerDirectory::default(),
             history: None,
             progress: None,
-            copycat: CopycatTracker::default(),
+            copycat: Copiers::default(),
             announced: None,
             ctx,
             config,
@@ -361,10 +362,8 @@ impl ReferenceValidation {
         progress: &Progress,
     ) -> Result<(), ValidationError> {
         let mut copycat = self.copycat.clone();
-        copycat.set_interval(copycat_interval(
-            i64::try_from(target.window.start().0).unwrap_or(i64::MAX),
-        ));
-        let copiers = copycat.ingest(&progress.submissions()).cheaters();
+        let interval = copycat_interval(i64::try_from(target.window.start().0).unwrap_or(i64::MAX));
+        let copiers = copycat.ingest(interval, &progress.submissions());
         let mut metrics: BTreeMap<String, WindowMetrics> = progress
             .judged
             .iter()
