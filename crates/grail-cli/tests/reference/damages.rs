@@ -49,7 +49,7 @@ fn verdicts_are_the_references_or_stricter() {
         let mut told = Vec::new();
         for copy in copies {
             for (checked, file) in with_each_group_checked(&run, &copy.file) {
-                let examined = run.judge(&file).examined;
+                let examined = run.judge(&file);
                 let is_seen = copy.group.as_ref().is_none_or(|group| *group == checked);
                 match &fault {
                     Some(fault) if is_seen => {

@@ -63,7 +63,7 @@ impl Run {
     }
 
     /// Writes the file, then judges its bytes as a validator does.
-    pub fn judge(&self, file: &WindowFile) -> Verdict {
+    pub fn judge(&self, file: &WindowFile) -> Examined {
         let mut bytes = Vec::new();
         grail_parquet::write(file, &mut bytes).unwrap();
         self.judge_bytes(bytes)
@@ -78,7 +78,7 @@ impl Run {
         groups
     }
 
-    fn judge_bytes(&self, bytes: Vec<u8>) -> Verdict {
+    fn judge_bytes(&self, bytes: Vec<u8>) -> Examined {
         let hotkey = self.bench.owner.to_ss58();
         let expected = Expected {
             hotkey: &hotkey,
@@ -89,18 +89,12 @@ impl Run {
             Opened::Rows(chosen) => {
                 let distinct = chosen.digests.len() as u64;
                 let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
-                let examined =
-                    examine(&self.bench, &chosen.rows, chosen.total, distinct, &stop, &heartbeat);
-                Verdict { examined: examined.unwrap() }
+                examine(&self.bench, &chosen.rows, chosen.total, distinct, &stop, &heartbeat)
+                    .unwrap()
             }
             other => panic!("the file has no rows: {other:?}"),
         }
     }
-}
-
-/// What came of a file.
-pub struct Verdict {
-    pub examined: Examined,
 }
 
 /// Returns the key of a hotkey of the vectors.
