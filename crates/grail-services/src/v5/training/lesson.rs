@@ -193,8 +193,12 @@ fn rollout(row: Row, model: &ModelInfo) -> Option<ClaimedRollout> {
 }
 
 fn training_group(group: ClaimedGroup) -> TrainingGroup {
-    let mut training =
-        TrainingGroup { sequences: Vec::new(), behaviour: Vec::new(), advantages: Vec::new() };
+    let mut training = TrainingGroup {
+        sequences: Vec::new(),
+        behaviour: Vec::new(),
+        reference: Vec::new(),
+        advantages: Vec::new(),
+    };
     for rollout in group.rollouts {
         let length = |length: i64| usize::try_from(length).unwrap_or_default();
         let prompt_len = length(rollout.prompt_length);
