@@ -153,7 +153,8 @@ impl Wallet {
     /// # Errors
     /// When `content` is damaged, encrypted, or holds no sr25519 secret. No error quotes a secret.
     pub fn from_keyfile(content: &[u8]) -> Result<Self, KeyfileError> {
-        keyfile::parse(content).map(|keypair| Self::with_keypair("memory", "default", None, keypair))
+        keyfile::parse(content)
+            .map(|keypair| Self::with_keypair("memory", "default", None, keypair))
     }
 
     /// Reads the address in the content of a key file, public (`coldkeypub.txt`) or not.

@@ -6,6 +6,14 @@ use super::values::{set, set_path, set_roles, set_some, show_path, show_roles};
 /// In the order of the configuration.
 pub(super) const VARIABLES: &[Variable] = &[
     Variable {
+        name: "GRAIL_PROTOCOL",
+        key: "protocol",
+        meaning: "profile that this node speaks: `v6`, or `v5` to work with the Python reference; it \
+                  waits while the trainer's checkpoint asks for the other one",
+        set: |config, text| set(&mut config.protocol, text),
+        show: |config| config.protocol.to_string(),
+    },
+    Variable {
         name: "GRAIL_LOG_VERBOSITY",
         key: "log.verbosity",
         meaning: "0 warnings, 1 what each role does (`-v`), 2 every rollout (`-vv`)",
