@@ -159,7 +159,7 @@ impl ReferenceTraining {
             let horizon = BlockNumber(current.start().0.saturating_sub(reach));
             retire(&self.ctx, Window::containing(horizon)).await;
             let workshop = self.workshop.clone();
-            blocking(move || workshop.tidy(built)).await?;
+            blocking(move || workshop.tidy(built, None)).await?;
             settled = Settled::Published(built);
         }
         if self.is_evaluation_due(memory.evaluated, built) {
