@@ -93,6 +93,7 @@ impl RngCore for NoEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::{list, load, text};
 
     #[test]
     fn a_signature_verifies_and_depends_on_key_and_message_alone() {
@@ -110,12 +111,6 @@ mod tests {
         assert!(!check(b"root", &bob));
         assert!(!check(b"toor", &alice));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::vectors::{list, load, text};
 
     #[test]
     fn development_addresses_have_their_known_keys() {
