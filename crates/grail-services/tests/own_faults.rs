@@ -11,6 +11,7 @@ use grail_ports::environment::ChatMessage;
 use grail_ports::model::{
     Completion, GenerateRequest, Model, ModelError, ModelInfo, Score, ScoreRequest, StopFlag,
 };
+use grail_ports::reference::{PromptForm, ReferenceModel, Trace, TraceRequest};
 use grail_ports::signer::Signer as _;
 use grail_protocol::ids::{Digest, TokenId, Window};
 use grail_protocol::prover;
@@ -31,6 +32,28 @@ struct Faulty {
     passes: AtomicU32,
     /// Whether a pass errs, by its number from 0.
     errs: fn(u32) -> bool,
+}
+
+impl ReferenceModel for Faulty {
+    fn end_token(&self) -> Option<TokenId> {
+        self.inner.end_token()
+    }
+
+    fn render_as(
+        &self,
+        messages: &[ChatMessage],
+        form: PromptForm,
+    ) -> Result<Vec<TokenId>, ModelError> {
+        self.inner.render_as(messages, form)
+    }
+
+    fn decode_with_special(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
+        self.inner.decode_with_special(tokens)
+    }
+
+    fn trace(&self, requests: &[TraceRequest], stop: &StopFlag) -> Result<Vec<Trace>, ModelError> {
+        self.inner.trace(requests, stop)
+    }
 }
 
 impl Model for Faulty {
