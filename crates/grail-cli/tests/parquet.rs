@@ -60,7 +60,7 @@ fn what_is_forged_is_named() {
             file.rows.pop();
         }),
         ("proof_form", |file| file.rows[5].commit.tokens[0] ^= 1),
-        ("proof_form", |file| file.rows[5].commit.commitments = JsonText::default()),
+        ("schema_valid", |file| file.rows[5].commit.commitments = JsonText::default()),
         ("envelope_signature", |file| file.rows[3].challenge = "|0xab|3".into()),
         ("tokens_valid", |file| file.rows[3].commit.tokens = vec![-1; 40]),
         ("logprob_count", |file| file.rows[0].commit.rollout.token_logprobs.truncate(3)),

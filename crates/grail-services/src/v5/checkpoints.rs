@@ -1,23 +1,18 @@
-//! Loads the reference's checkpoint for a window: metadata, files, environment.
+//! Loads the reference's checkpoint for a window: files, by deltas where they are nearer, and the
+//! environment that its metadata names.
 //!
-//! Full checkpoints alone, by the slow path; the signature and every digest are verified. A
-//! checkpoint of another protocol is an error that says which, and the role waits.
+//! [`crate::checkpoint::reference`] gets and verifies the files. A checkpoint of another protocol is
+//! an error that says which, and the role waits.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use grail_ports::environment::Environment;
 use grail_ports::events::Event;
-use grail_ports::object_store::ObjectStore;
 use grail_ports::reference::PromptForm;
-use grail_protocol::checkpoint::{
-    CheckpointError as MetadataError, Protocol, Published, ReferenceMetadata, SignedFiles, Unsigned,
-};
-use grail_protocol::constants::CHECKPOINT_METADATA_BYTES_MAX;
-use grail_protocol::ids::{Digest, Hotkey, Window};
-use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE};
+use grail_protocol::checkpoint::{CheckpointError as MetadataError, ReferenceMetadata, Unsigned};
+use grail_protocol::ids::{Hotkey, Window};
+use grail_protocol::keys;
 use grail_protocol::v5::python::json;
 use grail_protocol::v5::python::print::{Keys, to_json};
 use tokio::time::Instant;
@@ -26,10 +21,11 @@ use tracing::warn;
 use super::assignment::Assignment;
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::cache::{MANIFEST_SIGNATURE_BYTES_MAX, file_bytes_max, file_digest};
+use crate::checkpoint::cache::file_bytes_max;
+use crate::checkpoint::reference::{Obtained, ReferenceConsumer};
 use crate::context::RunContext;
 use crate::peers::PeerDirectory;
-use crate::state::{self, disk};
+use crate::state;
 
 /// Makes the environment that a checkpoint names by id, parameters (JSON) and thinking mode, or says
 /// why not.
@@ -40,7 +36,7 @@ pub type ReferenceEnvironments =
 const CACHED_MAX: usize = 3;
 
 /// Chooses, downloads and loads checkpoints of the reference for one role.
-pub struct ReferenceConsumer {
+pub struct AssignmentSource {
     ctx: RunContext,
     environments: ReferenceEnvironments,
     folder: PathBuf,
@@ -49,7 +45,7 @@ pub struct ReferenceConsumer {
     loaded: Option<(Hotkey, Arc<Assignment>)>,
 }
 
-impl ReferenceConsumer {
+impl AssignmentSource {
     /// Makes a consumer with its cache in the role's folder; no I/O.
     pub fn new(ctx: RunContext, environments: ReferenceEnvironments) -> Self {
         let folder = ctx.state_dir.join("checkpoints-v5");
@@ -77,9 +73,19 @@ impl ReferenceConsumer {
             return Ok(Some(loaded.clone()));
         }
         let before = Instant::now();
-        let metadata = self.metadata(trainer, &*bucket, marker.checkpoint).await?;
-        self.fetch(&*bucket, &metadata).await?;
-        let loaded = Arc::new(self.load(&metadata).await?);
+        let source = ReferenceConsumer {
+            cache: self.folder.clone(),
+            trainer,
+            bucket,
+            unsigned: Unsigned::Refuse,
+            heartbeat: self.ctx.heartbeat.clone(),
+        };
+        let obtained = source.checkpoint(marker.checkpoint).await?;
+        let missing = obtained.metadata.missing();
+        if !missing.is_empty() {
+            return Err(MetadataError::Invalid(missing).into());
+        }
+        let loaded = Arc::new(self.load(&obtained).await?);
         self.loaded = Some((trainer, loaded.clone()));
         self.ctx.emit(Event::CheckpointLoaded {
             checkpoint: marker.checkpoint,
@@ -89,79 +95,9 @@ impl ReferenceConsumer {
         Ok(Some(loaded))
     }
 
-    async fn metadata(
-        &self,
-        trainer: Hotkey,
-        bucket: &dyn ObjectStore,
-        checkpoint: Window,
-    ) -> Result<ReferenceMetadata, CheckpointError> {
-        let key = keys::checkpoint_file(checkpoint, METADATA_FILE);
-        let metadata = bucket.get(&key, CHECKPOINT_METADATA_BYTES_MAX).await?;
-        let metadata = metadata.ok_or_else(|| CheckpointError::Missing {
-            checkpoint,
-            file: METADATA_FILE.to_owned(),
-        })?;
-        let key = keys::checkpoint_file(checkpoint, MANIFEST_SIGNATURE_FILE);
-        let signature = bucket.get(&key, MANIFEST_SIGNATURE_BYTES_MAX).await?;
-        let files = SignedFiles { metadata: &metadata, signature: signature.as_deref() };
-        match Published::open(&files, trainer, checkpoint, Unsigned::Refuse)? {
-            Published::V5(metadata) => {
-                let missing = metadata.missing();
-                if missing.is_empty() {
-                    return Ok(*metadata);
-                }
-                Err(MetadataError::Invalid(missing).into())
-            }
-            Published::V6(_) => {
-                let (expected, found) = (Protocol::V5.name(), Protocol::V6.name());
-                Err(MetadataError::OtherProtocol { expected, found }.into())
-            }
-        }
-    }
-
-    /// Makes sure that the cache holds the files of a checkpoint.
-    async fn fetch(
-        &self,
-        bucket: &dyn ObjectStore,
-        metadata: &ReferenceMetadata,
-    ) -> Result<(), CheckpointError> {
-        let checkpoint = metadata.window;
-        let (dir, manifest) = (self.dir(checkpoint), metadata.file_manifest.clone());
-        if blocking(move || is_intact(&dir, &manifest)).await {
-            return Ok(());
-        }
-        let mut files: BTreeMap<String, Bytes> = BTreeMap::new();
-        for (name, expected) in &metadata.file_manifest {
-            let key = keys::checkpoint_file(checkpoint, name);
-            let missing = || CheckpointError::Missing { checkpoint, file: name.clone() };
-            let bytes = bucket.get(&key, file_bytes_max(name)).await?.ok_or_else(missing)?;
-            self.ctx.heartbeat.beat();
-            let checked = bytes.clone();
-            let found = blocking(move || Digest::of(&checked)).await;
-            if found != *expected {
-                let (file, expected) = (name.clone(), *expected);
-                return Err(CheckpointError::Damaged { checkpoint, file, expected, found });
-            }
-            files.insert(name.clone(), bytes);
-        }
-        let dir = self.dir(checkpoint);
-        blocking(move || {
-            state::write_folder(&dir, |dir| {
-                for (name, bytes) in &files {
-                    let path = dir.join(name);
-                    let parent = path.parent().unwrap_or(dir);
-                    std::fs::create_dir_all(parent).map_err(disk("make", parent))?;
-                    std::fs::write(&path, bytes).map_err(disk("write", &path))?;
-                }
-                Ok::<_, CheckpointError>(())
-            })
-        })
-        .await
-    }
-
-    async fn load(&self, metadata: &ReferenceMetadata) -> Result<Assignment, CheckpointError> {
-        let checkpoint = metadata.window;
-        let dir = self.dir(checkpoint);
+    async fn load(&self, obtained: &Obtained) -> Result<Assignment, CheckpointError> {
+        let Obtained { window: checkpoint, ref metadata, ref dir, .. } = *obtained;
+        let dir = dir.clone();
         let (models, folder) = (self.ctx.models.clone(), dir.clone());
         let model = blocking(move || models.load(&folder)).await?;
         self.ctx.heartbeat.beat();
@@ -198,10 +134,6 @@ impl ReferenceConsumer {
         made.map_err(|reason| CheckpointError::Environment { checkpoint: metadata.window, reason })
     }
 
-    fn dir(&self, checkpoint: Window) -> PathBuf {
-        self.folder.join(format!("checkpoint-{checkpoint}"))
-    }
-
     async fn tidy(&self) {
         let folder = self.folder.clone();
         let tidied = blocking(move || {
@@ -224,11 +156,4 @@ impl ReferenceConsumer {
             warn!(%error, "old checkpoints stay in the cache");
         }
     }
-}
-
-fn is_intact(dir: &std::path::Path, manifest: &[(String, Digest)]) -> bool {
-    let intact = |(name, digest): &(String, Digest)| {
-        file_digest(&dir.join(name)).is_ok_and(|found| found == *digest)
-    };
-    !manifest.is_empty() && manifest.iter().all(intact)
 }

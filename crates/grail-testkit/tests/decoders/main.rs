@@ -31,6 +31,9 @@ static TURN: Mutex<()> = Mutex::new(());
 #[expect(clippy::print_stderr, reason = "a run says how much it did")]
 fn exercise(target: &Target, seeds: fn() -> Vec<Vec<u8>>, n: u64) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // A decoder may catch a panic of a library. With `RUST_BACKTRACE` the usual hook would read all
+    // debug information for it, on the heap that is measured.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     // Made here and not by the caller, who is not measured alone.
     let seeds = seeds();
     write_corpus(target.name, &seeds);

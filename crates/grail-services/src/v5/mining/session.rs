@@ -17,14 +17,14 @@ use crate::context::{RunContext, block_with_beacon};
 use crate::mining::ledger::{Ledger, Sealed};
 use crate::mining::pace::MinedGroup as _;
 use crate::mining::{MiningError, MiningOutcome};
-use crate::v5::checkpoints::{ReferenceConsumer, ReferenceEnvironments};
+use crate::v5::checkpoints::{AssignmentSource, ReferenceEnvironments};
 use crate::v5::validation::hash_text;
 
 /// One miner's ports and memory.
 pub struct ReferenceSession {
     /// The ports.
     pub ctx: RunContext,
-    consumer: ReferenceConsumer,
+    consumer: AssignmentSource,
     ledger: Option<Ledger>,
     announced: Option<Window>,
 }
@@ -40,7 +40,7 @@ pub enum Next {
 impl ReferenceSession {
     /// Makes a session; nothing is read before the first tick.
     pub fn new(ctx: RunContext, environments: ReferenceEnvironments) -> Self {
-        let consumer = ReferenceConsumer::new(ctx.clone(), environments);
+        let consumer = AssignmentSource::new(ctx.clone(), environments);
         Self { ctx, consumer, ledger: None, announced: None }
     }
 

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::lesson::{Lesson, lesson};
-use super::checkpoints::{ReferenceConsumer, ReferenceEnvironments};
+use super::checkpoints::{AssignmentSource, ReferenceEnvironments};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
 use crate::context::RunContext;
@@ -120,7 +120,7 @@ impl ReferenceTraining {
         };
         let environment = self.environment.clone();
         let environments: ReferenceEnvironments = Arc::new(move |_, _, _| Ok(environment.clone()));
-        let mut consumer = ReferenceConsumer::new(self.ctx.clone(), environments);
+        let mut consumer = AssignmentSource::new(self.ctx.clone(), environments);
         let found = consumer.for_window(last.ready.next()).await?;
         let checkpoint = last.checkpoint;
         let dir = found

@@ -26,7 +26,7 @@ use tracing::warn;
 use self::copiers::Copiers;
 use self::progress::{Progress, Settled, judge_bytes};
 use super::assignment::Assignment;
-use super::checkpoints::{ReferenceConsumer, ReferenceEnvironments};
+use super::checkpoints::{AssignmentSource, ReferenceEnvironments};
 use super::examine::Fault;
 use super::fetch::{Download, Sighting, discover, download};
 use crate::blocking::blocking;
@@ -51,7 +51,7 @@ const FAILURE_WINDOWS: u32 = 14;
 pub struct ReferenceValidation {
     ctx: RunContext,
     config: ValidationConfig,
-    consumer: ReferenceConsumer,
+    consumer: AssignmentSource,
     peers: PeerDirectory,
     weights: WeightSetter,
     history: Option<History>,
@@ -87,7 +87,7 @@ impl ReferenceValidation {
     ) -> Self {
         let config = ValidationConfig { judgement: JudgementMode::Reference, ..config };
         Self {
-            consumer: ReferenceConsumer::new(ctx.clone(), environments),
+            consumer: AssignmentSource::new(ctx.clone(), environments),
             weights: WeightSetter::new(config.schedule, config.scoring_rules(), config.version_key),
             peers: PeerDirectory::default(),
             history: None,
