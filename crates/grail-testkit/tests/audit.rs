@@ -11,9 +11,6 @@ use std::path::{Path, PathBuf};
 use grail_testkit::vectors::{announcements, path};
 use serde_json::Value;
 
-/// Topics whose tests are still being written.
-const PENDING: [&str; 1] = ["e2e"];
-
 /// A source file that may hold tests.
 struct Source {
     /// From the workspace.
@@ -26,17 +23,17 @@ fn every_topic_file_and_list_is_run() {
     let sources = sources();
     let mut missing = Vec::new();
     let topics = names(&path("", ""), Path::is_dir);
-    assert!(topics.len() >= 38, "{} topics", topics.len());
+    let is_own = std::env::var_os("GRAIL_VECTORS").is_none();
+    assert!(!is_own || topics.len() >= 38, "{} topics", topics.len());
     for topic in &topics {
         let mut counted: BTreeSet<String> =
             announcements(topic).into_iter().map(|(file, _)| file).collect();
         let folder = path(topic, "");
-        let is_pending = PENDING.contains(&topic.as_str());
         counted.extend(names(&folder, |path| !lists(path).is_empty()));
         for file in counted {
             let tests = runners(&sources, &[topic, &file]);
             println!("{topic}/{file}: {}", shown(&tests));
-            if tests.is_empty() && !is_pending && !is_listed(&folder, &file) {
+            if tests.is_empty() && !is_listed(&folder, &file) {
                 missing.push(format!("{topic}/{file}"));
             }
             if is_listed(&folder, &file) {
@@ -45,7 +42,7 @@ fn every_topic_file_and_list_is_run() {
             for key in lists(&folder.join(&file)).iter().filter(|key| *key != "cases") {
                 let tests = runners(&sources, &[topic, &file, key]);
                 println!("{topic}/{file}: {key}: {}", shown(&tests));
-                if tests.is_empty() && !is_pending {
+                if tests.is_empty() {
                     missing.push(format!("{topic}/{file}: {key}"));
                 }
             }
