@@ -18,6 +18,7 @@ mod reader;
 mod schema;
 mod source;
 mod thrift;
+mod values;
 mod write;
 
 pub use error::{ReadError, WriteError};

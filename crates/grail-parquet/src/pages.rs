@@ -4,7 +4,7 @@
 //! believes headers that lack their parts; here neither happens.
 
 use bytes::Bytes;
-use parquet::basic::{CompressionCodec, Encoding};
+use parquet::basic::{CompressionCodec, Encoding, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -16,6 +16,7 @@ use crate::error::ReadError;
 use crate::limits::{PAGE_HEADER_BYTES_MAX, PAGES_MAX};
 use crate::source::bytes_at;
 use crate::thrift::{Cursor, Stop, kind};
+use crate::values::{Shape, check_values, count_present, skip_texts, split_levels};
 
 /// What a page holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ fn parse_header(bytes: &[u8]) -> Result<(PageHeader, usize), Stop> {
     let at = |field: usize| part[field].ok_or(Stop::Invalid);
     let (kind, n_values, encoding, level_encodings) = match (page_type, part_number) {
         (0, 5) => (PageKind::Data, at(1)?, at(2)?, [at(3)?, at(4)?]),
-        (2, 7) => (PageKind::Dictionary, at(1)?, at(2)?, [3; 2]),
+        (2, 7) => (PageKind::Dictionary, at(1)?, at(2)?, [RUNS; 2]),
         (3, 8) => {
             let kind = PageKind::DataV2 {
                 n_nulls: unsigned(at(2)?)?,
@@ -92,9 +93,9 @@ fn parse_header(bytes: &[u8]) -> Result<(PageHeader, usize), Stop> {
                 rep_bytes: unsigned(at(6)?)?,
                 is_compressed: part[7] != Some(0),
             };
-            (kind, at(1)?, at(4)?, [3; 2])
+            (kind, at(1)?, at(4)?, [RUNS; 2])
         }
-        (1, _) => (PageKind::Other, 0, 0, [3; 2]),
+        (1, _) => (PageKind::Other, 0, 0, [RUNS; 2]),
         _ => return Err(Stop::Invalid),
     };
     let header = PageHeader {
@@ -153,8 +154,7 @@ pub struct ChunkSurvey {
 pub struct Pages<R> {
     source: R,
     chunk: Chunk,
-    /// How many kinds of levels stand in front of a page's values: of repetition, of definition.
-    n_levels: usize,
+    shape: Shape,
     /// Values of pages that were read.
     seen: u64,
     has_dictionary: bool,
@@ -163,9 +163,17 @@ pub struct Pages<R> {
 impl<R: ChunkReader> Pages<R> {
     /// Starts at the first page of a chunk of this column.
     pub fn new(source: R, chunk: Chunk, column: &ColumnDescriptor) -> Self {
-        let levels = [column.max_rep_level(), column.max_def_level()];
-        let n_levels = levels.iter().filter(|&&level| level > 0).count();
-        Self { source, chunk, n_levels, seen: 0, has_dictionary: false }
+        // Schemas are shallow, and deeper levels than a byte can hold would fit no page.
+        let levels_max = [column.max_rep_level(), column.max_def_level()]
+            .map(|level| u8::try_from(level).unwrap_or(u8::MAX));
+        let value_bytes = match column.physical_type() {
+            Type::INT32 | Type::FLOAT => Some(4_usize),
+            Type::INT64 | Type::DOUBLE => Some(8),
+            _ => None,
+        };
+        let is_text = column.physical_type() == Type::BYTE_ARRAY;
+        let shape = Shape { levels_max, value_bytes, is_text };
+        Self { source, chunk, shape, seen: 0, has_dictionary: false }
     }
 
     /// Walks the headers of all pages.
@@ -253,7 +261,7 @@ impl<R: ChunkReader> Pages<R> {
             self.chunk.at += header.packed_bytes as u64;
             self.seen += u64::from(header.n_values_of_data());
             if header.kind != PageKind::Other {
-                let page = header.page(self.chunk.codec, packed, self.n_levels);
+                let page = header.page(self.chunk.codec, packed, self.shape);
                 return page
                     .map(Some)
                     .ok_or_else(|| ReadError::unreadable("a page does not inflate"));
@@ -267,12 +275,32 @@ impl PageHeader {
         matches!(self.kind, PageKind::Data | PageKind::DataV2 { .. })
     }
 
+    /// Returns the definition levels and the values of a page. Levels of version 1 are in runs, with
+    /// their length in front; levels in another form are those of very old writers.
+    fn parts<'a>(&self, page: &'a [u8], shape: Shape) -> Option<(&'a [u8], &'a [u8])> {
+        if let PageKind::DataV2 { def_bytes, rep_bytes, .. } = self.kind {
+            let (_, rest) = page.split_at_checked(usize::try_from(rep_bytes).ok()?)?;
+            return rest.split_at_checked(usize::try_from(def_bytes).ok()?);
+        }
+        let [of_definition, of_repetition] = self.level_encodings;
+        let mut defs: &[u8] = &[];
+        let mut values = page;
+        for (level_max, encoding) in
+            shape.levels_max.into_iter().zip([of_repetition, of_definition])
+        {
+            if level_max > 0 {
+                (defs, values) = (encoding == RUNS).then(|| split_levels(values))??;
+            }
+        }
+        Some((defs, values))
+    }
+
     fn n_values_of_data(&self) -> u32 {
         if self.is_data() { self.n_values } else { 0 }
     }
 
     /// Inflates a page. `None` where header and bytes disagree.
-    fn page(&self, codec: CompressionCodec, packed: Bytes, n_levels: usize) -> Option<Page> {
+    fn page(&self, codec: CompressionCodec, packed: Bytes, shape: Shape) -> Option<Page> {
         // Levels of a version-2 page are in front and not packed.
         let (level_bytes, is_packed) = match self.kind {
             PageKind::DataV2 { def_bytes, rep_bytes, is_compressed, .. } => {
@@ -294,12 +322,14 @@ impl PageHeader {
             (packed.len() == self.inflated_bytes).then_some(packed)?
         };
         let encoding = encoding(self.encoding)?;
-        if matches!(encoding, Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY) {
-            let values = match self.kind {
-                PageKind::DataV2 { .. } => buf.get(level_bytes..)?,
-                _ => behind_levels(&buf, n_levels)?,
-            };
-            check_delta(values, self.n_values)?;
+        match self.kind {
+            PageKind::Dictionary if shape.is_text => skip_texts(&buf, self.n_values)?,
+            PageKind::Dictionary | PageKind::Other => {}
+            PageKind::Data | PageKind::DataV2 { .. } => {
+                let (defs, values) = self.parts(&buf, shape)?;
+                let n_present = count_present(defs, shape.levels_max[1], self.n_values)?;
+                check_values(values, n_present, encoding, shape)?;
+            }
         }
         Some(match self.kind {
             PageKind::Dictionary => {
@@ -328,28 +358,8 @@ impl PageHeader {
     }
 }
 
-/// Returns the values of a version-1 page, whose levels have their length in front.
-fn behind_levels(page: &[u8], n_levels: usize) -> Option<&[u8]> {
-    (0..n_levels).try_fold(page, |page, _| {
-        let (length, rest) = page.split_first_chunk::<4>()?;
-        rest.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..)
-    })
-}
-
-/// Most values of a block of deltas, and parts that it may have. Writers use 128 and 4.
-const DELTA_BLOCK_MAX: u64 = 1 << 16;
-
-/// Holds the head of delta-encoded values to the page's: a decoder makes room for as many as it says.
-fn check_delta(values: &[u8], n_values: u32) -> Option<()> {
-    if values.is_empty() && n_values == 0 {
-        return Some(());
-    }
-    let mut cursor = Cursor::new(values, 0);
-    let [block, parts, n_deltas] = [(); 3].map(|()| cursor.varint().ok());
-    let is_small =
-        block? <= DELTA_BLOCK_MAX && parts? <= block? && n_deltas? <= u64::from(n_values);
-    is_small.then_some(())
-}
+/// Number of the encoding of levels in runs.
+const RUNS: i32 = 3;
 
 /// Returns the encoding. `DELTA_BYTE_ARRAY` is none of them: a few bytes of it make any number of long
 /// texts, and no writer of rollouts uses it.
@@ -418,24 +428,6 @@ impl<R: ChunkReader> PageReader for Pages<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn deltas_that_claim_more_values_than_their_page_are_refused() {
-        // Blocks of 128 in 4 parts.
-        let head = |n_deltas: &[u8]| [&[0x80, 0x01, 0x04][..], n_deltas].concat();
-        assert_eq!(check_delta(&head(&[7]), 7), Some(()));
-        assert_eq!(check_delta(&head(&[7]), 6), None);
-        assert_eq!(check_delta(&head(&[0xff, 0xff, 0xff, 0xff, 0x07]), 7), None);
-        assert_eq!(check_delta(&[0x80, 0x01], 7), None);
-        assert_eq!(check_delta(&[0x80, 0x80, 0x80, 0x80, 0x01, 0x04, 0x07], 7), None);
-    }
-
-    #[test]
-    fn levels_of_a_page_are_passed_over_by_their_lengths() {
-        assert_eq!(behind_levels(&[2, 0, 0, 0, 9, 9, 1, 0, 0, 0, 9, 5], 2), Some(&[5][..]));
-        assert_eq!(behind_levels(&[2, 0, 0, 0, 9], 1), None);
-        assert_eq!(behind_levels(&[2, 0, 0], 1), None);
-    }
 
     #[test]
     fn headers_lack_no_part() {

@@ -55,6 +55,14 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
+    /// Takes the next bytes, fewer where they end.
+    pub fn take_at_most(&mut self, length: usize) -> &'a [u8] {
+        let rest = &self.bytes[self.at..];
+        let taken = &rest[..length.min(rest.len())];
+        self.at += taken.len();
+        taken
+    }
+
     fn byte(&mut self) -> Result<u8, Stop> {
         Ok(self.take(1)?[0])
     }
