@@ -13,7 +13,7 @@ use std::sync::Arc;
 use grail_ports::chain::Block;
 use grail_ports::environment::Environment;
 use grail_ports::events::Event;
-use grail_ports::model::{Model, ModelError, Trainer};
+use grail_ports::model::{Model, ModelError, ModelInfo, Trainer};
 use grail_protocol::checkpoint::{CheckpointType, ReferenceMetadata};
 use grail_protocol::constants::{TRAINER_UID, WINDOW_BLOCKS};
 use grail_protocol::ids::{BlockNumber, Digest, Window};
@@ -57,6 +57,8 @@ pub struct ReferenceTraining {
     memory: Option<Memory>,
     /// In memory as long as it agrees with the newest built checkpoint.
     trainer: Option<Box<dyn Trainer>>,
+    /// What rows must fit, of the checkpoint that it was read from.
+    info: Option<(Window, ModelInfo)>,
 }
 
 impl ReferenceTraining {
@@ -73,8 +75,8 @@ impl ReferenceTraining {
     ) -> Self {
         let workshop = Workshop::new(ctx.state_dir.join("training-v5"));
         let peers = PeerDirectory::default();
-        let (memory, trainer) = (None, None);
-        Self { ctx, config, environment, held_out, base, workshop, peers, memory, trainer }
+        let (memory, trainer, info) = (None, None, None);
+        Self { ctx, config, environment, held_out, base, workshop, peers, memory, trainer, info }
     }
 
     /// Publishes and evaluates what is built, else trains on what the last window brought.
@@ -203,12 +205,24 @@ impl ReferenceTraining {
         blocking(move || models.load(&dir)).await
     }
 
+    /// Returns the facts of a built checkpoint's model, which is loaded for them once.
+    async fn model_info(&mut self, built: Window) -> Result<ModelInfo, ModelError> {
+        match &self.info {
+            Some((of, info)) if *of == built => Ok(info.clone()),
+            _ => {
+                let info = self.exported(built).await?.info().clone();
+                self.info = Some((built, info.clone()));
+                Ok(info)
+            }
+        }
+    }
+
     /// Returns the files of the newest window that has some and was not used yet.
     async fn newest_lesson(&mut self, current: Window) -> Result<Option<Lesson>, TrainingError> {
         self.peers.refresh(&*self.ctx.chain).await?;
         let memory = self.recall().await?;
         let Some(built) = memory.built else { return Ok(None) };
-        let info = self.exported(built).await?.info().clone();
+        let info = self.model_info(built).await?;
         let mut window = current.previous();
         for _ in 0..self.config.staleness_windows_max {
             let Some(candidate) = window.filter(|window| memory.trained_on < Some(*window)) else {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use grail_ports::events::Event;
 use grail_ports::object_store::ObjectStore;
 use grail_protocol::checkpoint::CHECKPOINT_FILES;
-use grail_protocol::ids::{Digest, Window};
+use grail_protocol::ids::Window;
 use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE, ReadyMarker};
 
 use crate::blocking::blocking;
@@ -14,6 +14,7 @@ use crate::checkpoint::cache::file_bytes_max;
 use crate::context::RunContext;
 use crate::state;
 use crate::training::TrainingError;
+use crate::training::publisher::upload;
 
 /// No marker is written in this many last blocks of a window: written under the name of one window
 /// and seen only in the next, it would make honest miners of that window use the wrong checkpoint.
@@ -71,32 +72,4 @@ async fn upload_all(
     }
     upload(bucket, &keys::checkpoint_file(checkpoint, FULL_MARKER), Bytes::new()).await?;
     Ok(bytes)
-}
-
-/// Uploads an object unless it is there, and reads it back.
-async fn upload(bucket: &dyn ObjectStore, key: &str, content: Bytes) -> Result<(), TrainingError> {
-    if holds(bucket, key, &content).await? {
-        return Ok(());
-    }
-    bucket.put(key, content.clone()).await?;
-    if holds(bucket, key, &content).await? {
-        return Ok(());
-    }
-    Err(TrainingError::UploadDamaged { key: key.to_owned() })
-}
-
-async fn holds(
-    bucket: &dyn ObjectStore,
-    key: &str,
-    content: &Bytes,
-) -> Result<bool, TrainingError> {
-    let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    if bucket.head(key).await?.is_none_or(|info| info.size != size) {
-        return Ok(false);
-    }
-    let Some(found) = bucket.get(key, size).await? else {
-        return Ok(false);
-    };
-    let content = content.clone();
-    Ok(blocking(move || Digest::of(&found) == Digest::of(&content)).await)
 }
