@@ -161,6 +161,7 @@ fn serve(args: &[&str]) -> (Running, String) {
 }
 
 async fn post(base: &str, key: &str, body: Value) -> (u16, Value) {
+    grail_infrastructure::tls::install_provider();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = client.post(format!("{base}/v1/chat/completions")).bearer_auth(key).json(&body);
     let answer = request.send().await.unwrap();

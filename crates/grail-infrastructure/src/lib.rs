@@ -10,4 +10,5 @@ mod files;
 pub mod local;
 pub mod lock;
 pub mod retry;
+pub mod tls;
 pub mod wallet;

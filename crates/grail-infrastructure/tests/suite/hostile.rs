@@ -40,6 +40,7 @@ impl Attacker {
         let served = Served::start(&config()).await;
         let node = served.remote("miner-1").await;
         let keys = BucketKeys::load(&served.dir().join("wallets/miner-1/bucket.json")).unwrap();
+        grail_infrastructure::tls::install_provider();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { served, http, node, keys }
     }
@@ -325,6 +326,7 @@ async fn a_forged_round_is_never_believed() {
     let file = served.network.file();
     let http = Http::new(&served.server.endpoint(), file.genesis).unwrap();
     let path = format!("{}/{}/public/3", served.server.endpoint(), file.beacon.hash);
+    grail_infrastructure::tls::install_provider();
     let genuine = reqwest::Client::builder().no_proxy().build().unwrap();
     let genuine: Value = genuine.get(path).send().await.unwrap().json().await.unwrap();
     let honest = HttpBeacon::new(http, &file.beacon).unwrap();

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::local::chain::refusal::Refusal;
 use crate::local::wire::{ErrorBody, JSON_BYTES_MAX, NETWORK_HEADER};
+use crate::tls;
 
 /// Time to connect on the same machine.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
@@ -77,6 +78,7 @@ impl Http {
     /// # Errors
     /// When the operating system refuses what a client needs.
     pub fn new(base: &str, genesis: BlockHash) -> Result<Self, ClientError> {
+        tls::install_provider();
         let client = Client::builder()
             // A proxy from the environment cannot reach this machine's loopback.
             .no_proxy()
