@@ -41,6 +41,7 @@ pub async fn up_with(engine: Arc<dyn SequenceEngine>, limits: Limits, keys: Keys
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = Server::start(app, address).await.unwrap();
     let base = format!("http://{}", server.address());
+    grail_infrastructure::tls::install_provider();
     let client = Client::builder().no_proxy().build().unwrap();
     Up { server, client, base }
 }
