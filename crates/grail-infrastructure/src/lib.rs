@@ -10,5 +10,6 @@ mod files;
 pub mod local;
 pub mod lock;
 pub mod retry;
+pub mod subtensor;
 pub mod tls;
 pub mod wallet;

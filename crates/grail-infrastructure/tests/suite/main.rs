@@ -11,4 +11,6 @@ mod hostile;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod subtensor;
+#[cfg(test)]
 mod wallet;

@@ -1,0 +1,3 @@
+//! Subtensor, the chain of Bittensor, spoken to over JSON-RPC.
+
+pub mod rpc;
