@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::error::{ErrorObject, RpcError};
 use super::transport::Wire;
-use super::{Subscription, UNREAD_MAX};
+use super::{RpcConfig, Subscription, UNREAD_MAX};
 
 /// Longest wait for the other side's goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -85,6 +85,8 @@ impl Reader {
 
 /// A connection that stands.
 pub(super) struct Connection {
+    /// The other side, for messages.
+    peer: String,
     sink: SplitSink<Box<dyn Wire>, Message>,
     stream: SplitStream<Box<dyn Wire>>,
     pending: HashMap<u64, Pending>,
@@ -102,9 +104,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(wire: Box<dyn Wire>, write_timeout: Duration, ping_every: Duration) -> Self {
+    pub(super) fn new(wire: Box<dyn Wire>, peer: String, config: &RpcConfig) -> Self {
         let (sink, stream) = wire.split();
         Self {
+            peer,
             sink,
             stream,
             pending: HashMap::new(),
@@ -112,8 +115,8 @@ impl Connection {
             heard_at: Instant::now(),
             spoken_at: Instant::now(),
             was_useful: false,
-            write_timeout,
-            ping_every,
+            write_timeout: config.call_timeout,
+            ping_every: config.ping_every,
             next_own_id: u64::MAX,
         }
     }
@@ -126,7 +129,7 @@ impl Connection {
     ) -> End {
         let end = self.run(commands, closing).await;
         let error = match &end {
-            End::Died(reason) => RpcError::Disconnected(reason.clone()),
+            End::Died(reason) => RpcError::Disconnected(format!("{}: {reason}", self.peer)),
             End::Closed => RpcError::Closed,
         };
         for (_, pending) in self.pending.drain() {

@@ -55,8 +55,7 @@ impl Supervisor {
             };
             self.shared.connected(&endpoint);
             info!(%endpoint, "connected to a node");
-            let mut connection =
-                Connection::new(wire, self.config.call_timeout, self.config.ping_every);
+            let mut connection = Connection::new(wire, endpoint.to_string(), &self.config);
             let end = connection.serve(&mut self.commands, &closing).await;
             let End::Died(reason) = end else { break };
             self.shared.away(&format!("{endpoint}: {reason}"));

@@ -34,12 +34,6 @@ pub enum Answer {
     Messages { id: Value, method: String, messages: Vec<(Duration, Value)> },
 }
 
-impl Answer {
-    pub fn error(code: i64, message: &str) -> Self {
-        Self::Error(json!({"code": code, "message": message}))
-    }
-}
-
 /// Returns what a recorded node did about a request.
 pub fn recorded_answer(record: &Value) -> Answer {
     if record["subscription"].is_string() {
