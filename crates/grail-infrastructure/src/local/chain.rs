@@ -1,33 +1,45 @@
 //! The embedded chain: blocks, a subnet with its metagraph, commitments and weights.
 //!
-//! A call is checked and kept at once, and belongs to the block being built; the next
+//! A call is checked, done and kept at once, and belongs to the block being built; the next
 //! [`LocalChain::advance`] finishes that block. Every advance and every call is one durable
 //! transaction, so the chain goes on where it stood after a `kill -9`.
 
-mod adapter;
+pub(crate) mod adapter;
+mod builder;
+pub mod call;
+pub mod data;
+pub mod event;
 pub mod extrinsic;
+pub mod header;
 mod ledger;
+pub mod params;
+pub mod recent;
 pub mod refusal;
+pub mod rules;
 pub mod state;
 pub mod weights;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use grail_ports::chain::{Block, Chain, Metagraph};
+use grail_ports::chain::{Block, Chain, Hyperparameters, Metagraph};
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Uid};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use self::extrinsic::{Call, Included, SignedExtrinsic, VALIDITY_BLOCKS};
+use self::builder::Draft;
+use self::call::Pulse;
+use self::extrinsic::{Call, SignedExtrinsic, Transaction, VALIDITY_BLOCKS};
 pub use self::ledger::BlockRow;
 use self::ledger::{Ledger, Loaded, Submission};
+use self::recent::{RECENT_BLOCKS_MAX, Recent, SealedBlock};
 use self::refusal::Refusal;
-use self::state::{ChainRules, Origin, State};
+use self::state::{ChainRules, Origin, PoolRefusal, State};
 use crate::clock::Clock;
 pub use crate::local::database::DatabaseFault;
 
@@ -37,6 +49,9 @@ pub const ADVANCE_BLOCKS_MAX: u64 = 100_000;
 /// Most calls in one block.
 const BLOCK_EXTRINSICS_MAX: usize = 1024;
 
+/// Most extrinsics that wait for an earlier one of their signer.
+const FUTURE_EXTRINSICS_MAX: usize = 1024;
+
 /// A chain that this process produces.
 pub struct LocalChain {
     ledger: Ledger,
@@ -44,7 +59,32 @@ pub struct LocalChain {
     genesis: BlockHash,
     writer: Mutex<Writer>,
     view: RwLock<Arc<View>>,
+    recent: RwLock<Recent>,
     pace: Mutex<Pace>,
+    heads: watch::Sender<Heads>,
+    pulses: OnceLock<Arc<dyn Pulses>>,
+}
+
+/// Where the chain's own pallet gets rounds of the beacon from.
+pub trait Pulses: Send + Sync {
+    /// Returns `round`, if it is out.
+    fn pulse(&self, round: u64) -> Option<Pulse>;
+
+    /// Returns the number of the newest round, 0 before the first.
+    fn newest(&self) -> u64;
+}
+
+/// The two heads of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// The newest block.
+    pub best: BlockNumber,
+    /// The newest block that a fork never leaves.
+    pub finalised: BlockNumber,
+    /// How many forks there were.
+    pub forks: u64,
+    /// Blocks that the finalised head is behind.
+    lag: u64,
 }
 
 /// Why the chain did not do what was asked.
@@ -59,9 +99,15 @@ pub enum LocalChainError {
     /// More blocks than one transaction may hold.
     #[error("cannot advance {0} blocks at once; at most {ADVANCE_BLOCKS_MAX}, call it repeatedly")]
     TooFar(u64),
+    /// A fork below what is final or below what is kept.
+    #[error("cannot fork {0} blocks below the head: that is final, or no longer kept")]
+    Final(u64),
     /// A call broke a rule.
     #[error("the local chain refused the call: {} ({})", .0.name(), .0.advice())]
     Refused(Refusal),
+    /// The pool turned an extrinsic down.
+    #[error("the local chain's pool refused the extrinsic: {0:?}")]
+    Pool(PoolRefusal),
 }
 
 impl From<Refusal> for LocalChainError {
@@ -73,17 +119,21 @@ impl From<Refusal> for LocalChainError {
 /// What the next block starts from; changed only after the transaction that keeps the change.
 struct Writer {
     head: Block,
+    state_root: Digest,
     /// As of the head.
-    settled: State,
-    /// With the calls of the block being built.
-    working: State,
-    pending: Vec<Submission>,
+    settled: Arc<State>,
+    /// The block being built.
+    draft: Draft,
+    /// Extrinsics that wait for an earlier one of their signer; lost when the process ends.
+    future: BTreeMap<(Hotkey, u64), Transaction>,
+    forks: u64,
 }
 
 /// What readers see.
 struct View {
     head: Block,
     metagraph: Arc<Metagraph>,
+    hyperparameters: Hyperparameters,
     commitments: Arc<BTreeMap<Hotkey, Vec<u8>>>,
 }
 
@@ -138,17 +188,38 @@ impl LocalChain {
     }
 
     fn start(ledger: Ledger, loaded: Loaded) -> Result<Arc<Self>, LocalChainError> {
-        let Loaded { rules, genesis, head, head_row, state: settled, pending } = loaded;
-        let head = block(head, &head_row);
-        let mut working = settled.clone();
+        let Loaded { rules, genesis, head: number, head_row, state, pending } = loaded;
+        let head = block(number, &head_row);
+        let settled = Arc::new(state);
+        let mut draft = Draft::begin(&rules, &settled, next(head), &[]);
         for submission in &pending {
-            apply(&mut working, &rules, genesis, next(head), submission)?;
+            draft.apply(&rules, genesis, submission)?;
         }
-        let writer = Writer { head, settled, working, pending };
+        let mut recent = Recent::default();
+        let state_root = head_row.state_root;
+        recent.push(Arc::new(SealedBlock {
+            number,
+            extrinsics: builder::hashes(&head_row),
+            row: head_row,
+            // Events are not kept beyond the process that made them.
+            events: Vec::new(),
+            state: Arc::clone(&settled),
+        }));
+        let writer = Writer { head, state_root, settled, draft, future: BTreeMap::new(), forks: 0 };
+        let heads = Heads { best: number, finalised: number, forks: 0, lag: rules.finality_lag };
         let view = RwLock::new(Arc::new(View::of(&rules, &writer)));
         let pace = Pace { head_ms: head.timestamp_ms, head_since: None, told_ms: 0 };
-        let pace = Mutex::new(pace);
-        Ok(Arc::new(Self { ledger, rules, genesis, writer: Mutex::new(writer), view, pace }))
+        Ok(Arc::new(Self {
+            ledger,
+            rules,
+            genesis,
+            writer: Mutex::new(writer),
+            view,
+            recent: RwLock::new(recent),
+            pace: Mutex::new(pace),
+            heads: watch::Sender::new(heads.settled()),
+            pulses: OnceLock::new(),
+        }))
     }
 
     /// Returns the rules of the chain.
@@ -166,9 +237,19 @@ impl LocalChain {
         self.view().head
     }
 
+    /// Returns both heads, and tells of their changes.
+    pub fn heads(&self) -> watch::Receiver<Heads> {
+        self.heads.subscribe()
+    }
+
     /// Returns the metagraph as of the head.
     pub fn metagraph(&self) -> Arc<Metagraph> {
         Arc::clone(&self.view().metagraph)
+    }
+
+    /// Returns the rules that bind validators, as of the head.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        self.view().hyperparameters
     }
 
     /// Returns what hotkeys have committed, up to the newest accepted call.
@@ -178,7 +259,7 @@ impl LocalChain {
 
     /// Returns the uid of `hotkey`, also one that the block being built gives it.
     pub fn uid(&self, hotkey: Hotkey) -> Option<Uid> {
-        self.writer().working.uid(hotkey)
+        self.writer().draft.state().uid(hotkey)
     }
 
     /// Returns the block `number` with its calls, or `None` if the chain is not there yet.
@@ -189,11 +270,49 @@ impl LocalChain {
         self.ledger.block(number)
     }
 
+    /// Returns the number of the block with `hash`, be it on the chain or on a fork that was left.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub fn number_of(&self, hash: BlockHash) -> Result<Option<BlockNumber>, DatabaseFault> {
+        self.ledger.number_of(hash)
+    }
+
+    /// Returns the block with `hash`, its state and its events, if they are still kept.
+    pub fn sealed(&self, hash: BlockHash) -> Option<Arc<SealedBlock>> {
+        self.recent().by_hash(hash).cloned()
+    }
+
+    /// Returns the block `number` of the chain, its state and its events, if they are still kept.
+    pub fn sealed_at(&self, number: BlockNumber) -> Option<Arc<SealedBlock>> {
+        self.recent().by_number(number).cloned()
+    }
+
+    /// Returns the block on the chain that includes the extrinsic `hash`, if it is still kept.
+    pub fn including(&self, hash: Digest) -> Option<Arc<SealedBlock>> {
+        self.recent().including(hash).cloned()
+    }
+
     /// Returns the nonce that is due from `hotkey`, and the last block that a call signed now may
     /// name.
     pub fn signing_terms(&self, hotkey: Hotkey) -> (u64, BlockNumber) {
         let writer = self.writer();
-        (writer.working.nonce(hotkey), valid_until(writer.head))
+        (writer.draft.state().nonce(hotkey), valid_until(writer.head))
+    }
+
+    /// Returns the nonce after all that the pool has of `account` without a gap.
+    pub fn next_nonce(&self, account: Hotkey) -> u64 {
+        let writer = self.writer();
+        let mut nonce = writer.draft.state().nonce(account);
+        while writer.future.contains_key(&(account, nonce)) {
+            nonce = nonce.saturating_add(1);
+        }
+        nonce
+    }
+
+    /// Returns the extrinsics of the block being built, in order.
+    pub fn pending(&self) -> Vec<Vec<u8>> {
+        self.writer().draft.transactions().map(|transaction| transaction.bytes.clone()).collect()
     }
 
     /// Makes `blocks` blocks (0 makes none) in one transaction and returns the new head.
@@ -206,27 +325,77 @@ impl LocalChain {
             return Err(LocalChainError::TooFar(blocks));
         }
         let mut writer = self.writer();
-        let mut head = writer.head;
-        let mut state = writer.working.clone();
+        if blocks == 0 {
+            return Ok(writer.head);
+        }
+        let draft = writer.draft.clone();
+        self.extend(&mut writer, draft, blocks)
+    }
+
+    /// Finishes `draft` and makes empty blocks after it, `blocks` in total.
+    fn extend(
+        &self,
+        writer: &mut Writer,
+        mut draft: Draft,
+        blocks: u64,
+    ) -> Result<Block, LocalChainError> {
+        let (mut head, mut state_root) = (writer.head, writer.state_root);
+        let mut settled = Arc::clone(&writer.settled);
         let mut rows = Vec::new();
-        for _ in 0..blocks {
+        let mut sealed = Vec::new();
+        for left in (0..blocks).rev() {
             let number = next(head);
-            let extrinsics = if rows.is_empty() { included(&writer.pending) } else { Vec::new() };
-            let timestamp_ms = self.rules.timestamp_ms(number);
-            let hash = block_hash(head.hash, number, timestamp_ms, &extrinsics);
-            state.end_block(&self.rules, number);
-            rows.push((number, BlockRow { hash, parent: head.hash, timestamp_ms, extrinsics }));
-            head = Block { number, hash, timestamp_ms };
+            let row =
+                draft.row(head.hash, state_root, self.rules.timestamp_ms(number), writer.forks);
+            (head, state_root) = (block(number, &row), row.state_root);
+            let (state, events) = draft.finish();
+            settled = Arc::new(state);
+            if left < u64::try_from(RECENT_BLOCKS_MAX).unwrap_or(u64::MAX) {
+                let state = Arc::clone(&settled);
+                let extrinsics = builder::hashes(&row);
+                let row = row.clone();
+                sealed.push(Arc::new(SealedBlock { number, row, events, state, extrinsics }));
+            }
+            rows.push((number, row));
+            // Time has come to the head before the beacon is asked.
+            let pulses = self.pulses_due(&settled, left == 0, head.timestamp_ms);
+            draft = Draft::begin(&self.rules, &settled, next(head), &pulses);
         }
-        if rows.is_empty() {
-            return Ok(head);
+        self.ledger.append_blocks(&rows, Some(&settled))?;
+        let (forks, future) = (writer.forks, std::mem::take(&mut writer.future));
+        *writer = Writer { head, state_root, settled, draft, future, forks };
+        {
+            let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+            sealed.into_iter().for_each(|block| recent.push(block));
         }
-        let changed = (state != writer.settled).then_some(&state);
-        self.ledger.append_blocks(&rows, changed)?;
-        *writer = Writer { head, settled: state.clone(), working: state, pending: Vec::new() };
         self.step_to(head.timestamp_ms);
-        self.publish(&writer);
+        self.publish(writer);
+        self.tell_heads(|heads| Heads { best: head.number, forks, ..heads });
         Ok(head)
+    }
+
+    /// Gives the chain's pallet its beacon; the first one stays.
+    pub fn follow(&self, pulses: Arc<dyn Pulses>) {
+        // Whoever comes second follows the same network's beacon.
+        drop(self.pulses.set(pulses));
+    }
+
+    /// Returns the rounds that the next block stores: those that something waits for, and the
+    /// newest one for the last of a batch.
+    fn pulses_due(&self, settled: &State, is_last: bool, head_ms: u64) -> Vec<(u64, Pulse)> {
+        let Some(pulses) = self.pulses.get() else { return Vec::new() };
+        let waited_for = settled.rounds_waited_for();
+        if waited_for.is_empty() && !is_last {
+            return Vec::new();
+        }
+        self.step_to(head_ms);
+        let newest = pulses.newest();
+        let mut rounds: Vec<u64> =
+            waited_for.into_iter().filter(|round| *round <= newest).collect();
+        if is_last && newest > 0 {
+            rounds.push(newest);
+        }
+        rounds.into_iter().filter_map(|round| Some((round, pulses.pulse(round)?))).collect()
     }
 
     /// Registers `hotkey` with `stake`, as only the network's owner may, and returns the block that
@@ -235,17 +404,26 @@ impl LocalChain {
     /// # Errors
     /// When the hotkey is registered or no uid is free, or the file fails.
     pub fn register(&self, hotkey: Hotkey, stake: u64) -> Result<BlockNumber, LocalChainError> {
-        let mut writer = self.writer();
-        self.accept(&mut writer, Submission::Root(Call::Register { hotkey, stake }))
+        self.control(Call::Register { hotkey, stake })
     }
 
-    /// Takes a signed call and returns the block that includes it.
+    /// Makes a call as the network's owner, which only the process that holds the network can, and
+    /// returns the block that will include it.
+    ///
+    /// # Errors
+    /// When a rule is broken, or the file fails.
+    pub fn control(&self, call: Call) -> Result<BlockNumber, LocalChainError> {
+        let mut writer = self.writer();
+        self.accept(&mut writer, &Submission::Root(call))
+    }
+
+    /// Takes a call signed by a role of ours and returns the block that includes it.
     ///
     /// # Errors
     /// When a rule is broken, or the file fails.
     pub fn submit(&self, extrinsic: SignedExtrinsic) -> Result<BlockNumber, LocalChainError> {
         let mut writer = self.writer();
-        self.accept(&mut writer, Submission::Signed(extrinsic))
+        self.accept(&mut writer, &Submission::Signed(extrinsic))
     }
 
     /// Signs `call` with the nonce that is due and takes it.
@@ -258,10 +436,100 @@ impl LocalChain {
         call: Call,
     ) -> Result<BlockNumber, LocalChainError> {
         let mut writer = self.writer();
-        let nonce = writer.working.nonce(signer.hotkey());
+        let nonce = writer.draft.state().nonce(signer.hotkey());
         let valid_until = valid_until(writer.head);
         let extrinsic = SignedExtrinsic::sign(signer, self.genesis, nonce, valid_until, call);
-        self.accept(&mut writer, Submission::Signed(extrinsic))
+        self.accept(&mut writer, &Submission::Signed(extrinsic))
+    }
+
+    /// Takes an extrinsic into the pool, as a node does: the next block includes it, whether its
+    /// call then succeeds or not. One whose nonce is too high waits silently.
+    ///
+    /// # Errors
+    /// When the pool turns it down, or the file fails.
+    pub fn submit_transaction(&self, transaction: Transaction) -> Result<(), LocalChainError> {
+        let mut writer = self.writer();
+        let known = |other: &Transaction| other.hash == transaction.hash;
+        if writer.draft.transactions().any(known) || writer.future.values().any(known) {
+            return Err(LocalChainError::Pool(PoolRefusal::AlreadyImported));
+        }
+        let due = writer.draft.state().nonce(transaction.signer);
+        if transaction.nonce < due {
+            return Err(LocalChainError::Pool(PoolRefusal::Stale));
+        }
+        let (signer, bytes) = (transaction.signer, transaction.bytes.len());
+        let refusal =
+            writer.settled.pool_refusal(writer.draft.number(), signer, &transaction.call, bytes);
+        if let Some(refusal) = refusal {
+            return Err(LocalChainError::Pool(refusal));
+        }
+        if transaction.nonce > due {
+            if writer.future.len() >= FUTURE_EXTRINSICS_MAX {
+                return Err(LocalChainError::Pool(PoolRefusal::Full));
+            }
+            writer.future.insert((signer, transaction.nonce), transaction);
+            return Ok(());
+        }
+        let mut next = due.saturating_add(1);
+        self.accept(&mut writer, &Submission::Transaction(transaction))?;
+        while let Some(waiting) = writer.future.remove(&(signer, next)) {
+            self.accept(&mut writer, &Submission::Transaction(waiting))?;
+            next = next.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Leaves the newest `depth` blocks for a fork that is one block longer. The extrinsics in
+    /// them come again in the fork's first block if `keeps_extrinsics`, and never otherwise.
+    ///
+    /// # Errors
+    /// When a left block is final or the one below is no longer kept, or the file fails.
+    pub fn fork(&self, depth: u64, keeps_extrinsics: bool) -> Result<Block, LocalChainError> {
+        let mut writer = self.writer();
+        let refused = LocalChainError::Final(depth);
+        let base = writer.head.number.0.checked_sub(depth).map(BlockNumber);
+        let heads = *self.heads.borrow();
+        let base = base.filter(|base| depth > 0 && *base >= heads.finalised);
+        let Some(base) = base.and_then(|base| self.sealed_at(base)) else { return Err(refused) };
+        let depth = usize::try_from(depth).map_err(|_| LocalChainError::Final(depth))?;
+        let left = {
+            let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+            recent.leave(depth).ok_or(refused)?
+        };
+        let head = block(base.number, &base.row);
+        let mut draft = Draft::begin(&self.rules, &base.state, next(head), &[]);
+        if keeps_extrinsics {
+            for row in left.iter().rev().map(|block| &block.row) {
+                for included in &row.extrinsics {
+                    // What no longer fits after the fork is gone, as on the real chain.
+                    drop(draft.repeat(&self.rules, included));
+                }
+            }
+        }
+        writer.forks += 1;
+        writer.head = head;
+        writer.state_root = base.row.state_root;
+        writer.settled = Arc::clone(&base.state);
+        let blocks = u64::try_from(depth).unwrap_or(u64::MAX).saturating_add(1);
+        self.extend(&mut writer, draft, blocks)
+    }
+
+    /// Keeps the finalised head `blocks` behind the newest; it never goes back.
+    pub fn set_finality_lag(&self, blocks: u64) {
+        self.tell_heads(|heads| Heads { lag: blocks, ..heads });
+    }
+
+    /// Forgets the state of all but the newest `blocks`, at least one.
+    pub fn prune(&self, blocks: usize) {
+        self.recent.write().unwrap_or_else(PoisonError::into_inner).prune(blocks);
+    }
+
+    fn tell_heads(&self, change: impl FnOnce(Heads) -> Heads) {
+        self.heads.send_if_modified(|heads| {
+            let before = *heads;
+            *heads = change(before).settled();
+            *heads != before
+        });
     }
 
     /// Returns the port for the holder of `signer`'s hotkey.
@@ -318,21 +586,19 @@ impl LocalChain {
     fn accept(
         &self,
         writer: &mut Writer,
-        submission: Submission,
+        submission: &Submission,
     ) -> Result<BlockNumber, LocalChainError> {
-        let mut working = writer.working.clone();
-        let number =
-            apply(&mut working, &self.rules, self.genesis, next(writer.head), &submission)?;
-        // Only a call that was included before leaves the state as it was.
-        if working == writer.working {
+        let mut draft = writer.draft.clone();
+        let number = draft.apply(&self.rules, self.genesis, submission)?;
+        // A call that was included before leaves the draft as it was.
+        if draft.len() == writer.draft.len() {
             return Ok(number);
         }
-        if writer.pending.len() >= BLOCK_EXTRINSICS_MAX {
+        if draft.len() > BLOCK_EXTRINSICS_MAX {
             return Err(Refusal::ExhaustsResources.into());
         }
-        self.ledger.append_pending(writer.pending.len(), &submission)?;
-        writer.working = working;
-        writer.pending.push(submission);
+        self.ledger.append_pending(writer.draft.len(), submission)?;
+        writer.draft = draft;
         self.publish(writer);
         Ok(number)
     }
@@ -353,6 +619,10 @@ impl LocalChain {
         Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn recent(&self) -> std::sync::RwLockReadGuard<'_, Recent> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn writer(&self) -> MutexGuard<'_, Writer> {
         // A panic cannot leave a half-made change: the writer is replaced in one assignment.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -363,14 +633,23 @@ impl LocalChain {
     }
 }
 
+impl Heads {
+    /// Moves the finalised head up as the lag allows, never back.
+    fn settled(self) -> Self {
+        let finalised = BlockNumber(self.best.0.saturating_sub(self.lag)).max(self.finalised);
+        Self { finalised, ..self }
+    }
+}
+
 impl View {
     fn of(rules: &ChainRules, writer: &Writer) -> Self {
         Self {
             head: writer.head,
             // As of the head, so that no neuron was updated after the metagraph's own block.
             metagraph: Arc::new(writer.settled.metagraph(rules, writer.head.number)),
+            hyperparameters: writer.settled.hyperparameters(),
             // With pending calls: who committed reads it at once, as after inclusion.
-            commitments: Arc::new(writer.working.commitments()),
+            commitments: Arc::new(writer.draft.state().commitments()),
         }
     }
 }
@@ -391,33 +670,6 @@ impl Drop for Running<'_> {
     }
 }
 
-fn apply(
-    state: &mut State,
-    rules: &ChainRules,
-    genesis: BlockHash,
-    block: BlockNumber,
-    submission: &Submission,
-) -> Result<BlockNumber, Refusal> {
-    match submission {
-        Submission::Root(call) => state.dispatch(rules, block, Origin::Root, call).map(|()| block),
-        Submission::Signed(extrinsic) => state.include(rules, genesis, block, extrinsic),
-    }
-}
-
-fn included(pending: &[Submission]) -> Vec<Included> {
-    pending
-        .iter()
-        .map(|submission| match submission {
-            Submission::Root(call) => Included { signer: None, nonce: 0, call: call.clone() },
-            Submission::Signed(extrinsic) => Included {
-                signer: Some(extrinsic.signer),
-                nonce: extrinsic.nonce,
-                call: extrinsic.call.clone(),
-            },
-        })
-        .collect()
-}
-
 fn next(head: Block) -> BlockNumber {
     BlockNumber(head.number.0.saturating_add(1))
 }
@@ -436,23 +688,27 @@ fn genesis(
     neurons: &[(Hotkey, u64)],
 ) -> Result<(BlockRow, State), LocalChainError> {
     rules.validate().map_err(LocalChainError::Rules)?;
-    let mut state = State::default();
+    let mut state = State::new(rules);
     for (hotkey, stake) in neurons {
         let call = Call::Register { hotkey: *hotkey, stake: *stake };
         state.dispatch(rules, BlockNumber(0), Origin::Root, &call)?;
     }
-    let hash = Sha256::new()
+    state.take_events();
+    let state_root = Sha256::new()
         .chain_update(b"grail/v6/local-genesis\0")
         .chain_update(seed)
         .chain_update(rules.netuid.0.to_le_bytes())
         .chain_update(rules.genesis_ms.to_le_bytes())
         .finalize();
-    let row = BlockRow {
-        hash: Digest(hash.into()),
+    let mut row = BlockRow {
+        hash: Digest([0; 32]),
         parent: Digest([0; 32]),
         timestamp_ms: rules.genesis_ms,
+        state_root: Digest(state_root.into()),
+        fork: 0,
         extrinsics: Vec::new(),
     };
+    row.hash = row.header(BlockNumber(0), rules.block_time_ms).hash();
     Ok((row, state))
 }
 
@@ -465,21 +721,4 @@ fn first(rules: ChainRules, genesis: BlockRow, state: State) -> Loaded {
         state,
         pending: Vec::new(),
     }
-}
-
-fn block_hash(
-    parent: BlockHash,
-    number: BlockNumber,
-    timestamp_ms: u64,
-    extrinsics: &[Included],
-) -> BlockHash {
-    let mut hasher = Sha256::new()
-        .chain_update(b"grail/v6/local-block\0")
-        .chain_update(parent.0)
-        .chain_update(number.0.to_le_bytes())
-        .chain_update(timestamp_ms.to_le_bytes());
-    for extrinsic in extrinsics {
-        hasher.update(Sha256::digest(extrinsic.encode()));
-    }
-    Digest(hasher.finalize().into())
 }

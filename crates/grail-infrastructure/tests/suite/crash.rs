@@ -96,7 +96,10 @@ fn make_blocks(folder: &Path) {
     loop {
         let number = chain.head().number.0;
         let call = grail_infrastructure::local::chain::extrinsic::Call::SetCommitment {
-            data: number.to_le_bytes().to_vec(),
+            netuid: chain.rules().netuid.0,
+            fields: vec![grail_infrastructure::local::chain::data::Data::Raw {
+                bytes: number.to_le_bytes().to_vec(),
+            }],
         };
         chain.submit_as(&miner, call).unwrap();
         tell(chain.advance(1).unwrap().number.0);

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use grail_infrastructure::local::chain::data::Data;
 use grail_infrastructure::local::chain::extrinsic::{Call, SignedExtrinsic};
 use grail_infrastructure::local::client::{
     ChainIdentity, Http, HttpBeacon, HttpBuckets, HttpChain,
@@ -221,7 +222,8 @@ async fn a_captured_call_is_included_once_and_a_forged_one_never() {
     let genesis = attacker.genesis();
     let wallet = &attacker.node.wallet;
     let sign = |nonce, data: &[u8]| {
-        let call = Call::SetCommitment { data: data.to_vec() };
+        let fields = vec![Data::Raw { bytes: data.to_vec() }];
+        let call = Call::SetCommitment { netuid: 81, fields };
         SignedExtrinsic::sign(&**wallet, genesis, nonce, BlockNumber(20), call)
     };
     let submit = async |extrinsic: &Value| {
@@ -246,7 +248,7 @@ async fn a_captured_call_is_included_once_and_a_forged_one_never() {
     };
     let other = Wallet::from_seed(&[50; 32]).hotkey().to_ss58();
     for bad in [
-        altered("data", json!("00")),
+        altered("fields", json!([])),
         altered("nonce", json!(3)),
         altered("valid_until", json!(21)),
         altered("signer", json!(other)),

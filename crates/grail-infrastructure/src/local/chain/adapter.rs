@@ -8,7 +8,9 @@ use grail_ports::chain::{Block, Chain, ChainError, Hyperparameters, Metagraph, W
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
 
+use super::data::{Data, RAW_BYTES_MAX};
 use super::extrinsic::Call;
+use super::refusal::Refusal;
 use super::weights::quantise;
 use super::{LocalChain, LocalChainError};
 
@@ -70,7 +72,7 @@ impl Chain for InProcessChain {
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
-        Ok(self.chain.rules().hyperparameters())
+        Ok(self.chain.hyperparameters())
     }
 
     async fn commitments(&self) -> Result<Arc<BTreeMap<Hotkey, Vec<u8>>>, ChainError> {
@@ -78,14 +80,33 @@ impl Chain for InProcessChain {
     }
 
     async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError> {
-        self.submit(Call::SetCommitment { data: data.to_vec() }).await?;
+        self.submit(commitment(self.netuid(), data)?).await?;
         Ok(())
     }
 
     async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
         let (uids, values) =
             quantise(&weights.weights).map_err(|refusal| refusal.into_error("set_weights"))?;
-        let version_key = weights.version_key;
-        self.submit(Call::SetWeights { uids, weights: values, version_key }).await
+        self.submit(Call::SetWeights {
+            netuid: self.netuid().0,
+            mechanism: 0,
+            uids,
+            weights: values,
+            version_key: weights.version_key,
+        })
+        .await
     }
+}
+
+/// Returns the call that commits `data` on `netuid`.
+///
+/// # Errors
+/// When `data` has another length than the port allows.
+pub(crate) fn commitment(netuid: Netuid, data: &[u8]) -> Result<Call, ChainError> {
+    if data.is_empty() || data.len() > RAW_BYTES_MAX {
+        let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        return Err(Refusal::CommitmentLengthInvalid { bytes }.into_error("set_commitment"));
+    }
+    let fields = vec![Data::Raw { bytes: data.to_vec() }];
+    Ok(Call::SetCommitment { netuid: netuid.0, fields })
 }

@@ -1,87 +1,17 @@
-//! A signed call: what a hotkey asks of the chain, once, on this chain, within a bounded time.
+//! A signed call of a role of ours: asked once, on this chain, within a bounded time.
 
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Signature};
 use grail_protocol::signature::verify;
 use serde::{Deserialize, Serialize};
 
+pub use super::call::Call;
+
 /// Blocks that an unincluded call stays valid for, so that a refused one cannot be kept and sent
 /// again much later.
 pub const VALIDITY_BLOCKS: u64 = 64;
 
 const DOMAIN: &[u8] = b"grail/v6/local-extrinsic\0";
-
-/// What is asked of the chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "call", rename_all = "snake_case")]
-pub enum Call {
-    /// Gives `hotkey` a uid.
-    Register {
-        /// The new neuron.
-        hotkey: Hotkey,
-        /// Its stake; anybody but the network's owner says 0.
-        stake: u64,
-    },
-    /// Replaces what the signer has committed.
-    SetCommitment {
-        /// 1 to 128 bytes, lower-case hex.
-        #[serde(with = "hex::serde")]
-        data: Vec<u8>,
-    },
-    /// Replaces the signer's row of weights.
-    SetWeights {
-        /// Uids, each once.
-        uids: Vec<u16>,
-        /// A weight for each uid; only ratios matter.
-        weights: Vec<u16>,
-        /// Version of the scoring rules.
-        version_key: u64,
-    },
-}
-
-impl Call {
-    /// Returns the chain's name of the call.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Register { .. } => "register",
-            Self::SetCommitment { .. } => "set_commitment",
-            Self::SetWeights { .. } => "set_weights",
-        }
-    }
-
-    /// Returns the bytes that are signed: a tag, then the fields, little-endian, length-prefixed.
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        match self {
-            Self::Register { hotkey, stake } => {
-                bytes.push(0);
-                bytes.extend_from_slice(&hotkey.0);
-                bytes.extend_from_slice(&stake.to_le_bytes());
-            }
-            Self::SetCommitment { data } => {
-                bytes.push(1);
-                push_length(&mut bytes, data.len());
-                bytes.extend_from_slice(data);
-            }
-            Self::SetWeights { uids, weights, version_key } => {
-                bytes.push(2);
-                for list in [uids, weights] {
-                    push_length(&mut bytes, list.len());
-                    for value in list {
-                        bytes.extend_from_slice(&value.to_le_bytes());
-                    }
-                }
-                bytes.extend_from_slice(&version_key.to_le_bytes());
-            }
-        }
-        bytes
-    }
-}
-
-fn push_length(bytes: &mut Vec<u8>, length: usize) {
-    // Lengths come from messages that fit in memory, so 8 bytes hold any of them.
-    bytes.extend_from_slice(&u64::try_from(length).unwrap_or(u64::MAX).to_le_bytes());
-}
 
 /// A call with its signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,16 +74,36 @@ fn payload(
     bytes
 }
 
+/// An extrinsic in the encoding of the real chain, checked as far as that needs no state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// The whole extrinsic with its length prefix.
+    #[serde(with = "hex::serde")]
+    pub bytes: Vec<u8>,
+    /// Its BLAKE2b-256.
+    pub hash: Digest,
+    /// Who signed it.
+    pub signer: Hotkey,
+    /// Number of extrinsics that the signer had included before.
+    pub nonce: u64,
+    /// What is asked.
+    #[serde(flatten)]
+    pub call: Call,
+}
+
 /// A call as a block holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Included {
-    /// The hotkey that asked, or `None` for the network's owner.
+    /// Who asked, or `None` for the network's owner.
     pub signer: Option<Hotkey>,
     /// The signer's nonce, 0 for the network's owner.
     pub nonce: u64,
     /// What was asked.
     #[serde(flatten)]
     pub call: Call,
+    /// The extrinsic, if it came as one.
+    #[serde(default, with = "hex_option", skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Vec<u8>>,
 }
 
 impl Included {
@@ -167,12 +117,39 @@ impl Included {
     }
 }
 
+mod hex_option {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the shape that serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_str(&hex::encode(bytes)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| hex::decode(text).map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::chain::data::Data;
     use crate::wallet::Wallet;
 
     const GENESIS: BlockHash = Digest([7; 32]);
+
+    fn weights(uids: Vec<u16>, weights: Vec<u16>, version_key: u64) -> Call {
+        Call::SetWeights { netuid: 81, mechanism: 0, uids, weights, version_key }
+    }
 
     fn signed(call: Call) -> SignedExtrinsic {
         let wallet = Wallet::from_seed(&[1; 32]);
@@ -181,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_part_is_signed() {
-        let call = Call::SetWeights { uids: vec![1], weights: vec![5], version_key: 2 };
+        let call = weights(vec![1], vec![5], 2);
         let good = signed(call.clone());
         assert!(good.is_authentic(GENESIS));
         assert!(!good.is_authentic(Digest([8; 32])), "another chain");
@@ -190,14 +167,8 @@ mod tests {
             SignedExtrinsic { nonce: 4, ..good.clone() },
             SignedExtrinsic { valid_until: BlockNumber(10), ..good.clone() },
             SignedExtrinsic { signer: other, ..good.clone() },
-            SignedExtrinsic {
-                call: Call::SetWeights { uids: vec![1], weights: vec![5], version_key: 3 },
-                ..good.clone()
-            },
-            SignedExtrinsic {
-                call: Call::SetWeights { uids: vec![], weights: vec![1, 5], version_key: 2 },
-                ..good.clone()
-            },
+            SignedExtrinsic { call: weights(vec![1], vec![5], 3), ..good.clone() },
+            SignedExtrinsic { call: weights(vec![], vec![1, 5], 2), ..good.clone() },
         ] {
             assert!(!bad.is_authentic(GENESIS), "{bad:?}");
         }
@@ -208,8 +179,11 @@ mod tests {
     fn an_extrinsic_survives_json() {
         for call in [
             Call::Register { hotkey: Hotkey([9; 32]), stake: 5 },
-            Call::SetCommitment { data: b"hello".to_vec() },
-            Call::SetWeights { uids: vec![0, 7], weights: vec![1, 65535], version_key: 0 },
+            Call::SetCommitment {
+                netuid: 81,
+                fields: vec![Data::Raw { bytes: b"hello".to_vec() }],
+            },
+            weights(vec![0, 7], vec![1, 65535], 0),
         ] {
             let extrinsic = signed(call);
             let json = serde_json::to_string(&extrinsic).unwrap();

@@ -2,22 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use grail_protocol::ids::{BlockHash, BlockNumber};
+use grail_protocol::ids::{BlockHash, BlockNumber, Digest};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::extrinsic::{Call, Included, SignedExtrinsic};
+use super::extrinsic::{Call, Included, SignedExtrinsic, Transaction};
 use super::state::{ChainRules, State};
 use crate::local::database::{self, DatabaseFault, bad_row, failed};
 
 /// Version of the tables below.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// `format`, `rules` and `state`, as JSON.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Blocks by number, as JSON of [`BlockRow`].
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
+/// Numbers of blocks by their hash.
+const HASHES: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("hashes");
 /// Calls of the block being built, in order, as JSON of [`Submission`].
 const PENDING: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("pending");
 
@@ -30,6 +32,11 @@ pub struct BlockRow {
     pub parent: BlockHash,
     /// Time of the block, milliseconds since the Unix epoch.
     pub timestamp_ms: u64,
+    /// What stands for the state, see [`super::header::Header`].
+    pub state_root: Digest,
+    /// Tells this block from another at its height; 0 unless the chain was told to fork.
+    #[serde(default)]
+    pub fork: u64,
     /// Calls in the order of their inclusion.
     pub extrinsics: Vec<Included>,
 }
@@ -40,8 +47,10 @@ pub struct BlockRow {
 pub(super) enum Submission {
     /// From the network's owner.
     Root(Call),
-    /// From the holder of a hotkey.
+    /// From a role of ours.
     Signed(SignedExtrinsic),
+    /// From anybody, in the encoding of the real chain.
+    Transaction(Transaction),
 }
 
 /// All that is needed to go on.
@@ -118,8 +127,10 @@ impl Ledger {
         let transaction = self.database.begin_write().map_err(self.failed())?;
         {
             let mut table = transaction.open_table(BLOCKS).map_err(self.failed())?;
+            let mut hashes = transaction.open_table(HASHES).map_err(self.failed())?;
             for (number, row) in blocks {
                 table.insert(number.0, json(row).as_slice()).map_err(self.failed())?;
+                hashes.insert(&row.hash.0, number.0).map_err(self.failed())?;
             }
             if let Some(state) = changed_state {
                 let mut meta = transaction.open_table(META).map_err(self.failed())?;
@@ -139,6 +150,14 @@ impl Ledger {
         row.map(|row| self.parse("block", row.value())).transpose()
     }
 
+    /// Returns the number of the block with `hash`, be it on the chain or on a fork that was left.
+    pub(super) fn number_of(&self, hash: BlockHash) -> Result<Option<BlockNumber>, DatabaseFault> {
+        let transaction = self.database.begin_read().map_err(self.failed())?;
+        let hashes = transaction.open_table(HASHES).map_err(self.failed())?;
+        let number = hashes.get(&hash.0).map_err(self.failed())?;
+        Ok(number.map(|number| BlockNumber(number.value())))
+    }
+
     fn initialise(
         &self,
         rules: &ChainRules,
@@ -155,6 +174,8 @@ impl Ledger {
             }
             let mut blocks = transaction.open_table(BLOCKS).map_err(self.failed())?;
             blocks.insert(0, json(genesis).as_slice()).map_err(self.failed())?;
+            let mut hashes = transaction.open_table(HASHES).map_err(self.failed())?;
+            hashes.insert(&genesis.hash.0, 0).map_err(self.failed())?;
             transaction.open_table(PENDING).map_err(self.failed())?;
         }
         transaction.commit().map_err(self.failed())

@@ -4,7 +4,8 @@ use grail_ports::chain::ChainError;
 use grail_protocol::ids::BlockNumber;
 use serde::{Deserialize, Serialize};
 
-/// Why a call was not included. A refused call changes nothing, not even the nonce.
+/// Why a call was not done. A call that failed changes nothing but the nonce and the fee of its
+/// signer, and one that was not included not even those.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name")]
 pub enum Refusal {
@@ -71,6 +72,45 @@ pub enum Refusal {
     },
     /// Fewer weights than the subnet demands, or only zeros.
     WeightVecLengthIsLow,
+    /// No such subnet.
+    SubnetNotExists,
+    /// The root network has no neurons to register.
+    RegistrationNotPermittedOnRootSubnet,
+    /// The account has less than the price.
+    NotEnoughBalanceToStake,
+    /// The hotkey belongs to another coldkey.
+    NonAssociatedColdKey,
+    /// The price is above the limit that was given.
+    RegistrationPriceLimitExceeded,
+    /// No such hotkey was ever registered.
+    HotKeyAccountNotExists,
+    /// More than three fields in a commitment.
+    TooManyFieldsInCommitmentInfo,
+    /// A field that only the chain writes.
+    TimelockRevealFailedNotAllowed,
+    /// The root network takes no weights.
+    CanNotSetRootNetworkWeights,
+    /// No such mechanism in the subnet.
+    MechanismDoesNotExist,
+    /// One weight has too large a share.
+    MaxWeightExceeded,
+    /// Plain weights while the subnet wants them committed first.
+    CommitRevealEnabled,
+    /// A commit while the subnet wants plain weights.
+    CommitRevealDisabled,
+    /// The ciphertext has a form of another version.
+    IncorrectCommitRevealVersion,
+    /// Ten commits of this epoch wait already.
+    TooManyUnrevealedCommits,
+    /// The round is out already.
+    InvalidRevealRound,
+    /// The signer is not the chain's owner.
+    RequireSudo,
+    /// Too few blocks since the last commit.
+    CommittingWeightsTooFast {
+        /// First block that may include the next commit.
+        next: BlockNumber,
+    },
     /// A weight is negative, infinite or not a number.
     WeightNotFinite {
         /// The uid with this weight.
@@ -103,7 +143,37 @@ impl Refusal {
             Self::DuplicateUids => "DuplicateUids",
             Self::UidVecContainInvalidOne { .. } => "UidVecContainInvalidOne",
             Self::WeightVecLengthIsLow => "WeightVecLengthIsLow",
+            Self::SubnetNotExists => "SubnetNotExists",
+            Self::RegistrationNotPermittedOnRootSubnet => "RegistrationNotPermittedOnRootSubnet",
+            Self::NotEnoughBalanceToStake => "NotEnoughBalanceToStake",
+            Self::NonAssociatedColdKey => "NonAssociatedColdKey",
+            Self::RegistrationPriceLimitExceeded => "RegistrationPriceLimitExceeded",
+            Self::HotKeyAccountNotExists => "HotKeyAccountNotExists",
+            Self::TooManyFieldsInCommitmentInfo => "TooManyFieldsInCommitmentInfo",
+            Self::TimelockRevealFailedNotAllowed => "TimelockRevealFailedNotAllowed",
+            Self::CanNotSetRootNetworkWeights => "CanNotSetRootNetworkWeights",
+            Self::MechanismDoesNotExist => "MechanismDoesNotExist",
+            Self::MaxWeightExceeded => "MaxWeightExceeded",
+            Self::CommitRevealEnabled => "CommitRevealEnabled",
+            Self::CommitRevealDisabled => "CommitRevealDisabled",
+            Self::IncorrectCommitRevealVersion => "IncorrectCommitRevealVersion",
+            Self::TooManyUnrevealedCommits => "TooManyUnrevealedCommits",
+            Self::InvalidRevealRound => "InvalidRevealRound",
+            Self::RequireSudo => "RequireSudo",
+            Self::CommittingWeightsTooFast { .. } => "CommittingWeightsTooFast",
             Self::WeightNotFinite { .. } => "WeightNotFinite",
+        }
+    }
+
+    /// Returns the pallet whose error this is.
+    pub fn pallet(&self) -> &'static str {
+        match self {
+            Self::AccountNotAllowedCommit
+            | Self::SpaceLimitExceeded
+            | Self::TooManyFieldsInCommitmentInfo
+            | Self::TimelockRevealFailedNotAllowed => "Commitments",
+            Self::RequireSudo => "Sudo",
+            _ => "SubtensorModule",
         }
     }
 
@@ -131,7 +201,9 @@ impl Refusal {
             Self::CommitmentLengthInvalid { bytes } => {
                 format!("commit 1 to 128 bytes instead of {bytes}")
             }
-            Self::SpaceLimitExceeded => "commit again in the next epoch".into(),
+            Self::SpaceLimitExceeded | Self::TooManyUnrevealedCommits => {
+                "commit again in the next epoch".into()
+            }
             Self::WeightVecNotEqualSize => "give one weight for each uid".into(),
             Self::UidsLengthExceedUidsInSubNet => "read the metagraph again".into(),
             Self::NotEnoughStakeToSetWeights { threshold } => {
@@ -140,7 +212,33 @@ impl Refusal {
             Self::IncorrectWeightVersionKey { expected } => {
                 format!("version key {expected} or above is demanded; update this software")
             }
-            Self::SettingWeightsTooFast { next } => format!("try again at block {next}"),
+            Self::SettingWeightsTooFast { next } | Self::CommittingWeightsTooFast { next } => {
+                format!("try again at block {next}")
+            }
+            Self::SubnetNotExists => "check the netuid".into(),
+            Self::RegistrationNotPermittedOnRootSubnet => {
+                "register on a subnet; netuid 0 is the root network".into()
+            }
+            Self::NotEnoughBalanceToStake => "move TAO to the coldkey first".into(),
+            Self::NonAssociatedColdKey => "use the coldkey that registered the hotkey first".into(),
+            Self::RegistrationPriceLimitExceeded => {
+                "give a higher limit, or wait until the price falls".into()
+            }
+            Self::HotKeyAccountNotExists => "register the hotkey first".into(),
+            Self::TooManyFieldsInCommitmentInfo => "commit to at most three fields".into(),
+            Self::TimelockRevealFailedNotAllowed => {
+                "send the timelocked field again with a new round".into()
+            }
+            Self::CanNotSetRootNetworkWeights => {
+                "set weights on a subnet; netuid 0 is the root network".into()
+            }
+            Self::MechanismDoesNotExist => "use mechanism 0".into(),
+            Self::MaxWeightExceeded => "clip the weights to the subnet's limit".into(),
+            Self::CommitRevealEnabled => "commit to the weights instead".into(),
+            Self::CommitRevealDisabled => "set the weights plainly".into(),
+            Self::IncorrectCommitRevealVersion => "update this software".into(),
+            Self::InvalidRevealRound => "choose a round after the newest".into(),
+            Self::RequireSudo => "sign with the owner's key".into(),
             Self::NeuronNoValidatorPermit => {
                 "only validators set weights; give the hotkey more stake".into()
             }

@@ -1,166 +1,150 @@
-//! The chain's rules as a pure state machine: calls in, new state or a named refusal out.
+//! The chain's rules as a pure state machine: calls in, new state, events or a named refusal out.
 //!
-//! Checks come in the order of the real chain. Source: spec/bittensor.md sections 5 to 7.
+//! Checks come in the order of the real chain. Source: spec/bittensor.md sections 5 to 8.
 
+pub mod balances;
+pub mod commitments;
+pub mod epoch;
+mod registration;
 #[cfg(test)]
 mod tests;
+pub mod weights;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use grail_ports::chain::{Hyperparameters, Metagraph, Neuron};
-use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Netuid, Uid};
+use grail_ports::chain::{Hyperparameters, Metagraph};
+use grail_protocol::ids::{BlockHash, BlockNumber, Hotkey, Uid};
 use serde::{Deserialize, Serialize};
 
-use super::extrinsic::{Call, SignedExtrinsic, VALIDITY_BLOCKS};
+use self::balances::Account;
+use self::commitments::{Commitment, Revealed, Space};
+use self::epoch::Schedule;
+use self::weights::{Row, TimelockedCommit};
+use super::call::{Call, Pulse};
+use super::data::{Data, RAW_BYTES_MAX};
+use super::event::{Event, Field};
+use super::extrinsic::{SignedExtrinsic, VALIDITY_BLOCKS};
+use super::params::{Parameter, Params};
 use super::refusal::Refusal;
-use super::weights::{Row, incentives, upscale};
+pub use super::rules::ChainRules;
+use super::weights as scores;
 
-/// Most bytes in one commitment.
-pub const COMMITMENT_BYTES_MAX: usize = 128;
+/// Most bytes in one commitment of ours.
+pub const COMMITMENT_BYTES_MAX: usize = RAW_BYTES_MAX;
 
-/// Bytes that a hotkey may commit in one epoch. Source: `Commitments.MaxSpace`.
-const COMMITMENT_SPACE_PER_EPOCH: u64 = 3100;
-
-/// Least space that a commitment takes.
-const COMMITMENT_SPACE_MIN: u64 = 100;
-
-/// Largest number of uids. Source: the real chain's default of `MaxAllowedUids`.
-const NEURONS_MAX: u16 = 256;
-
-/// What never changes on a chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ChainRules {
-    /// Name of the network, such as `local`.
-    pub network: String,
-    /// The only subnet.
-    pub netuid: Netuid,
-    /// Time of block 0, milliseconds since the Unix epoch.
-    pub genesis_ms: u64,
-    /// Time between blocks, milliseconds, at least 1.
-    pub block_time_ms: u64,
-    /// Blocks in an epoch, at least 1.
-    pub tempo: u64,
-    /// Least number of blocks between two `set_weights` of one validator.
-    pub weights_rate_limit: u64,
-    /// Least version key of `set_weights`; 0 takes any.
-    pub weights_version: u64,
-    /// Least stake of those who set weights.
-    pub stake_threshold: u64,
-    /// Largest number of validator permits.
-    pub validators_max: u16,
-    /// Largest number of neurons, at most 256.
-    pub neurons_max: u16,
-    /// Least number of weights in one row.
-    pub min_allowed_weights: u16,
-    /// Whether any hotkey may register itself, without stake.
-    pub open_registration: bool,
-}
-
-impl ChainRules {
-    /// Returns rules for a network on one machine: 1 s blocks, epochs and rate limit of 100 blocks
-    /// as on the real chain, open registration.
-    pub fn local(genesis_ms: u64) -> Self {
-        Self {
-            network: "local".into(),
-            netuid: Netuid(81),
-            genesis_ms,
-            block_time_ms: 1000,
-            tempo: 360,
-            weights_rate_limit: 100,
-            weights_version: 0,
-            stake_threshold: 0,
-            validators_max: 64,
-            neurons_max: NEURONS_MAX,
-            min_allowed_weights: 1,
-            open_registration: true,
-        }
-    }
-
-    /// Returns what is wrong with these rules, if anything.
-    ///
-    /// # Errors
-    /// A text that names the field and its range.
-    pub fn validate(&self) -> Result<(), String> {
-        if !crate::wallet::is_plain_name(&self.network) {
-            return Err(format!("network `{}` is not a plain name", self.network));
-        }
-        for (name, value) in [("block_time_ms", self.block_time_ms), ("tempo", self.tempo)] {
-            if value == 0 {
-                return Err(format!("{name} must be at least 1"));
-            }
-        }
-        if self.neurons_max == 0 || self.neurons_max > NEURONS_MAX {
-            return Err(format!(
-                "neurons_max must be 1 to {NEURONS_MAX}, not {}",
-                self.neurons_max
-            ));
-        }
-        Ok(())
-    }
-
-    /// Returns the rules that bind validators.
-    pub fn hyperparameters(&self) -> Hyperparameters {
-        Hyperparameters {
-            weights_rate_limit: self.weights_rate_limit,
-            weights_version: self.weights_version,
-            tempo: self.tempo,
-        }
-    }
-
-    /// Returns when block `number` comes out, milliseconds since the Unix epoch.
-    pub fn timestamp_ms(&self, number: BlockNumber) -> u64 {
-        self.genesis_ms.saturating_add(number.0.saturating_mul(self.block_time_ms))
-    }
-}
+/// Most rounds of the beacon that are kept.
+const PULSES_MAX: usize = 32;
 
 /// Who makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The network's owner, who holds the folder.
     Root,
-    /// The holder of a hotkey.
+    /// The holder of a key.
     Signed(Hotkey),
 }
 
 /// What the chain knows after some block.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// Hyperparameters.
+    pub params: Params,
+    /// Where the subnet stands between two epochs.
+    pub schedule: Schedule,
+    /// Price of a registration, rao.
+    pub burn: u64,
     /// Neurons in the order of their uids.
-    neurons: Vec<NeuronState>,
-    commitments: BTreeMap<Hotkey, Commitment>,
-    accounts: BTreeMap<Hotkey, Account>,
-    last_epoch_block: BlockNumber,
-    epoch: u64,
+    pub neurons: Vec<Neuron>,
+    /// `CommitmentOf`.
+    pub commitments: BTreeMap<Hotkey, Commitment>,
+    /// `UsedSpaceOf` and `LastCommitment`.
+    pub spaces: BTreeMap<Hotkey, Space>,
+    /// `RevealedCommitments`, oldest first.
+    pub revealed: BTreeMap<Hotkey, Vec<Revealed>>,
+    /// `TimelockedWeightCommits` by epoch.
+    pub commits: BTreeMap<u64, Vec<TimelockedCommit>>,
+    /// `Drand.Pulses` by round.
+    pub pulses: BTreeMap<u64, Pulse>,
+    /// `System.Account`.
+    pub accounts: BTreeMap<Hotkey, Account>,
+    /// `Owner`: coldkeys by hotkey.
+    pub owners: BTreeMap<Hotkey, Hotkey>,
+    /// Events since they were last taken.
+    #[serde(skip)]
+    events: Vec<Event>,
 }
 
+/// A neuron of the subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct NeuronState {
-    hotkey: Hotkey,
-    stake: u64,
-    last_update: BlockNumber,
-    incentive: u16,
-    weights: Vec<(u16, u16)>,
+pub struct Neuron {
+    /// Its hotkey.
+    pub hotkey: Hotkey,
+    /// Its stake, rao.
+    pub stake: u64,
+    /// `BlockAtRegistration`.
+    pub registered_at: BlockNumber,
+    /// `LastUpdate`.
+    pub last_update: BlockNumber,
+    /// `ValidatorPermit`.
+    pub permit: bool,
+    /// `Incentive`, a fraction of 65535.
+    pub incentive: u16,
+    /// `Dividends`, a fraction of 65535.
+    pub dividends: u16,
+    /// `Weights`: uids and weights.
+    pub weights: Vec<(u16, u16)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Commitment {
-    #[serde(with = "hex::serde")]
-    data: Vec<u8>,
-    epoch: u64,
-    space_used: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Account {
-    nonce: u64,
-    last: Digest,
-    last_block: BlockNumber,
+impl Neuron {
+    fn new(hotkey: Hotkey, stake: u64, block: BlockNumber) -> Self {
+        Self {
+            hotkey,
+            stake,
+            registered_at: block,
+            last_update: block,
+            permit: false,
+            incentive: 0,
+            dividends: 0,
+            weights: Vec::new(),
+        }
+    }
 }
 
 impl State {
-    /// Includes a signed call in `block`, which is being built, and returns the block that
-    /// includes it.
+    /// Returns the state in which a chain of `rules` starts, without neurons.
+    pub fn new(rules: &ChainRules) -> Self {
+        let account = |free: &u64| Account { free: *free, ..Account::default() };
+        let params = Params::new(rules);
+        Self {
+            burn: params.min_burn,
+            params,
+            schedule: Schedule::default(),
+            neurons: Vec::new(),
+            commitments: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+            revealed: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            pulses: BTreeMap::new(),
+            accounts: rules.endowed.iter().map(|(who, free)| (*who, account(free))).collect(),
+            owners: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Does what the chain does by itself at the beginning of `block`, before any call: time
+    /// passes, timelocks open, and an epoch begins if it is due.
+    pub fn begin_block(&mut self, rules: &ChainRules, block: BlockNumber) {
+        self.decay_burn();
+        let is_epoch = self.schedule.step(self.params.tempo, block.0);
+        self.reveal_weights(rules, block);
+        self.reveal_commitments(rules, block);
+        if is_epoch {
+            self.run_epoch();
+        }
+    }
+
+    /// Includes a call of a role of ours in `block`, which is being built, and returns the block
+    /// that includes it.
     ///
     /// Sending the newest included call again changes nothing and returns its block, so that a
     /// client whose answer was lost may repeat itself.
@@ -175,22 +159,90 @@ impl State {
             return Err(Refusal::BadSignature);
         }
         let id = extrinsic.id(genesis);
-        let account = self.accounts.get(&extrinsic.signer);
-        if let Some(account) = account.filter(|account| account.last == id) {
-            return Ok(account.last_block);
+        let account = self.accounts.get(&extrinsic.signer).cloned().unwrap_or_default();
+        if let Some((_, block)) = account.last.filter(|(last, _)| *last == id) {
+            return Ok(BlockNumber(block));
         }
-        let nonce = account.map_or(0, |account| account.nonce);
-        if extrinsic.nonce != nonce {
-            return Err(Refusal::BadNonce { expected: nonce });
+        if extrinsic.nonce != account.nonce {
+            return Err(Refusal::BadNonce { expected: account.nonce });
         }
         let last_valid = BlockNumber(block.0.saturating_add(VALIDITY_BLOCKS));
         if extrinsic.valid_until < block || extrinsic.valid_until > last_valid {
             return Err(Refusal::Outdated { next: block });
         }
         self.dispatch(rules, block, Origin::Signed(extrinsic.signer), &extrinsic.call)?;
-        let account = Account { nonce: nonce.saturating_add(1), last: id, last_block: block };
-        self.accounts.insert(extrinsic.signer, account);
+        let account = self.account_mut(extrinsic.signer);
+        account.nonce = account.nonce.saturating_add(1);
+        account.last = Some((id, block.0));
         Ok(block)
+    }
+
+    /// Includes a call that came as a real extrinsic of `bytes` encoded bytes: the fee is paid and
+    /// the nonce counted even if the call fails.
+    ///
+    /// The caller has checked signature and nonce, and [`State::pool_refusal`].
+    pub fn apply_extrinsic(
+        &mut self,
+        rules: &ChainRules,
+        block: BlockNumber,
+        signer: Hotkey,
+        call: &Call,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
+        let info = call.dispatch_info();
+        let fee = info.fee(bytes);
+        let account = self.account_mut(signer);
+        account.nonce = account.nonce.saturating_add(1);
+        account.free = account.free.saturating_sub(fee);
+        if fee > 0 {
+            self.emit(Event::new("Balances", "Withdraw", [signer.into(), fee.into()]));
+        }
+        let mut changed = self.clone();
+        let outcome = changed.dispatch(rules, block, Origin::Signed(signer), call);
+        if outcome.is_ok() {
+            *self = changed;
+        }
+        let paid = [signer.into(), fee.into(), 0_u64.into()];
+        self.emit(Event::new("TransactionPayment", "TransactionFeePaid", paid));
+        self.emit(match &outcome {
+            Ok(()) => Event::new("System", "ExtrinsicSuccess", [Field::Info(info)]),
+            Err(refusal) => {
+                let fields = [Field::Error(refusal.clone()), Field::Info(info)];
+                Event::new("System", "ExtrinsicFailed", fields)
+            }
+        });
+        outcome
+    }
+
+    /// Returns why the pool turns down a call of `signer` that has the right signature and nonce.
+    pub fn pool_refusal(
+        &self,
+        block: BlockNumber,
+        signer: Hotkey,
+        call: &Call,
+        bytes: usize,
+    ) -> Option<PoolRefusal> {
+        if !self.exists(signer) || self.balance(signer) < call.dispatch_info().fee(bytes) {
+            return Some(PoolRefusal::Payment);
+        }
+        let (mechanism, round) = match call {
+            Call::SetWeights { mechanism, .. } => (*mechanism, None),
+            Call::CommitTimelockedWeights { mechanism, reveal_round, .. } => {
+                (*mechanism, Some(*reveal_round))
+            }
+            _ => return None,
+        };
+        let neuron = self.uid(signer).map(|uid| &self.neurons[usize::from(uid.0)]);
+        if neuron.map_or(0, |neuron| neuron.stake) < self.params.stake_threshold {
+            return Some(PoolRefusal::StakeTooLow);
+        }
+        let too_fast =
+            neuron.is_some_and(|neuron| self.check_rate(block, neuron.last_update).is_err());
+        if too_fast || mechanism >= weights::MECHANISMS {
+            return Some(PoolRefusal::RateLimitExceeded);
+        }
+        let newest = self.last_stored_round();
+        round.filter(|round| *round < newest).map(|_| PoolRefusal::InvalidRevealRound)
     }
 
     /// Does what `call` says, or nothing.
@@ -201,64 +253,211 @@ impl State {
         origin: Origin,
         call: &Call,
     ) -> Result<(), Refusal> {
-        match (origin, call) {
-            (_, Call::Register { hotkey, stake }) => {
-                self.register(rules, block, origin, *hotkey, *stake)
-            }
-            (Origin::Signed(signer), Call::SetCommitment { data }) => self.commit(signer, data),
-            (Origin::Signed(signer), Call::SetWeights { uids, weights, version_key }) => {
-                self.set_weights(rules, block, signer, uids, weights, *version_key)
-            }
-            (Origin::Root, _) => Err(Refusal::HotKeyNotRegisteredInSubNet),
+        if let Call::Register { hotkey, stake } = call {
+            return self.register(rules, block, origin, *hotkey, *stake);
+        }
+        match origin {
+            Origin::Root => self.dispatch_root(rules, block, call),
+            Origin::Signed(signer) => self.dispatch_signed(rules, block, signer, call),
         }
     }
 
-    /// Ends `block`: when an epoch is over, incentives follow from the weights.
-    pub fn end_block(&mut self, rules: &ChainRules, block: BlockNumber) {
-        if block.0.saturating_sub(self.last_epoch_block.0) < rules.tempo {
-            return;
+    fn dispatch_root(
+        &mut self,
+        rules: &ChainRules,
+        block: BlockNumber,
+        call: &Call,
+    ) -> Result<(), Refusal> {
+        match call {
+            Call::Set { parameter } => self.set_parameter(rules, block, *parameter),
+            Call::StorePulse { round, pulse } => self.store_pulse(*round, pulse.clone()),
+            Call::Endow { account, free } => self.account_mut(*account).free = *free,
+            Call::Remark => {}
+            _ => return Err(Refusal::HotKeyNotRegisteredInSubNet),
         }
-        self.last_epoch_block = block;
-        self.epoch += 1;
-        let permits = self.permits(rules);
-        let rows: Vec<Row<'_>> = (0..)
-            .zip(&self.neurons)
-            .zip(permits)
-            .filter(|(_, permit)| *permit)
-            .map(|((uid, neuron), _)| Row { uid, stake: neuron.stake, weights: &neuron.weights })
+        Ok(())
+    }
+
+    fn dispatch_signed(
+        &mut self,
+        rules: &ChainRules,
+        block: BlockNumber,
+        signer: Hotkey,
+        call: &Call,
+    ) -> Result<(), Refusal> {
+        match call {
+            Call::Sudo { inner } => {
+                if rules.sudo != Some(signer) {
+                    return Err(Refusal::RequireSudo);
+                }
+                let outcome = self.dispatch_root(rules, block, inner);
+                self.emit(Event::new("Sudo", "Sudid", [Field::Outcome(outcome)]));
+                Ok(())
+            }
+            Call::Remark => Ok(()),
+            Call::BurnedRegister { netuid, hotkey, limit } => {
+                self.burned_register(rules, block, signer, *netuid, (*hotkey, *limit))
+            }
+            Call::AddStake { hotkey, netuid, amount } => {
+                self.add_stake(rules, signer, *hotkey, *netuid, *amount)
+            }
+            Call::SetCommitment { netuid, fields } => {
+                self.commit(rules, block, signer, *netuid, fields)
+            }
+            Call::SetWeights { netuid, mechanism, uids, weights, version_key } => {
+                let row = Row { uids, weights, version_key: *version_key };
+                self.set_weights(rules, block, signer, *netuid, *mechanism, row)
+            }
+            Call::CommitTimelockedWeights { netuid, mechanism, commit, reveal_round, version } => {
+                let terms = (*netuid, *mechanism, *version);
+                self.commit_weights(rules, block, signer, terms, (commit, *reveal_round))
+            }
+            Call::Register { .. }
+            | Call::Set { .. }
+            | Call::StorePulse { .. }
+            | Call::Endow { .. } => Err(Refusal::RequireSudo),
+        }
+    }
+
+    fn set_parameter(&mut self, rules: &ChainRules, block: BlockNumber, parameter: Parameter) {
+        let netuid = rules.netuid.0.into();
+        let event = |name, value| Event::new("SubtensorModule", name, [netuid, value]);
+        let params = &mut self.params;
+        let event = match parameter {
+            Parameter::Tempo(tempo) => {
+                params.tempo = tempo;
+                self.schedule.restart(block.0);
+                event("TempoSet", tempo.into())
+            }
+            Parameter::WeightsRateLimit(blocks) => {
+                params.weights_rate_limit = blocks;
+                event("WeightsSetRateLimitSet", blocks.into())
+            }
+            Parameter::WeightsVersion(version) => {
+                params.weights_version = version;
+                event("WeightsVersionKeySet", version.into())
+            }
+            Parameter::MinAllowedWeights(least) => {
+                params.min_allowed_weights = least;
+                event("MinAllowedWeightSet", least.into())
+            }
+            Parameter::MaxWeightsLimit(share) => {
+                params.max_weights_limit = share;
+                event("MaxWeightLimitSet", share.into())
+            }
+            Parameter::CommitReveal(enabled) => {
+                params.commit_reveal = enabled;
+                event("CommitRevealEnabled", enabled.into())
+            }
+            Parameter::RevealPeriod(epochs) => {
+                params.reveal_period = epochs;
+                event("CommitRevealPeriodsSet", epochs.into())
+            }
+            Parameter::StakeThreshold(stake) => {
+                params.stake_threshold = stake;
+                Event::new("SubtensorModule", "StakeThresholdSet", [stake.into()])
+            }
+            Parameter::MaxValidators(validators) => {
+                params.validators_max = validators;
+                event("MaxAllowedValidatorsSet", validators.into())
+            }
+            Parameter::ImmunityPeriod(blocks) => {
+                params.immunity_period = blocks;
+                event("ImmunityPeriodSet", blocks.into())
+            }
+            Parameter::RegistrationAllowed(allowed) => {
+                params.registration_allowed = allowed;
+                event("RegistrationAllowed", allowed.into())
+            }
+            Parameter::SubtokenEnabled(enabled) => {
+                params.subtoken_enabled = enabled;
+                return;
+            }
+            Parameter::EpochAt(block) => {
+                self.schedule.pending_epoch_at = block;
+                return;
+            }
+        };
+        self.emit(event);
+    }
+
+    pub(super) fn store_pulse(&mut self, round: u64, pulse: Pulse) {
+        self.pulses.insert(round, pulse);
+        while self.pulses.len() > PULSES_MAX {
+            self.pulses.pop_first();
+        }
+    }
+
+    /// Returns `Drand.LastStoredRound`, 0 before the first.
+    pub fn last_stored_round(&self) -> u64 {
+        self.pulses.last_key_value().map_or(0, |(round, _)| *round)
+    }
+
+    /// Returns the rounds that commits and commitments wait for, each once.
+    pub fn rounds_waited_for(&self) -> Vec<u64> {
+        let of_weights = self.commits.values().flatten().map(|commit| commit.round);
+        let fields = self.commitments.values().flat_map(|commitment| &commitment.fields);
+        let of_commitments = fields.filter_map(|field| match field {
+            Data::Timelocked { round, .. } => Some(*round),
+            _ => None,
+        });
+        let mut rounds: Vec<u64> = of_weights
+            .chain(of_commitments)
+            .filter(|round| !self.pulses.contains_key(round))
             .collect();
-        let incentives = incentives(&rows, self.neurons.len());
-        for (neuron, incentive) in self.neurons.iter_mut().zip(incentives) {
+        rounds.sort_unstable();
+        rounds.dedup();
+        rounds
+    }
+
+    /// Ends an epoch: permits follow from stake, scores from the weights of those who had permits.
+    fn run_epoch(&mut self) {
+        let rows: Vec<scores::Row<'_>> = (0..)
+            .zip(&self.neurons)
+            .filter(|(_, neuron)| neuron.permit)
+            .map(|(uid, neuron)| scores::Row { uid, stake: neuron.stake, weights: &neuron.weights })
+            .collect();
+        let incentives = scores::incentives(&rows, self.neurons.len());
+        let dividends = scores::dividends(&rows, self.neurons.len());
+        let scored = self.neurons.iter_mut().zip(incentives.into_iter().zip(dividends));
+        for (neuron, (incentive, dividends)) in scored {
             neuron.incentive = incentive;
+            neuron.dividends = dividends;
         }
+        self.refresh_permits();
     }
 
-    /// Returns the nonce that is due from `hotkey`.
-    pub fn nonce(&self, hotkey: Hotkey) -> u64 {
-        self.accounts.get(&hotkey).map_or(0, |account| account.nonce)
-    }
-
-    /// Returns the uid of `hotkey`.
-    pub fn uid(&self, hotkey: Hotkey) -> Option<Uid> {
-        let position = self.neurons.iter().position(|neuron| neuron.hotkey == hotkey)?;
-        u16::try_from(position).ok().map(Uid)
-    }
-
-    /// Returns what registered hotkeys have committed.
+    /// Returns the first 128 bytes or fewer that registered hotkeys have committed, where their
+    /// first field is bytes.
     pub fn commitments(&self) -> BTreeMap<Hotkey, Vec<u8>> {
-        self.commitments.iter().map(|(hotkey, entry)| (*hotkey, entry.data.clone())).collect()
+        let bytes = |commitment: &Commitment| match commitment.fields.first() {
+            Some(Data::Raw { bytes }) => Some(bytes.clone()),
+            _ => None,
+        };
+        self.commitments
+            .iter()
+            .filter_map(|(hotkey, commitment)| Some((*hotkey, bytes(commitment)?)))
+            .collect()
+    }
+
+    /// Returns the rules that bind validators.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        Hyperparameters {
+            weights_rate_limit: self.params.weights_rate_limit,
+            weights_version: self.params.weights_version,
+            tempo: u64::from(self.params.tempo),
+        }
     }
 
     /// Returns the metagraph as of `block`.
     pub fn metagraph(&self, rules: &ChainRules, block: BlockNumber) -> Metagraph {
         let neurons = (0..)
             .zip(&self.neurons)
-            .zip(self.permits(rules))
-            .map(|((uid, neuron), validator_permit)| Neuron {
+            .map(|(uid, neuron)| grail_ports::chain::Neuron {
                 uid: Uid(uid),
                 hotkey: neuron.hotkey,
                 stake: neuron.stake,
-                validator_permit,
+                validator_permit: neuron.permit,
                 incentive: f64::from(neuron.incentive) / f64::from(u16::MAX),
                 last_update: neuron.last_update,
             })
@@ -266,122 +465,35 @@ impl State {
         Metagraph { netuid: rules.netuid, block, neurons }
     }
 
-    /// Returns, by uid, who may set weights: those with the most stake, equal stakes by lower uid.
-    fn permits(&self, rules: &ChainRules) -> Vec<bool> {
-        let mut order: Vec<usize> = (0..self.neurons.len())
-            .filter(|uid| {
-                let stake = self.neurons[*uid].stake;
-                stake > 0 && stake >= rules.stake_threshold
-            })
-            .collect();
-        // Stable, so equal stakes stay in the order of their uids.
-        order.sort_by_key(|uid| std::cmp::Reverse(self.neurons[*uid].stake));
-        order.truncate(usize::from(rules.validators_max));
-        let mut permits = vec![false; self.neurons.len()];
-        for uid in order {
-            permits[uid] = true;
-        }
-        permits
+    /// Returns the events since they were last taken.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
-    fn register(
-        &mut self,
-        rules: &ChainRules,
-        block: BlockNumber,
-        origin: Origin,
-        hotkey: Hotkey,
-        stake: u64,
-    ) -> Result<(), Refusal> {
-        if let Origin::Signed(signer) = origin {
-            if !rules.open_registration {
-                return Err(Refusal::SubNetRegistrationDisabled);
-            }
-            if signer != hotkey || stake != 0 {
-                return Err(Refusal::RegistrationNotPermitted);
-            }
-        }
-        if self.uid(hotkey).is_some() {
-            return Err(Refusal::HotKeyAlreadyRegisteredInSubNet);
-        }
-        if self.neurons.len() >= usize::from(rules.neurons_max) {
-            return Err(Refusal::NoNeuronIdAvailable);
-        }
-        self.neurons.push(NeuronState {
-            hotkey,
-            stake,
-            last_update: block,
-            incentive: 0,
-            weights: Vec::new(),
-        });
-        Ok(())
+    fn emit(&mut self, event: Event) {
+        self.events.push(event);
     }
+}
 
-    fn commit(&mut self, signer: Hotkey, data: &[u8]) -> Result<(), Refusal> {
-        if self.uid(signer).is_none() {
-            return Err(Refusal::AccountNotAllowedCommit);
-        }
-        let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        if data.is_empty() || data.len() > COMMITMENT_BYTES_MAX {
-            return Err(Refusal::CommitmentLengthInvalid { bytes });
-        }
-        let earlier = self.commitments.get(&signer).filter(|entry| entry.epoch == self.epoch);
-        let space_used =
-            earlier.map_or(0, |entry| entry.space_used) + bytes.max(COMMITMENT_SPACE_MIN);
-        if space_used > COMMITMENT_SPACE_PER_EPOCH {
-            return Err(Refusal::SpaceLimitExceeded);
-        }
-        let entry = Commitment { data: data.to_vec(), epoch: self.epoch, space_used };
-        self.commitments.insert(signer, entry);
-        Ok(())
-    }
-
-    fn set_weights(
-        &mut self,
-        rules: &ChainRules,
-        block: BlockNumber,
-        signer: Hotkey,
-        uids: &[u16],
-        weights: &[u16],
-        version_key: u64,
-    ) -> Result<(), Refusal> {
-        if uids.len() != weights.len() {
-            return Err(Refusal::WeightVecNotEqualSize);
-        }
-        if uids.len() > self.neurons.len() {
-            return Err(Refusal::UidsLengthExceedUidsInSubNet);
-        }
-        let own = self.uid(signer).ok_or(Refusal::HotKeyNotRegisteredInSubNet)?;
-        let neuron = &self.neurons[usize::from(own.0)];
-        if neuron.stake < rules.stake_threshold {
-            return Err(Refusal::NotEnoughStakeToSetWeights { threshold: rules.stake_threshold });
-        }
-        if rules.weights_version != 0 && version_key < rules.weights_version {
-            return Err(Refusal::IncorrectWeightVersionKey { expected: rules.weights_version });
-        }
-        // Block 0 means never, as on the real chain; a later registration counts as an update.
-        let next = BlockNumber(neuron.last_update.0.saturating_add(rules.weights_rate_limit));
-        if neuron.last_update.0 != 0 && block < next {
-            return Err(Refusal::SettingWeightsTooFast { next });
-        }
-        // Anybody may put all weight on itself: it moves nothing.
-        let on_itself = uids == [own.0];
-        if !on_itself && !self.permits(rules)[usize::from(own.0)] {
-            return Err(Refusal::NeuronNoValidatorPermit);
-        }
-        if uids.iter().collect::<BTreeSet<_>>().len() != uids.len() {
-            return Err(Refusal::DuplicateUids);
-        }
-        if let Some(uid) = uids.iter().find(|uid| usize::from(**uid) >= self.neurons.len()) {
-            return Err(Refusal::UidVecContainInvalidOne { uid: *uid });
-        }
-        let least = usize::from(rules.min_allowed_weights).min(self.neurons.len());
-        if !on_itself && uids.len() < least || weights.iter().all(|weight| *weight == 0) {
-            return Err(Refusal::WeightVecLengthIsLow);
-        }
-        let row = uids.iter().copied().zip(upscale(weights)).collect();
-        let neuron = &mut self.neurons[usize::from(own.0)];
-        neuron.weights = row;
-        neuron.last_update = block;
-        Ok(())
-    }
+/// Why the pool turns down an extrinsic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolRefusal {
+    /// The signer cannot pay the fee, or the chain does not know it.
+    Payment,
+    /// Too little stake for weights.
+    StakeTooLow,
+    /// Weights or commits too soon after the last.
+    RateLimitExceeded,
+    /// A commit to a round that is out.
+    InvalidRevealRound,
+    /// The signature is not that of the signer over this call on this chain at this version.
+    BadProof,
+    /// The nonce was used.
+    Stale,
+    /// The era began before the blocks that the chain remembers.
+    AncientBirthBlock,
+    /// The pool has it already.
+    AlreadyImported,
+    /// The pool or the block is full.
+    Full,
 }

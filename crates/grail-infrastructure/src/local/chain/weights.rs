@@ -46,7 +46,9 @@ pub(super) fn upscale(weights: &[u16]) -> Vec<u16> {
     weights
         .iter()
         .map(|weight| {
-            let scaled = u32::from(*weight) * u32::from(u16::MAX) / u32::from(largest);
+            let (weight, largest) = (u64::from(*weight), u64::from(largest));
+            // Rounded to the nearest, as rows of the recorded session are.
+            let scaled = (2 * weight * u64::from(u16::MAX) + largest) / (2 * largest);
             u16::try_from(scaled).expect("a weight is at most the largest")
         })
         .collect()
@@ -86,6 +88,21 @@ pub(super) fn incentives(rows: &[Row<'_>], n: usize) -> Vec<u16> {
         return vec![0; n];
     }
     scores.iter().map(|score| to_u16((score / total * U16_MAX).round_ties_even())).collect()
+}
+
+/// Returns the dividends of each of `n` neurons as a fraction of 65535: stake, shared among the
+/// validators whose weights counted.
+pub(super) fn dividends(rows: &[Row<'_>], n: usize) -> Vec<u16> {
+    let counts =
+        |row: &&Row<'_>| row.weights.iter().any(|(uid, weight)| *uid != row.uid && *weight > 0);
+    let total: f64 = rows.iter().filter(counts).map(|row| to_f64(row.stake)).sum();
+    let mut dividends = vec![0; n];
+    for row in rows.iter().filter(counts) {
+        if let Some(share) = dividends.get_mut(usize::from(row.uid)).filter(|_| total > 0.0) {
+            *share = to_u16((to_f64(row.stake) / total * U16_MAX).round_ties_even());
+        }
+    }
+    dividends
 }
 
 /// Returns `value`, which is within 0 to 65535, as an integer; its fraction is 0.
@@ -169,6 +186,7 @@ mod tests {
         ];
         // uid 0: 150 of 400; uid 2: 250 of 400.
         assert_eq!(incentives(&rows, 5), [24576, 0, 40959, 0, 0]);
+        assert_eq!(dividends(&rows, 5), [0, 49151, 0, 16384, 0]);
         assert_eq!(incentives(&[], 2), [0, 0]);
         let on_itself = Row { uid: 0, stake: 5, weights: &[(0, 1)] };
         assert_eq!(incentives(&[on_itself], 2), [0, 0]);

@@ -9,6 +9,7 @@ use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
 
 use super::http::{ClientError, Http};
+use crate::local::chain::adapter::commitment;
 use crate::local::chain::extrinsic::{Call, SignedExtrinsic};
 use crate::local::chain::refusal::Refusal;
 use crate::local::chain::state::COMMITMENT_BYTES_MAX;
@@ -170,15 +171,21 @@ impl Chain for HttpChain {
     }
 
     async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError> {
-        self.submit(Call::SetCommitment { data: data.to_vec() }).await?;
+        self.submit(commitment(self.netuid(), data)?).await?;
         Ok(())
     }
 
     async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
         let (uids, values) =
             quantise(&weights.weights).map_err(|refusal| refusal.into_error("set_weights"))?;
-        let version_key = weights.version_key;
-        self.submit(Call::SetWeights { uids, weights: values, version_key }).await
+        self.submit(Call::SetWeights {
+            netuid: self.netuid().0,
+            mechanism: 0,
+            uids,
+            weights: values,
+            version_key: weights.version_key,
+        })
+        .await
     }
 }
 

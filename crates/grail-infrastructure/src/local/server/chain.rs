@@ -68,7 +68,7 @@ async fn metagraph(State(app): App) -> Json<MetagraphJson> {
 }
 
 async fn hyperparameters(State(app): App) -> Response {
-    Json(app.chain.rules().hyperparameters()).into_response()
+    Json(app.chain.hyperparameters()).into_response()
 }
 
 async fn commitments(State(app): App) -> Json<BTreeMap<Hotkey, String>> {
