@@ -1,5 +1,6 @@
 //! The rules, one by one, with good and bad calls.
 
+use grail_ports::beacon::BeaconSchedule;
 use grail_ports::signer::Signer;
 use grail_protocol::ids::Digest;
 use grail_protocol::timelock::drand::seal_commit;
@@ -8,7 +9,6 @@ use parity_scale_codec::Encode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::beacon::verify::BeaconSchedule;
 use crate::local::beacon::LocalBeacon;
 use crate::wallet::Wallet;
 
