@@ -1,28 +1,36 @@
-//! Holds the sr25519 hotkey that a neuron acts with, in the folders that Bittensor wallets use.
+//! Keys of the chain: made, kept in the folders and files of Bittensor's wallets, and used to sign.
 //!
-//! `<wallets>/<name>/coldkeypub.txt`, `<wallets>/<name>/hotkeys/<hotkey>`; key files are mode 0600,
-//! folders 0700. Source: spec/bittensor.md section 9.
+//! [`Wallet`] is what a neuron acts with; [`WalletFolder`] is the folder that btcli and the Python
+//! packages share with us. Secrets are zeroed when dropped, and no error or log quotes one. Source:
+//! spec/bittensor.md section 9.
 
+pub mod btauth;
+pub mod encryption;
+mod folder;
+mod key;
 mod keyfile;
+mod keypair;
+mod password;
+mod phrase;
+mod secret_uri;
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{Hotkey, Signature};
-use grail_protocol::signature::SIGNING_CONTEXT;
-use schnorrkel::Keypair;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::files::{self, PRIVATE, PUBLIC, ReadError};
+use crate::files;
+pub use folder::{NO_PASSWORDS, Passwords, WalletFolder, is_open_to_others, read_keyfile};
+pub use key::Key;
 pub use keyfile::KeyfileError;
-use keyfile::Origin;
-
-/// Largest key file that is read; real ones have about 600 bytes.
-const KEYFILE_BYTES_MAX: u64 = 16 * 1024;
+pub use keypair::{Keypair, Scheme, UnknownScheme, wrapped};
+pub use password::{Password, UnreadableVariable, variable_for};
+pub use phrase::{Phrase, PhraseError, RandomPhraseError, WORD_COUNTS};
+pub use secret_uri::SecretUriError;
 
 /// Longest name of a wallet or a hotkey, bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -39,9 +47,8 @@ pub enum NewKey {
 pub struct Wallet {
     name: String,
     hotkey_name: String,
-    hotkey: Hotkey,
     coldkey: Option<Hotkey>,
-    keypair: Keypair,
+    pair: Keypair,
 }
 
 /// Why a wallet could not be created or loaded.
@@ -50,7 +57,7 @@ pub enum WalletError {
     /// A name that cannot be a file name.
     #[error(
         "`{0}` cannot name a wallet or hotkey; use 1 to 64 letters, digits, `-`, `_` or `.`, not \
-         starting with a dot"
+         starting with a dot, and no hotkey ends in pub.txt"
     )]
     BadName(String),
     /// No such file.
@@ -88,8 +95,7 @@ pub enum WalletError {
 impl Wallet {
     /// Returns a wallet that lives in memory only.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        let keypair = keyfile::expand(&Origin::Seed(Zeroizing::new(*seed)));
-        Self::with_keypair("memory", "default", None, keypair)
+        Self::with_pair("memory", "default", None, Keypair::from_seed(Scheme::Sr25519, seed))
     }
 
     /// Creates the hotkey `hotkey_name` of wallet `name` under the folder `wallets`, and the
@@ -106,55 +112,55 @@ impl Wallet {
         hotkey_name: &str,
         key: NewKey,
     ) -> Result<Self, WalletError> {
-        let paths = Paths::new(wallets, name, hotkey_name)?;
-        if paths.hotkey.exists() {
-            return Err(WalletError::Exists(paths.hotkey));
+        let folder = WalletFolder::new(wallets, name)?;
+        let hotkey_path = folder.hotkey_path(hotkey_name)?;
+        if hotkey_path.exists() {
+            return Err(WalletError::Exists(hotkey_path));
         }
-        files::create_private_dir(&paths.hotkeys).map_err(io_error(&paths.hotkeys))?;
-        let (hotkey_origin, coldkey_origin) = match key {
-            NewKey::Random => (random_origin(&paths.hotkey)?, random_origin(&paths.coldkey)?),
+        let (hotkey, coldkey) = match key {
+            NewKey::Random => (random_key(&hotkey_path)?, random_key(&folder.coldkey_path())?),
             NewKey::Seed(seed) => {
-                let coldkey = Sha256::new()
-                    .chain_update(b"grail/v6/local-coldkey\0")
-                    .chain_update(seed.as_slice())
-                    .finalize();
-                (Origin::Seed(seed), Origin::Seed(Zeroizing::new(coldkey.into())))
+                let coldkey: Zeroizing<[u8; 32]> = Zeroizing::new(
+                    Sha256::new()
+                        .chain_update(b"grail/v6/local-coldkey\0")
+                        .chain_update(seed.as_slice())
+                        .finalize()
+                        .into(),
+                );
+                (Key::from_seed(Scheme::Sr25519, &seed), Key::from_seed(Scheme::Sr25519, &coldkey))
             }
         };
-        let coldkey = ensure_coldkey(&paths, &coldkey_origin)?;
-        let keypair = keyfile::expand(&hotkey_origin);
-        let wallet = Self::with_keypair(name, hotkey_name, coldkey, keypair);
-        write_new(&paths.hotkey, &keyfile::render_secret(&hotkey_origin), PRIVATE)?;
-        let public = keyfile::render_public(wallet.hotkey);
-        files::write_atomic(&paths.hotkey_pub, &public, PUBLIC)
-            .map_err(io_error(&paths.hotkey_pub))?;
-        Ok(wallet)
+        let coldkey = ensure_coldkey(&folder, &coldkey)?;
+        folder.write_hotkey(hotkey_name, &hotkey, None)?;
+        Self::of(&folder, hotkey_name, coldkey, hotkey)
     }
 
     /// Loads the hotkey `hotkey_name` of wallet `name` under the folder `wallets`.
     ///
     /// # Errors
-    /// When the file is absent, damaged, encrypted, or holds no sr25519 secret.
-    pub fn load(wallets: &Path, name: &str, hotkey_name: &str) -> Result<Self, WalletError> {
-        let paths = Paths::new(wallets, name, hotkey_name)?;
-        let keypair = read(&paths.hotkey, keyfile::parse)?;
-        warn_if_readable_by_others(&paths.hotkey);
-        let coldkey = match read(&paths.coldkey_pub, keyfile::parse_public) {
-            Ok(coldkey) => Some(coldkey),
-            // Neurons act with the hotkey alone, so a wallet may come without its coldkey.
-            Err(WalletError::Missing(_)) => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Self::with_keypair(name, hotkey_name, coldkey, keypair))
+    /// When the file is absent, damaged, encrypted with a password that `passwords` does not find,
+    /// or holds no sr25519 secret.
+    pub fn load(
+        wallets: &Path,
+        name: &str,
+        hotkey_name: &str,
+        passwords: Passwords<'_>,
+    ) -> Result<Self, WalletError> {
+        let folder = WalletFolder::new(wallets, name)?;
+        let key = folder.hotkey(hotkey_name, passwords)?;
+        warn_if_open_to_others(&folder.hotkey_path(hotkey_name)?);
+        // Neurons act with the hotkey alone, so a wallet may come without its coldkey.
+        let coldkey = folder.coldkey_address()?;
+        Self::of(&folder, hotkey_name, coldkey, key)
     }
 
-    /// Reads a wallet that lives in memory only from the content of a key file.
+    /// Reads a wallet that lives in memory only from the content of an unencrypted key file.
     ///
     /// # Errors
     /// When `content` is damaged, encrypted, or holds no sr25519 secret. No error quotes a secret.
     pub fn from_keyfile(content: &[u8]) -> Result<Self, KeyfileError> {
-        keyfile::parse(content)
-            .map(|keypair| Self::with_keypair("memory", "default", None, keypair))
+        let pair = hotkey_pair(keyfile::parse_plain(content)?)?;
+        Ok(Self::with_pair("memory", "default", None, pair))
     }
 
     /// Reads the address in the content of a key file, public (`coldkeypub.txt`) or not.
@@ -180,36 +186,78 @@ impl Wallet {
         self.coldkey
     }
 
-    fn with_keypair(
-        name: &str,
+    fn of(
+        folder: &WalletFolder,
         hotkey_name: &str,
         coldkey: Option<Hotkey>,
-        keypair: Keypair,
-    ) -> Self {
-        Self {
-            name: name.to_owned(),
-            hotkey_name: hotkey_name.to_owned(),
-            hotkey: Hotkey(keypair.public.to_bytes()),
-            coldkey,
-            keypair,
-        }
+        key: Key,
+    ) -> Result<Self, WalletError> {
+        let path = folder.hotkey_path(hotkey_name)?;
+        let pair = hotkey_pair(key).map_err(|source| WalletError::Keyfile { path, source })?;
+        Ok(Self::with_pair(folder.name(), hotkey_name, coldkey, pair))
+    }
+
+    fn with_pair(name: &str, hotkey_name: &str, coldkey: Option<Hotkey>, pair: Keypair) -> Self {
+        Self { name: name.to_owned(), hotkey_name: hotkey_name.to_owned(), coldkey, pair }
     }
 }
 
 impl Signer for Wallet {
     fn hotkey(&self) -> Hotkey {
-        self.hotkey
+        self.pair.address()
     }
 
     fn sign(&self, message: &[u8]) -> Signature {
-        Signature(self.keypair.sign_simple(SIGNING_CONTEXT, message).to_bytes())
+        self.pair.sign(message)
     }
 }
 
 impl fmt::Debug for Wallet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Wallet({}/{}, {})", self.name, self.hotkey_name, self.hotkey)
+        write!(f, "Wallet({}/{}, {})", self.name, self.hotkey_name, self.hotkey())
     }
+}
+
+/// Returns the key in the content of a key file, or in a secret as a person keeps it: a phrase, a
+/// seed, a private key, or a secret URI. `password` is asked for only if it is encrypted.
+///
+/// `scheme` is that of a bare secret; a key file says its own.
+///
+/// # Errors
+/// When it is none of these. No error quotes it.
+pub fn read_secret(
+    content: &[u8],
+    scheme: Scheme,
+    password: impl FnOnce(encryption::Encryption) -> Option<Password>,
+) -> Result<Key, SecretError> {
+    if encryption::Encryption::of(content).is_some() {
+        return Ok(keyfile::parse(content, password)?);
+    }
+    let text = std::str::from_utf8(content).unwrap_or_default().trim();
+    if text.is_empty() || text.starts_with(['{', '[', '"']) {
+        return Ok(keyfile::parse_plain(content)?);
+    }
+    if text.contains('/') {
+        return Ok(Key::from_secret_uri(scheme, text)?);
+    }
+    match text.split_whitespace().nth(1) {
+        Some(_) => Ok(Key::from_phrase(scheme, Phrase::parse(text)?)),
+        None => Ok(keyfile::from_secret_hex(scheme, text, "the secret")?),
+    }
+}
+
+/// Why a secret is no key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// A key file, or digits.
+    #[error("{0}")]
+    Keyfile(#[from] KeyfileError),
+    /// A phrase.
+    #[error("{0}")]
+    Phrase(#[from] PhraseError),
+    /// A secret URI.
+    #[error("{0}")]
+    SecretUri(#[from] SecretUriError),
 }
 
 /// Returns whether `name` can be a file name of ours: no separators, no hidden names, bounded.
@@ -220,83 +268,39 @@ pub(crate) fn is_plain_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-struct Paths {
-    hotkeys: PathBuf,
-    hotkey: PathBuf,
-    hotkey_pub: PathBuf,
-    coldkey: PathBuf,
-    coldkey_pub: PathBuf,
-}
-
-impl Paths {
-    fn new(wallets: &Path, name: &str, hotkey_name: &str) -> Result<Self, WalletError> {
-        for name in [name, hotkey_name] {
-            if !is_plain_name(name) {
-                return Err(WalletError::BadName(name.chars().take(NAME_BYTES_MAX).collect()));
-            }
-        }
-        let wallet = wallets.join(name);
-        let hotkeys = wallet.join("hotkeys");
-        Ok(Self {
-            hotkey: hotkeys.join(hotkey_name),
-            hotkey_pub: hotkeys.join(format!("{hotkey_name}pub.txt")),
-            hotkeys,
-            coldkey: wallet.join("coldkey"),
-            coldkey_pub: wallet.join("coldkeypub.txt"),
-        })
+/// Returns the key pair if it can be a hotkey: all messages of the protocol are signed with sr25519.
+fn hotkey_pair(key: Key) -> Result<Keypair, KeyfileError> {
+    match key.scheme() {
+        Scheme::Sr25519 => Ok(key.into_pair()),
+        Scheme::Ed25519 => Err(KeyfileError::Unsupported(keyfile::ED25519)),
     }
 }
 
-/// Returns the wallet's public coldkey, making a coldkey of `origin` if the wallet has none.
-fn ensure_coldkey(paths: &Paths, origin: &Origin) -> Result<Option<Hotkey>, WalletError> {
-    match read(&paths.coldkey_pub, keyfile::parse_public) {
-        Err(WalletError::Missing(_)) => {}
-        known => return known.map(Some),
+/// Returns the wallet's public coldkey, making `coldkey` its own if the wallet has none. `None` if
+/// only a password would tell it.
+fn ensure_coldkey(folder: &WalletFolder, coldkey: &Key) -> Result<Option<Hotkey>, WalletError> {
+    if folder.coldkey_public_path().exists() {
+        return folder.coldkey_address();
     }
     // An earlier call may have ended between the two files.
-    let coldkey = match read(&paths.coldkey, keyfile::parse) {
-        Ok(keypair) => Hotkey(keypair.public.to_bytes()),
-        Err(WalletError::Keyfile { source: KeyfileError::Encrypted(_), .. }) => return Ok(None),
+    match folder.coldkey(NO_PASSWORDS) {
+        Ok(known) => {
+            folder.restore_coldkey_address(&known)?;
+            Ok(Some(known.address()))
+        }
+        Err(WalletError::Keyfile { source: KeyfileError::Encrypted(_), .. }) => Ok(None),
         Err(WalletError::Missing(_)) => {
-            write_new(&paths.coldkey, &keyfile::render_secret(origin), PRIVATE)?;
-            Hotkey(keyfile::expand(origin).public.to_bytes())
+            folder.write_coldkey(coldkey, None)?;
+            Ok(Some(coldkey.address()))
         }
-        Err(error) => return Err(error),
-    };
-    files::write_atomic(&paths.coldkey_pub, &keyfile::render_public(coldkey), PUBLIC)
-        .map_err(io_error(&paths.coldkey_pub))?;
-    Ok(Some(coldkey))
-}
-
-fn random_origin(path: &Path) -> Result<Origin, WalletError> {
-    let seed = files::random_seed().map_err(io_error(path))?;
-    let mut entropy = Zeroizing::new([0; 16]);
-    entropy.copy_from_slice(&seed[..16]);
-    Ok(Origin::Entropy(entropy))
-}
-
-fn read<T>(
-    path: &Path,
-    parse: impl FnOnce(&[u8]) -> Result<T, KeyfileError>,
-) -> Result<T, WalletError> {
-    let path = path.to_owned();
-    match files::read_bounded(&path, KEYFILE_BYTES_MAX) {
-        Ok(bytes) => parse(&bytes).map_err(|source| WalletError::Keyfile { path, source }),
-        Err(ReadError::Missing) => Err(WalletError::Missing(path)),
-        Err(ReadError::TooLarge { size }) => Err(WalletError::TooLarge { path, size }),
-        Err(ReadError::NotAFile) => {
-            let source = KeyfileError::Damaged("it is not a regular file".into());
-            Err(WalletError::Keyfile { path, source })
-        }
-        Err(ReadError::Io(source)) => Err(WalletError::Io { path, source }),
+        Err(error) => Err(error),
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WalletError> {
-    files::write_new(path, bytes, mode).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => WalletError::Exists(path.to_owned()),
-        _ => WalletError::Io { path: path.to_owned(), source },
-    })
+fn random_key(path: &Path) -> Result<Key, WalletError> {
+    let seed = files::random_seed().map_err(io_error(path))?;
+    let phrase = Phrase::from_entropy(&seed[..16]).expect("16 bytes are the entropy of 12 words");
+    Ok(Key::from_phrase(Scheme::Sr25519, phrase))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> WalletError {
@@ -304,9 +308,8 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> WalletError {
     move |source| WalletError::Io { path, source }
 }
 
-fn warn_if_readable_by_others(path: &Path) {
-    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-    if mode & 0o077 != 0 {
+fn warn_if_open_to_others(path: &Path) {
+    if is_open_to_others(path) {
         tracing::warn!(
             path = %path.display(),
             "the key file can be read by other users; restrict it with `chmod 600`"

@@ -9,6 +9,8 @@ mod crash;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod subtensor;

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::file::NeuronEntry;
 use super::{NetworkError, WALLETS_FOLDER};
 use crate::local::store::credentials::{BucketKeys, CredentialsError};
-use crate::wallet::{NewKey, Wallet, WalletError};
+use crate::wallet::{NO_PASSWORDS, NewKey, Wallet, WalletError};
 
 const BUCKET_FILE: &str = "bucket.json";
 const HOTKEY_NAME: &str = "default";
@@ -24,7 +24,7 @@ pub(super) fn ensure_identity(
     let wallets = dir.join(WALLETS_FOLDER);
     let hotkey_seed = subseed(seed, "hotkey");
     let wallet = match Wallet::create(&wallets, name, HOTKEY_NAME, NewKey::Seed(hotkey_seed)) {
-        Err(WalletError::Exists(_)) => Wallet::load(&wallets, name, HOTKEY_NAME)?,
+        Err(WalletError::Exists(_)) => Wallet::load(&wallets, name, HOTKEY_NAME, NO_PASSWORDS)?,
         made => made?,
     };
     let path = bucket_file(dir, name);
@@ -44,7 +44,7 @@ pub(super) fn load_identity(
     dir: &Path,
     entry: &NeuronEntry,
 ) -> Result<(Arc<Wallet>, BucketKeys), NetworkError> {
-    let wallet = Wallet::load(&dir.join(WALLETS_FOLDER), &entry.name, HOTKEY_NAME)?;
+    let wallet = Wallet::load(&dir.join(WALLETS_FOLDER), &entry.name, HOTKEY_NAME, NO_PASSWORDS)?;
     let path = bucket_file(dir, &entry.name);
     let keys = BucketKeys::load(&path)?;
     if wallet.hotkey() != entry.hotkey {
