@@ -2,6 +2,7 @@
 
 mod inference;
 mod lab;
+mod wallet;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +15,10 @@ use crate::human_duration::HumanDuration;
 
 pub use self::inference::{GenerateArgs, ServeArgs};
 pub use self::lab::{LabAttacksArgs, LabCalibrateArgs, LabCommand, LabSequentialArgs};
+pub use self::wallet::{
+    MessageArgs, PasswordArgs, WalletCommand, WalletImportArgs, WalletListArgs, WalletNewArgs,
+    WalletShowArgs, WalletSignArgs, WalletVerifyArgs, WalletsArgs,
+};
 
 const AFTER_HELP: &str = "\
 Try it:
@@ -70,7 +75,7 @@ pub enum Command {
     /// Import a model, or show what a folder holds.
     #[command(subcommand)]
     Model(ModelCommand),
-    /// Make or show a wallet.
+    /// Make, import and show wallets; sign and verify with their keys.
     #[command(subcommand)]
     Wallet(WalletCommand),
     /// Generate text: from a prompt, or as an answer to a message.
@@ -337,37 +342,6 @@ pub struct ModelShowArgs {
     /// Answer as JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// What to do with a wallet.
-#[derive(Debug, Subcommand)]
-pub enum WalletCommand {
-    /// Make a new wallet and print its address; an existing one is never overwritten.
-    New(WalletNewArgs),
-    /// Print the address of a wallet.
-    Show(WalletShowArgs),
-}
-
-/// Options of `grail wallet new`.
-#[derive(Debug, Args)]
-pub struct WalletNewArgs {
-    /// Name of the wallet.
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// Folder of the network; default: the running or newest ./grail-localnet/run-NNN.
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-}
-
-/// Options of `grail wallet show`.
-#[derive(Debug, Args)]
-pub struct WalletShowArgs {
-    /// Name of the wallet.
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// Folder of the network; default: the running or newest ./grail-localnet/run-NNN.
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
 }
 
 /// Options of `grail sft`.

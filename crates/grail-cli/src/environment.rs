@@ -6,3 +6,8 @@ use std::ffi::OsString;
 pub fn variables() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
+
+/// Returns one variable of the process, for secrets and names that are no settings.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}

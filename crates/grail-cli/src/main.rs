@@ -22,6 +22,7 @@ mod output;
 mod problems;
 mod report;
 mod serve;
+mod wallets;
 mod window_context;
 
 use std::process::ExitCode;

@@ -20,6 +20,8 @@ use grail_protocol::ids::Uid;
 use tokio::time::{Instant, sleep};
 
 use super::localnet::layout;
+use crate::config::WalletConfig;
+use crate::wallets::Source;
 
 /// Longest wait for the block that includes a registration.
 const REGISTRATION_MAX: Duration = Duration::from_secs(120);
@@ -29,7 +31,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Returns what the wallet `name` acts with in the network in `dir`.
 ///
 /// A wallet that is no member joins as a miner: the network lets anybody register without stake.
-pub async fn join(dir: &Path, name: &str, role: NetworkRole) -> Result<Node> {
+pub async fn join(
+    dir: &Path,
+    name: &str,
+    role: NetworkRole,
+    settings: &WalletConfig,
+) -> Result<Node> {
     let file = NetworkFile::load(dir)?;
     if let Some(entry) = file.neuron(name) {
         if entry.role != role {
@@ -50,10 +57,13 @@ pub async fn join(dir: &Path, name: &str, role: NetworkRole) -> Result<Node> {
             .collect();
         bail!("this network has no {} called {name}; it has {}", role_name(role), known.join(", "));
     }
-    let wallet =
-        Wallet::load(&layout::wallets(dir), name, layout::HOTKEY_NAME).with_context(|| {
-            format!("while loading wallet {name}; make one with `grail wallet new {name}`")
-        })?;
+    let wallet = {
+        let passwords = Source::from_config(settings)?;
+        Wallet::load(&layout::wallets(dir), name, &settings.hotkey, &passwords.finder())
+    };
+    let wallet = wallet.with_context(|| {
+        format!("while loading wallet {name}; make one with `grail wallet new {name}`")
+    })?;
     enter(dir, &file, Arc::new(wallet)).await
 }
 

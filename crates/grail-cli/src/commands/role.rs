@@ -68,7 +68,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         NetworkRole::Validator => (Duty::Validator, "validator"),
         NetworkRole::Miner => (Duty::Miner, "miner"),
     };
-    let wallet = config.network.wallet.as_deref().unwrap_or(default_wallet);
+    let wallet = config.wallet.name.as_deref().unwrap_or(default_wallet);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -79,7 +79,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         let signals = cancel_on_signal(stop.clone()).context("while installing signal handlers")?;
         let node = tokio::select! {
             () = stop.cancelled() => return Ok(Outcome::Done),
-            node = guest::join(&dir, wallet, role) => node?,
+            node = guest::join(&dir, wallet, role, &config.wallet) => node?,
         };
         let ended = live(&crew, &duty, &node, stop).await;
         signals.abort();
@@ -147,7 +147,7 @@ fn overlay(args: &RoleArgs, config: &mut Config) {
         config.network.dir.clone_from(&args.dir);
     }
     if args.wallet.is_some() {
-        config.network.wallet.clone_from(&args.wallet);
+        config.wallet.name.clone_from(&args.wallet);
     }
     if let Some(threads) = args.threads {
         config.engine.threads = threads;

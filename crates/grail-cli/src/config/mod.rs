@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, read, resolve, resolve_on};
 pub use sections::{
-    CalibrationSettings, EngineConfig, EnvironmentConfig, LocalnetConfig, LogConfig,
+    CalibrationSettings, EngineConfig, EnvironmentConfig, LOCAL_NETWORK, LocalnetConfig, LogConfig,
     MiningSettings, NetworkConfig, OutsideRole, ProtocolName, SamplingConfig, TrainingSettings,
-    ValidationSettings,
+    ValidationSettings, WalletConfig,
 };
 
 use crate::env_vars;
@@ -46,8 +46,10 @@ pub struct Config {
     pub log: LogConfig,
     /// How the model is computed.
     pub engine: EngineConfig,
-    /// Which network, and who we are there.
+    /// Which network.
     pub network: NetworkConfig,
+    /// Who we are there.
+    pub wallet: WalletConfig,
     /// The embedded network.
     pub localnet: LocalnetConfig,
     /// What the problems are.

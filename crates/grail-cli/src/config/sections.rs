@@ -128,7 +128,10 @@ impl Default for EngineConfig {
     }
 }
 
-/// Which network, and who we are there.
+/// Name of the networks that `grail localnet` makes.
+pub const LOCAL_NETWORK: &str = "local";
+
+/// Which network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
@@ -137,14 +140,37 @@ pub struct NetworkConfig {
     /// Folder of a local network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
-    /// Name of the wallet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wallet: Option<String>,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { name: "local".to_owned(), dir: None, wallet: None }
+        Self { name: LOCAL_NETWORK.to_owned(), dir: None }
+    }
+}
+
+/// Name of a wallet's hotkey unless another is given.
+const DEFAULT_HOTKEY: &str = "default";
+
+/// Who we are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WalletConfig {
+    /// Folder of wallets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Name of the wallet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Name of its hotkey.
+    pub hotkey: String,
+    /// File whose first line is the password of encrypted keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for WalletConfig {
+    fn default() -> Self {
+        Self { path: None, name: None, hotkey: DEFAULT_HOTKEY.to_owned(), password_file: None }
     }
 }
 

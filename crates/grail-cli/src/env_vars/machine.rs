@@ -92,11 +92,35 @@ pub(super) const VARIABLES: &[Variable] = &[
         show: |config| show_path(config.network.dir.as_ref()),
     },
     Variable {
-        name: "GRAIL_NETWORK_WALLET",
-        key: "network.wallet",
-        meaning: "wallet to act with; without it `miner`, `validator` or `trainer`, as the role",
-        set: |config, text| set_some(&mut config.network.wallet, text),
-        show: |config| config.network.wallet.clone().unwrap_or_default(),
+        name: "GRAIL_WALLET_PATH",
+        key: "wallet.path",
+        meaning: "folder of wallets; without it that of the local network, and on other networks \
+                  `~/.bittensor/wallets`",
+        set: |config, text| set_path(&mut config.wallet.path, text),
+        show: |config| show_path(config.wallet.path.as_ref()),
+    },
+    Variable {
+        name: "GRAIL_WALLET_NAME",
+        key: "wallet.name",
+        meaning: "wallet to act with; without it `default`, and on a local network `miner`, \
+                  `validator` or `trainer`, as the role",
+        set: |config, text| set_some(&mut config.wallet.name, text),
+        show: |config| config.wallet.name.clone().unwrap_or_default(),
+    },
+    Variable {
+        name: "GRAIL_WALLET_HOTKEY",
+        key: "wallet.hotkey",
+        meaning: "hotkey of the wallet to act with",
+        set: |config, text| set(&mut config.wallet.hotkey, text),
+        show: |config| config.wallet.hotkey.clone(),
+    },
+    Variable {
+        name: "GRAIL_WALLET_PASSWORD_FILE",
+        key: "wallet.password_file",
+        meaning: "file whose first line is the password of encrypted keys; the password itself is no \
+                  setting",
+        set: |config, text| set_path(&mut config.wallet.password_file, text),
+        show: |config| show_path(config.wallet.password_file.as_ref()),
     },
     Variable {
         name: "GRAIL_LOCALNET_WINDOWS",

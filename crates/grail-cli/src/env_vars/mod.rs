@@ -60,7 +60,9 @@ mod tests {
     fn full() -> Config {
         let mut config = Config::default();
         config.network.dir = Some("d".into());
-        config.network.wallet = Some("w".to_owned());
+        config.wallet.path = Some("p".into());
+        config.wallet.name = Some("w".to_owned());
+        config.wallet.password_file = Some("f".into());
         config.localnet.model = Some("m".into());
         config.environment.difficulty = Some(1);
         config

@@ -48,11 +48,14 @@ fn keys_follow_from_phrases_uris_and_seeds_as_in_python() {
         assert_eq!(key.address().to_ss58(), text(&case["ss58"]), "{secret}");
         assert_eq!(key.address().0.to_vec(), bytes(&case["public_key"]));
         let file = written(&key);
-        assert_eq!(file["privateKey"], case["private_key"], "{secret}");
+        // A soft derivation draws the nonce, the second half, anew each time.
+        let drawn = if case["kind"] == "uri" { 64 } else { 0 };
+        let known = |key: &Value| text(key)[..text(key).len() - drawn].to_owned();
+        assert_eq!(known(&file["privateKey"]), known(&case["private_key"]), "{secret}");
         assert_eq!(file["cryptoType"], case["crypto_type"]);
         assert_eq!(file["publicKey"], case["public_key"]);
         assert_eq!(file["accountId"], case["public_key"]);
-        // A secret URI without derivations is its phrase or seed, which we keep and Python does not.
+        // Python keeps no seed of a key from a URI.
         if case["kind"] != "uri" {
             assert_eq!(file["secretSeed"], case["secret_seed"]);
         }

@@ -20,6 +20,7 @@ use crate::files::{read_bounded, write_atomically};
 use crate::lab::calibration;
 use crate::lab::world::World;
 use crate::output;
+use crate::wallets::Source;
 
 /// The one runtime besides the exact one.
 const RUNTIME: &str = "bf16";
@@ -70,7 +71,9 @@ pub fn run(args: &LabCalibrateArgs, config: &Config) -> Result<Outcome> {
 
 fn wallet(args: &LabCalibrateArgs, config: &Config, name: &str) -> Result<Arc<Wallet>> {
     let network = runs::chosen(args.dir.as_deref().or(config.network.dir.as_deref()))?;
-    let wallet = Wallet::load(&layout::wallets(&network), name, layout::HOTKEY_NAME);
+    let passwords = Source::from_config(&config.wallet)?;
+    let wallets = layout::wallets(&network);
+    let wallet = Wallet::load(&wallets, name, &config.wallet.hotkey, &passwords.finder());
     Ok(Arc::new(wallet.with_context(|| format!("while loading wallet {name}"))?))
 }
 

@@ -6,9 +6,6 @@ use grail_infrastructure::local::store::credentials::account_id;
 use grail_protocol::ids::Hotkey;
 use grail_protocol::keys::VERDICTS_PREFIX;
 
-/// Name of the hotkey within each wallet.
-pub const HOTKEY_NAME: &str = "default";
-
 /// Wallets of all members.
 pub fn wallets(dir: &Path) -> PathBuf {
     dir.join("wallets")

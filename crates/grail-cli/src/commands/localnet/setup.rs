@@ -156,7 +156,7 @@ fn save(config: &Config, dir: &Path) -> Result<()> {
     let mut kept = config.clone();
     // Where the folder lies and who acts is the business of each process.
     kept.network.dir = None;
-    kept.network.wallet = None;
+    kept.wallet = crate::config::WalletConfig::default();
     kept.log = crate::config::LogConfig::default();
     if let Some(model) = &kept.localnet.model {
         kept.localnet.model = Some(std::path::absolute(model)?);
