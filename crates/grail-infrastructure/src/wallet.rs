@@ -241,7 +241,7 @@ pub fn read_secret(
         return Ok(Key::from_secret_uri(scheme, text)?);
     }
     match text.split_whitespace().nth(1) {
-        Some(_) => Ok(Key::from_phrase(scheme, Phrase::parse(text)?)),
+        Some(_) => Ok(Key::from_phrase(scheme, &Phrase::parse(text)?)),
         None => Ok(keyfile::from_secret_hex(scheme, text, "the secret")?),
     }
 }
@@ -300,7 +300,7 @@ fn ensure_coldkey(folder: &WalletFolder, coldkey: &Key) -> Result<Option<Hotkey>
 fn random_key(path: &Path) -> Result<Key, WalletError> {
     let seed = files::random_seed().map_err(io_error(path))?;
     let phrase = Phrase::from_entropy(&seed[..16]).expect("16 bytes are the entropy of 12 words");
-    Ok(Key::from_phrase(Scheme::Sr25519, phrase))
+    Ok(Key::from_phrase(Scheme::Sr25519, &phrase))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> WalletError {

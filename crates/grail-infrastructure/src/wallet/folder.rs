@@ -54,7 +54,7 @@ impl WalletFolder {
     /// # Errors
     /// When the folder cannot be read.
     pub fn list(wallets: &Path) -> Result<Vec<String>, WalletError> {
-        names(wallets, |path| path.is_dir())
+        names(wallets, Path::is_dir)
     }
 
     /// Returns the name of the wallet.
@@ -72,7 +72,7 @@ impl WalletFolder {
     /// # Errors
     /// When the folder cannot be read.
     pub fn hotkeys(&self) -> Result<Vec<String>, WalletError> {
-        names(&self.dir.join("hotkeys"), |path| path.is_file())
+        names(&self.dir.join("hotkeys"), Path::is_file)
     }
 
     /// Returns the file of the coldkey.

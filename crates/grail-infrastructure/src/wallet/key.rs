@@ -23,11 +23,11 @@ impl Key {
     /// # Errors
     /// When no phrase has that number of words, or there is no randomness.
     pub fn random(scheme: Scheme, n_words: usize) -> Result<Self, RandomPhraseError> {
-        Ok(Self::from_phrase(scheme, Phrase::random(n_words)?))
+        Ok(Self::from_phrase(scheme, &Phrase::random(n_words)?))
     }
 
     /// Returns the key of a phrase.
-    pub fn from_phrase(scheme: Scheme, phrase: Phrase) -> Self {
+    pub fn from_phrase(scheme: Scheme, phrase: &Phrase) -> Self {
         Self { phrase: Some(phrase.clone()), ..Self::from_seed(scheme, &phrase.seed("")) }
     }
 
@@ -83,7 +83,7 @@ impl Key {
     /// something in one scheme only.
     pub(super) fn in_scheme(&self, scheme: Scheme) -> Option<Self> {
         match (&self.phrase, &self.seed) {
-            (Some(phrase), _) => Some(Self::from_phrase(scheme, phrase.clone())),
+            (Some(phrase), _) => Some(Self::from_phrase(scheme, phrase)),
             (None, Some(seed)) => Some(Self::from_seed(scheme, seed)),
             (None, None) => None,
         }

@@ -116,7 +116,7 @@ pub(super) fn parse_plain(bytes: &[u8]) -> Result<Key, KeyfileError> {
         return from_fields(&fields(text)?);
     }
     if text.split_whitespace().count() > 1 {
-        return Ok(Key::from_phrase(Scheme::Sr25519, Phrase::parse(text)?));
+        return Ok(Key::from_phrase(Scheme::Sr25519, &Phrase::parse(text)?));
     }
     from_secret_hex(Scheme::Sr25519, text, "the text")
 }
@@ -219,7 +219,7 @@ fn from_fields(fields: &Fields) -> Result<Key, KeyfileError> {
     }
     let scheme = fields.crypto_type.as_ref().map_or(Scheme::Sr25519, CryptoType::scheme);
     let key = if let Some(phrase) = &fields.phrase {
-        Key::from_phrase(scheme, Phrase::parse(phrase)?)
+        Key::from_phrase(scheme, &Phrase::parse(phrase)?)
     } else if let Some(seed) = &fields.seed {
         from_secret_hex(scheme, seed, "`secretSeed`")?
     } else if let Some(private_key) = &fields.private_key {
