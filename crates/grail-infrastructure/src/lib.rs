@@ -10,6 +10,7 @@ mod files;
 pub mod local;
 pub mod lock;
 pub mod retry;
+pub mod substrate;
 pub mod subtensor;
 pub mod tls;
 pub mod wallet;

@@ -86,9 +86,18 @@ pub fn announcements(topic: &str) -> Vec<(String, usize)> {
 
 /// Returns where a file of a topic lies.
 pub fn path(topic: &str, file: &str) -> PathBuf {
-    let folder = other_folder()
-        .unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/vectors")));
-    folder.join(topic).join(file)
+    other_folder().unwrap_or_else(own_folder).join(topic).join(file)
+}
+
+/// Returns where a file lies that other vectors are about, such as a runtime's metadata: another set
+/// need not repeat it.
+pub fn shared(topic: &str, file: &str) -> PathBuf {
+    let theirs = path(topic, file);
+    if theirs.exists() { theirs } else { own_folder().join(topic).join(file) }
+}
+
+fn own_folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/vectors"))
 }
 
 fn other_folder() -> Option<PathBuf> {
@@ -111,9 +120,10 @@ pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// Returns the bytes of hexadecimal text.
+/// Returns the bytes of hexadecimal text, with or without `0x`.
 pub fn bytes(value: &Value) -> Vec<u8> {
-    hex::decode(text(value)).unwrap()
+    let text = text(value);
+    hex::decode(text.strip_prefix("0x").unwrap_or(text)).unwrap()
 }
 
 /// Returns a count.

@@ -13,6 +13,8 @@ mod keys;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod substrate;
+#[cfg(test)]
 mod subtensor;
 #[cfg(test)]
 mod wallet;
