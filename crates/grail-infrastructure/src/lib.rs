@@ -6,6 +6,7 @@
 
 pub mod beacon;
 pub mod clock;
+pub mod drand;
 mod files;
 pub mod local;
 pub mod lock;

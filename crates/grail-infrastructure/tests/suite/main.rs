@@ -7,6 +7,8 @@ mod contract;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod drand;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod keys;

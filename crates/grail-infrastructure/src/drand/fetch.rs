@@ -1,0 +1,108 @@
+//! One question to one relay, with bounds on the answer.
+
+use grail_ports::beacon::BeaconError;
+use grail_protocol::ids::Digest;
+use reqwest::{Client, StatusCode, Url, redirect};
+use serde::Deserialize;
+
+use super::{DrandChain, DrandConfigError, VerifiedRound};
+use crate::tls;
+
+/// Largest answer; real ones have about 500 bytes.
+const ANSWER_BYTES_MAX: usize = 4096;
+
+/// A relay.
+pub(super) struct Relay {
+    client: Client,
+    base: String,
+    chain: DrandChain,
+}
+
+/// A good answer.
+pub(super) enum Fetched {
+    /// The round.
+    Round(VerifiedRound),
+    /// The relay has no such round yet.
+    NotYet,
+}
+
+/// A round as drand's HTTP interface gives it.
+#[derive(Deserialize)]
+struct Answer {
+    round: u64,
+    randomness: Digest,
+    signature: String,
+    #[serde(default)]
+    previous_signature: String,
+}
+
+impl Relay {
+    pub(super) fn new(base: &str, chain: DrandChain) -> Result<Self, DrandConfigError> {
+        let url: Option<Url> = base.parse().ok();
+        let is_web = url.is_some_and(|url| matches!(url.scheme(), "https" | "http"));
+        if !is_web {
+            return Err(DrandConfigError::Address(base.chars().take(128).collect()));
+        }
+        tls::install_provider();
+        let client = Client::builder()
+            .redirect(redirect::Policy::limited(3))
+            .build()
+            .map_err(|error| DrandConfigError::Client(error.to_string()))?;
+        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), chain })
+    }
+
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Returns `round`; whoever calls bounds the time.
+    pub(super) async fn fetch(&self, round: u64) -> Result<Fetched, BeaconError> {
+        let address = format!("{}/{}/public/{round}", self.base, self.chain.hash());
+        let away = |error: reqwest::Error| {
+            BeaconError::Unavailable(format!("{}: {}", self.base, error.without_url()))
+        };
+        let mut response = self.client.get(address).send().await.map_err(away)?;
+        match response.status() {
+            StatusCode::OK => {}
+            // drand answers so for rounds that are not out, by its own clock.
+            StatusCode::NOT_FOUND | StatusCode::TOO_EARLY => return Ok(Fetched::NotYet),
+            status => {
+                return Err(BeaconError::Unavailable(format!("{}: HTTP {status}", self.base)));
+            }
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(away)? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                let reason = format!("the answer has more than {ANSWER_BYTES_MAX} bytes");
+                return Err(BeaconError::Invalid { round, reason });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        read(self.chain, round, &body).map(Fetched::Round)
+    }
+}
+
+/// Returns the round in the answer `body` to a question for `round`, if it is genuine.
+///
+/// # Errors
+/// [`BeaconError::Invalid`] otherwise.
+pub(super) fn read(
+    chain: DrandChain,
+    round: u64,
+    body: &[u8],
+) -> Result<VerifiedRound, BeaconError> {
+    let refuse = |reason: &str| BeaconError::Invalid { round, reason: reason.to_owned() };
+    let answer: Answer =
+        serde_json::from_slice(body).map_err(|_| refuse("the answer is no round"))?;
+    if answer.round != round {
+        return Err(refuse("the answer is for another round"));
+    }
+    let unhex =
+        |digits: &str| hex::decode(digits).map_err(|_| refuse("its signature is not hexadecimal"));
+    let (signature, previous) = (unhex(&answer.signature)?, unhex(&answer.previous_signature)?);
+    let verified = chain.verify(round, &previous, &signature)?;
+    if verified.randomness != answer.randomness {
+        return Err(refuse("its randomness is not the hash of its signature"));
+    }
+    Ok(verified)
+}
