@@ -78,6 +78,8 @@ pub enum Command {
     /// Make, import and show wallets; sign and verify with their keys.
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Check everything that a role needs, and say what to do about what is not well.
+    Doctor(DoctorArgs),
     /// Generate text: from a prompt, or as an answer to a message.
     Generate(GenerateArgs),
     /// Serve a model: OpenAI's API, and token ids in and out.
@@ -339,6 +341,24 @@ pub struct ModelShowArgs {
     /// Model folder.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `grail doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Looks at configuration, wallet, chain, registration, permit, stake, beacon, bucket, memory, processor
+and disk. Each line is pass, warn, FAIL or skip; exit code 1 if one failed, else 0. Each check takes 15
+seconds at most. The check of the bucket writes a small object and removes it.")]
+pub struct DoctorArgs {
+    /// Folder of the local network; default: the running or newest ./grail-localnet/run-NNN.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Wallet to look at (default validator).
+    #[arg(long, value_name = "NAME")]
+    pub wallet: Option<String>,
     /// Answer as JSON.
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod config;
 mod default_model;
+mod doctor;
 mod engine;
 mod env_vars;
 mod environment;
@@ -64,6 +65,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         }
         Command::Model(command) => commands::model::run(command, &simple(&globals, None)?),
         Command::Wallet(command) => commands::wallet::run(command, &simple(&globals, None)?),
+        Command::Doctor(args) => commands::doctor::run(args, &globals),
         Command::Bench(command) => {
             let BenchCommand::Engine(args) = command;
             commands::bench::run(command, &simple(&globals, args.threads)?)

@@ -64,7 +64,8 @@ fn help_names_every_command_and_its_options() {
         check(&[command, "--help"], dir.path(), 0, &["--network", "--dir", "--wallet"]);
     }
     check(&["model", "--help"], dir.path(), 0, &["import", "show"]);
-    check(&["wallet", "--help"], dir.path(), 0, &["new", "show"]);
+    check(&["wallet", "--help"], dir.path(), 0, &["new", "show", "import", "sign", "verify"]);
+    check(&["doctor", "--help"], dir.path(), 0, &["--json", "exit code 1", "bucket"]);
     check(&["sft", "--help"], dir.path(), 0, &["--new-model", "--steps", "--lr", "--out"]);
 }
 
@@ -158,6 +159,24 @@ fn the_configuration_is_checked_before_anything_starts() {
     assert!(String::from_utf8_lossy(&output).contains("GRAIL_LOCALNET_WINDOW is not known"));
     let output = set("GRAIL_LOCALNET_WINDOWS", "x").code(2).get_output().stderr.clone();
     assert!(String::from_utf8_lossy(&output).contains("GRAIL_LOCALNET_WINDOWS: `x`"));
+}
+
+#[test]
+fn the_doctor_tells_what_is_missing_as_lines_and_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    check(&["doctor"], dir.path(), 1, &["pass  configuration", "FAIL  chain", "grail localnet"]);
+    std::fs::write(dir.path().join("bad.toml"), "[wallet]\nhotkay = \"x\"\n").unwrap();
+    let bad = ["doctor", "--config", "bad.toml"];
+    check(&bad, dir.path(), 1, &["FAIL  configuration", "hotkay", "docs/configuration.md"]);
+    let (code, text) = run(&["doctor", "--json"], dir.path());
+    assert_eq!(code, Some(1));
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&report["schema_version"], &report["status"]), (&1.into(), &"fail".into()));
+    let names: Vec<&str> =
+        report["checks"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str()).collect();
+    let expected = "configuration wallet chain registration permit stake beacon bucket memory \
+                    processor disk";
+    assert_eq!(names, expected.split_whitespace().collect::<Vec<_>>());
 }
 
 #[test]

@@ -334,6 +334,12 @@ fn roles_join_from_other_processes_and_survive_a_kill() {
     let again = in_dir(&["wallet", "new", "guest"]).output().unwrap();
     assert_eq!(again.status.code(), Some(1), "a wallet is never overwritten");
 
+    let doctor = in_dir(&["doctor"]).output().unwrap();
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert_eq!(doctor.status.code(), Some(0), "{told}");
+    for name in ["wallet", "chain", "registration", "permit", "stake", "beacon", "bucket"] {
+        assert!(told.contains(&format!("pass  {name}")), "{told}");
+    }
     let mut trainer = Running::start(in_dir(&["train"]));
     trainer.wait_for(&["published checkpoint 0"]);
     let mut guest = Running::start(in_dir(&["mine", "--wallet", "guest"]));

@@ -1,6 +1,7 @@
 //! One module a command: from its options to what it prints.
 
 pub mod bench;
+pub mod doctor;
 pub mod explain;
 pub mod generate;
 mod guest;

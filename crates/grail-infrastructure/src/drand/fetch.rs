@@ -86,11 +86,7 @@ impl Relay {
 ///
 /// # Errors
 /// [`BeaconError::Invalid`] otherwise.
-pub(super) fn read(
-    chain: DrandChain,
-    round: u64,
-    body: &[u8],
-) -> Result<VerifiedRound, BeaconError> {
+pub fn read(chain: DrandChain, round: u64, body: &[u8]) -> Result<VerifiedRound, BeaconError> {
     let refuse = |reason: &str| BeaconError::Invalid { round, reason: reason.to_owned() };
     let answer: Answer =
         serde_json::from_slice(body).map_err(|_| refuse("the answer is no round"))?;

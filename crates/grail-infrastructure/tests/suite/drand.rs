@@ -137,8 +137,11 @@ fn rounds_and_times_fit_the_reference() {
             "quicknet" => DrandChain::Quicknet.schedule(),
             _ => DrandChain::Default.schedule(),
         };
-        assert_eq!(i128::from(schedule.genesis_ms), integer(&case["genesis_time"]) * 1000);
-        assert_eq!(i128::from(schedule.period_ms), integer(&case["period"]) * 1000);
+        // Cases between whole seconds do not repeat the schedule.
+        if !case["period"].is_null() {
+            assert_eq!(i128::from(schedule.genesis_ms), integer(&case["genesis_time"]) * 1000);
+            assert_eq!(i128::from(schedule.period_ms), integer(&case["period"]) * 1000);
+        }
         let round = integer(&case["round"]);
         // The reference counts rounds below 1 for times before the first; here there are none.
         let now_ms = (float(&case["timestamp"]) * 1000.0).max(0.0) as u64;

@@ -9,6 +9,8 @@
 mod checkpoint;
 mod driver;
 mod mutate;
+#[path = "driver/outside.rs"]
+mod outside;
 mod seeds;
 #[path = "driver/wallet.rs"]
 mod wallet;
@@ -135,6 +137,16 @@ fn commits_of_v5() {
 #[test]
 fn key_files() {
     exercise(&wallet::WALLET, seeds::wallet, 20_000);
+}
+
+#[test]
+fn encrypted_key_files() {
+    exercise(&outside::ENCRYPTED, seeds::encrypted, 1_000);
+}
+
+#[test]
+fn rounds_of_drand() {
+    exercise(&outside::DRAND, seeds::drand, 5_000);
 }
 
 #[test]

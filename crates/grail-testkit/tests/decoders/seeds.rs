@@ -426,3 +426,27 @@ pub fn wallet() -> Vec<Vec<u8>> {
     let text = [phrase, seed, &seed[2..]].map(|text| text.as_bytes().to_vec());
     [json, text].concat()
 }
+
+/// An encrypted key file of the kind that opens quickly.
+pub fn encrypted() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/bittensor/wallets");
+    vec![std::fs::read(format!("{folder}/ansiblea/coldkey")).expect("the vectors are there")]
+}
+
+/// Round 1000 of quicknet as a relay and as the chain give it; the kind's byte in front.
+pub fn drand() -> Vec<Vec<u8>> {
+    let randomness = "fe290beca10872ef2fb164d2aa4442de4566183ec51c56ff3cd603d930e54fdd";
+    let signature = "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125e342b73a8dd2bacb\
+                     e47e4b6b63ed5e39";
+    let answer = json!({"round": 1000, "randomness": randomness, "signature": signature});
+    let bytes = |digits: &str| hex::decode(digits).expect("digits");
+    let pulse = [
+        &[2][..],
+        &1000u64.to_le_bytes(),
+        &[32 << 2],
+        &bytes(randomness),
+        &[48 << 2],
+        &bytes(signature),
+    ];
+    vec![[&[0], answer.to_string().as_bytes()].concat(), pulse.concat()]
+}
