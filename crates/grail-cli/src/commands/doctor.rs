@@ -155,7 +155,7 @@ fn skip(report: &mut Report, names: &[&'static str]) {
 fn model_bytes(config: &Config, network: Option<&Path>) -> u64 {
     let kept = network.filter(|dir| NetworkFile::load(dir).is_ok()).map(layout::model);
     let model = config.localnet.model.clone().or(kept);
-    let size = |path: &Path| std::fs::metadata(path).ok().filter(|it| it.is_file());
+    let size = |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
     model
         .and_then(|path| size(&path).or_else(|| size(&path.join("model.safetensors"))))
         .map_or(0, |found| found.len())

@@ -35,7 +35,8 @@ fn encrypted(data: &[u8]) -> bool {
             }
         }
         Some(encryption) => {
-            let closed = read_secret(data, Scheme::Sr25519, |_| None).unwrap_err();
+            let closed =
+                read_secret(data, Scheme::Sr25519, |_| None).expect_err("it has no password");
             assert_eq!(closed, SecretError::Keyfile(KeyfileError::Encrypted(encryption)));
             false
         }
