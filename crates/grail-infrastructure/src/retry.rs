@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
-use grail_ports::chain::{Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission};
+use grail_ports::chain::{
+    Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
+};
 use grail_ports::object_store::{
     Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
 };
@@ -141,6 +143,14 @@ impl Chain for Retrying<dyn Chain> {
 
     async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
         self.inner.set_weights(weights).await
+    }
+
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        self.policy.run(chain_is_away, || self.inner.finalized()).await
+    }
+
+    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
+        self.policy.run(chain_is_away, || self.inner.weights_status()).await
     }
 }
 

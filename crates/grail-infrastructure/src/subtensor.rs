@@ -1,3 +1,26 @@
 //! Subtensor, the chain of Bittensor, spoken to over JSON-RPC.
+//!
+//! [`Subtensor`] is the chain port for one hotkey on one subnet. Everything about the runtime is
+//! read from its metadata by name, everything that belongs together is read at one block, and
+//! whatever a node does, every call ends in bounded time. Facts: `spec/bittensor.md`.
 
+mod adapter;
+mod commitments;
+mod error;
+mod heads;
+mod metagraph;
+pub mod network;
+mod node;
+mod pool;
 pub mod rpc;
+mod runtime;
+pub mod schedule;
+mod status;
+mod submit;
+mod subnet;
+mod view;
+pub mod weights;
+
+pub use adapter::{Subtensor, SubtensorConfig};
+pub use submit::SubmitConfig;
+pub use subnet::{Subnet, storage_index};

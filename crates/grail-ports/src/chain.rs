@@ -59,7 +59,10 @@ impl Metagraph {
 }
 
 /// Rules of the subnet that bind validators.
+///
+/// The default values bind nobody: a chain that has no such rule leaves them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Hyperparameters {
     /// Least number of blocks between two `set_weights` of one validator.
     pub weights_rate_limit: u64,
@@ -67,6 +70,48 @@ pub struct Hyperparameters {
     pub weights_version: u64,
     /// Blocks in an epoch.
     pub tempo: u64,
+    /// Epochs after which sealed weights are opened; `None` where weights are set in the open.
+    pub reveal_epochs: Option<u64>,
+    /// Least number of uids with a weight above 0, unless a validator only names itself.
+    pub weights_min: u16,
+    /// Largest share of one uid, in 65,535ths of the whole.
+    pub weight_share_max: u16,
+    /// Least stake with which weights can be set, in the chain's smallest unit.
+    pub stake_min: u64,
+}
+
+impl Default for Hyperparameters {
+    fn default() -> Self {
+        Self {
+            weights_rate_limit: 0,
+            weights_version: 0,
+            tempo: 360,
+            reveal_epochs: None,
+            weights_min: 0,
+            weight_share_max: u16::MAX,
+            stake_min: 0,
+        }
+    }
+}
+
+/// What became of the weights that an instance set last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WeightsStatus {
+    /// This instance has set none since it was made.
+    Unknown,
+    /// They are sealed; the chain opens them within the epoch that begins with this block.
+    Sealed {
+        /// First block that may open them.
+        opens: BlockNumber,
+    },
+    /// The chain has them and counts them.
+    Landed,
+    /// The chain does not have them and will not: they were dropped, overwritten or re-organised
+    /// away.
+    Lost {
+        /// What is known of it, for a person.
+        reason: String,
+    },
 }
 
 /// Weights on their way to the chain.
@@ -137,6 +182,18 @@ pub trait Chain: Send + Sync {
     /// Commits `data` (1 to 128 bytes) for this hotkey, replacing what it committed before.
     async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError>;
 
-    /// Sets this validator's weights and returns the block that includes them.
+    /// Sets this validator's weights and returns the block that includes them, open or sealed.
     async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError>;
+
+    /// Returns the newest block that no re-organisation can take away. A chain without any is final
+    /// at its head.
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        Ok(self.head().await?.number)
+    }
+
+    /// Returns what became of the weights set last, as the chain has it now. On a chain that counts
+    /// weights as soon as it includes them, they have landed.
+    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
+        Ok(WeightsStatus::Landed)
+    }
 }

@@ -41,8 +41,7 @@ impl Default for FakeChainConfig {
             aimed_block_time_ms: None,
             hyperparameters: Hyperparameters {
                 weights_rate_limit: 100,
-                weights_version: 0,
-                tempo: 360,
+                ..Hyperparameters::default()
             },
         }
     }

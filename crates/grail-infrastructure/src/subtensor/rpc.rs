@@ -282,6 +282,12 @@ impl RpcClient {
         }
     }
 
+    /// Leaves the node in use for the next one: it answers, but not as it should.
+    pub fn leave(&self, reason: &str) {
+        // With a full queue the node does not take anything, and is left for that.
+        let _ = self.inner.commands.try_send(Command::Leave { reason: reason.to_owned() });
+    }
+
     /// Says goodbye to the node and ends; calls under way fail as [`RpcError::Closed`].
     pub async fn close(&self) {
         self.inner.closing.cancel();

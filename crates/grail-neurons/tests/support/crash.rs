@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
-use grail_ports::chain::{Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission};
+use grail_ports::chain::{
+    Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
+};
 use grail_ports::model::{
     LossGradient, Model, ModelError, ModelProvider, OptimizerConfig, StepStats, StopFlag, Trainer,
     TrainingSequence,
@@ -134,6 +136,14 @@ impl Chain for Doomed<dyn Chain> {
 
     async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
         self.plan.guard(self.inner.set_weights(weights)).await
+    }
+
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        self.plan.guard(self.inner.finalized()).await
+    }
+
+    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
+        self.plan.guard(self.inner.weights_status()).await
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
-use grail_ports::chain::{Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission};
+use grail_ports::chain::{
+    Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
+};
 use grail_ports::object_store::{
     Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
 };
@@ -175,6 +177,14 @@ impl Chain for FaultyChain {
 
     async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
         self.run("set_weights", "", self.inner.set_weights(weights)).await
+    }
+
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        self.run("finalized", "", self.inner.finalized()).await
+    }
+
+    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
+        self.run("weights_status", "", self.inner.weights_status()).await
     }
 }
 

@@ -446,6 +446,7 @@ impl State {
             weights_rate_limit: self.params.weights_rate_limit,
             weights_version: self.params.weights_version,
             tempo: u64::from(self.params.tempo),
+            ..Hyperparameters::default()
         }
     }
 

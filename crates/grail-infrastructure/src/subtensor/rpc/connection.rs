@@ -28,6 +28,8 @@ pub(super) enum Command {
     Call { id: u64, method: &'static str, params: Value, reply: Reply },
     /// The caller has stopped waiting.
     TimedOut { id: u64 },
+    /// The node is not what it should be.
+    Leave { reason: String },
 }
 
 /// Who waits, and for what.
@@ -205,6 +207,7 @@ impl Connection {
                 self.pending.insert(id, pending);
                 self.write(request(id, method, &params)).await
             }
+            Command::Leave { reason } => Err(reason),
             Command::TimedOut { id } => match self.pending.remove(&id) {
                 // Silence since then: the node hangs, or the line is dead without saying so.
                 Some(pending) if self.spoken_at <= pending.sent_at => {

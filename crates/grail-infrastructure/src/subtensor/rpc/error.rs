@@ -19,6 +19,13 @@ pub struct ErrorObject {
     pub data: Option<String>,
 }
 
+impl RpcError {
+    /// Returns whether the node answered with an error.
+    pub fn is_node_error(&self) -> bool {
+        matches!(self, Self::Node { .. })
+    }
+}
+
 impl ErrorObject {
     /// Reads the `error` member of an answer.
     pub(super) fn read(value: &Value) -> Option<Self> {

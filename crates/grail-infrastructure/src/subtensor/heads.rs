@@ -1,0 +1,160 @@
+//! The newest block, asked for or told by the node, and blocks that were seen.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use grail_ports::chain::Block;
+use grail_protocol::ids::{BlockHash, BlockNumber, Digest};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, warn};
+
+use super::error::{Trouble, unreadable};
+use super::node::{Node, read_head};
+use super::runtime::Runtimes;
+use super::view::View;
+use crate::substrate::Header;
+
+/// Blocks that are remembered by hash; a block never changes.
+const REMEMBERED_MAX: usize = 512;
+
+/// Block times after which a head that does not move makes us ask another node.
+const STALL_BLOCKS: u32 = 10;
+/// Shortest such time.
+const STALL_MIN: Duration = Duration::from_secs(60);
+
+/// Wait before the node is asked again for a subscription that it ended or refused.
+const RESUBSCRIBE: Duration = Duration::from_secs(30);
+
+/// Where the head is known from.
+#[derive(Debug, Default)]
+pub struct Heads {
+    blocks: Mutex<HashMap<BlockHash, Block>>,
+    progress: Mutex<Option<Progress>>,
+    told: Arc<Mutex<Option<(Header, Instant)>>>,
+}
+
+/// How far the chain got, and when.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    number: u64,
+    since: Instant,
+}
+
+impl Heads {
+    /// Returns the newest block.
+    pub async fn head(
+        &self,
+        node: &Node,
+        runtimes: &Runtimes,
+        block_time: Duration,
+    ) -> Result<Block, Trouble> {
+        let header = match self.told(block_time) {
+            Some(header) => header,
+            None => node.best().await?,
+        };
+        self.watch_progress(node, u64::from(header.number), block_time);
+        self.block(node, runtimes, u64::from(header.number), Digest(header.hash())).await
+    }
+
+    /// Returns the header that the node told of last, unless a later one should have come by now.
+    fn told(&self, block_time: Duration) -> Option<Header> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (header, at) = told.as_ref()?;
+        (at.elapsed() <= block_time * 2).then(|| header.clone())
+    }
+
+    /// Leaves a node whose head stands still: it may be cut off from the others.
+    fn watch_progress(&self, node: &Node, number: u64, block_time: Duration) {
+        let now = Instant::now();
+        let limit = (block_time * STALL_BLOCKS).max(STALL_MIN);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *progress {
+            Some(seen) if number <= seen.number => {
+                if now.duration_since(seen.since) >= limit {
+                    let reason = format!("its head stands at block {} for {limit:?}", seen.number);
+                    warn!(
+                        block = seen.number,
+                        "the node's head stands still; another one is asked"
+                    );
+                    node.rpc().leave(&reason);
+                    // Counts anew, from wherever the other node is.
+                    *progress = None;
+                }
+            }
+            other => *other = Some(Progress { number, since: now }),
+        }
+    }
+
+    /// Returns the block of a number and hash that belong together.
+    pub async fn block(
+        &self,
+        node: &Node,
+        runtimes: &Runtimes,
+        number: u64,
+        hash: BlockHash,
+    ) -> Result<Block, Trouble> {
+        let known = self.blocks.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).copied();
+        if let Some(block) = known {
+            return Ok(block);
+        }
+        let view = View::at(node, runtimes, hash).await?;
+        let timestamp_ms = view
+            .value("Timestamp", "Now", &[])
+            .await?
+            .ok_or_else(|| unreadable("Timestamp.Now", "the block has no time"))?
+            .as_uint::<u64>()
+            .map_err(|error| unreadable("Timestamp.Now", error))?;
+        let block = Block { number: BlockNumber(number), hash, timestamp_ms };
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if blocks.len() >= REMEMBERED_MAX {
+            let newest = blocks.values().map(|block| block.number.0).max().unwrap_or_default();
+            blocks.retain(|_, block| block.number.0 + REMEMBERED_MAX as u64 / 2 > newest);
+            if blocks.len() >= REMEMBERED_MAX {
+                blocks.clear();
+            }
+        }
+        blocks.insert(hash, block);
+        Ok(block)
+    }
+
+    /// Lets the node tell of new heads for as long as the guard lives; where it does not, heads are
+    /// asked for.
+    pub fn follow(&self, node: Arc<Node>) -> DropGuard {
+        let stop = CancellationToken::new();
+        let (told, stopped) = (self.told.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = listen(&node, &told) => {}
+            }
+        });
+        stop.drop_guard()
+    }
+}
+
+/// Subscribes again and again.
+async fn listen(node: &Node, told: &Mutex<Option<(Header, Instant)>>) {
+    loop {
+        match node.subscribe_heads().await {
+            Err(error) => debug!(%error, "no subscription to heads; they are asked for"),
+            Ok(mut heads) => {
+                let end = loop {
+                    let header = match heads.next().await {
+                        Ok(message) => read_head(&message),
+                        Err(error) => break error,
+                    };
+                    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                    match header {
+                        Ok(header) => *told = Some((header, Instant::now())),
+                        Err(error) => break error,
+                    }
+                };
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                debug!(error = %end, "the subscription to heads ended; they are asked for");
+            }
+        }
+        sleep(RESUBSCRIBE).await;
+    }
+}
