@@ -68,6 +68,9 @@ struct Cached<T> {
     value: T,
 }
 
+/// What each hotkey has committed.
+type Committed = Arc<BTreeMap<Hotkey, Vec<u8>>>;
+
 /// Subtensor, for one hotkey on one subnet.
 pub struct Subtensor {
     config: SubtensorConfig,
@@ -77,7 +80,7 @@ pub struct Subtensor {
     heads: Heads,
     block_time_ms: AtomicU64,
     metagraph: Mutex<Option<Arc<Metagraph>>>,
-    commitments: Mutex<Option<Cached<Arc<BTreeMap<Hotkey, Vec<u8>>>>>>,
+    commitments: Mutex<Option<Cached<Committed>>>,
     hyperparameters: Mutex<Option<Cached<Hyperparameters>>>,
     submitter: Submitter,
     sent: std::sync::Mutex<Option<Sent>>,

@@ -36,11 +36,10 @@ pub fn verdict(error: &RpcError) -> Verdict {
     };
     match object.code {
         1010 => invalid(object),
-        // Temporarily banned, unknown validity, pool full: it was not taken.
-        1011 | 1012 | 1016 => Verdict::Missed,
         1013 => Verdict::MayBeIn,
         1014 => named("PriorityIsTooLow"),
         1002 | 1040 => named("NotAnExtrinsic"),
+        // Unknown validity, temporarily banned, pool full: it was not taken.
         _ => Verdict::Missed,
     }
 }

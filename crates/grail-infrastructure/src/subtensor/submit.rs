@@ -222,9 +222,8 @@ impl Submitter {
         deadline: Instant,
     ) -> Result<Option<BlockHash>, SubmitError> {
         loop {
-            let message = match timeout_at(deadline, subscription.next()).await {
-                Ok(Ok(message)) => message,
-                Ok(Err(_)) | Err(_) => return Ok(None),
+            let Ok(Ok(message)) = timeout_at(deadline, subscription.next()).await else {
+                return Ok(None);
             };
             match read_status(&message) {
                 Status::Waiting => {}

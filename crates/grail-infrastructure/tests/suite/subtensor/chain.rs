@@ -1,7 +1,7 @@
 //! A scripted chain behind a node: real metadata, blocks that a test makes, calls that succeed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use grail_infrastructure::substrate::{
@@ -79,14 +79,18 @@ pub struct Chain {
 impl Chain {
     /// Starts a chain at block 100, with a neuron registered as uid 0.
     pub fn new(hotkey: [u8; 32]) -> Self {
-        let path = vectors::path("bittensor", "metadata/subtensor_spec461_v15.scale");
-        let blob = std::fs::read(path).unwrap();
-        let metadata = Metadata::parse(&blob).unwrap();
+        // Parsed once for all tests: it takes longer than most of them.
+        static RUNTIME: OnceLock<(Arc<Metadata>, Arc<Vec<u8>>)> = OnceLock::new();
+        let (metadata, blob) = RUNTIME.get_or_init(|| {
+            let path = vectors::path("bittensor", "metadata/subtensor_spec461_v15.scale");
+            let blob = std::fs::read(path).unwrap();
+            (Arc::new(Metadata::parse(&blob).unwrap()), Arc::new(blob))
+        });
         let metagraph = vectors::load("bittensor", "metagraph/synthetic_metagraph_spec461.json");
         let metagraph = metagraph["cases"][0]["option_scale"].as_str().unwrap();
         let chain = Self {
-            metadata: Arc::new(metadata),
-            blob: Arc::new(blob),
+            metadata: metadata.clone(),
+            blob: blob.clone(),
             state: Arc::new(Mutex::new(State {
                 blocks: Vec::new(),
                 storage: BTreeMap::new(),
