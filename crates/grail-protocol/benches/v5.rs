@@ -1,15 +1,19 @@
 //! What the v5 profile computes per token: `cargo bench -p grail-protocol --bench v5 [-- --json]`.
 //!
-//! The peer is `benches/peers/reference/measure.py`, with the same work. One thread each.
+//! The peer is `benches/peers/reference/measure.py`, with the same work. Each row is measured on one
+//! thread and on all.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "it times")]
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
+use std::num::NonZero;
+use std::thread;
 use std::time::Instant;
 
 use grail_protocol::v5::file::{
-    Commit, GroupKeys, JsonText, RolloutFields, Row, commit_digest, completion_digest,
+    Commit, GroupKeys, JsonText, RolloutFields, Row, commit_digest, completion_digest, map_rows,
 };
 use grail_protocol::v5::sketch;
 
@@ -26,30 +30,43 @@ fn main() {
     let hidden: Vec<f32> = (0..POSITIONS * HIDDEN).map(activation).collect();
     let r_vec: [i8; 16] = std::array::from_fn(|at| (at as i8) * 15 - 112);
 
-    let group_keys = || {
+    let group_keys = |threads| {
+        let digests = map_rows(&rows, threads, |row| commit_digest(&row.commit));
         let mut keys = GroupKeys::default();
-        for row in &rows {
-            keys.push(&row.rollout_group, &commit_digest(&row.commit));
+        for (row, digest) in rows.iter().zip(&digests) {
+            keys.push(&row.rollout_group, digest);
         }
         black_box(keys.rows_to_check("5Grw", "ab"));
     };
-    let digests = || {
-        for row in &rows {
-            black_box(completion_digest(&row.commit));
-        }
+    let digests = |threads| {
+        drop(black_box(map_rows(&rows, threads, |row| completion_digest(&row.commit))));
+    };
+    let sketches = |threads: NonZero<usize>| {
+        let share = POSITIONS.div_ceil(threads.get()) * HIDDEN;
+        thread::scope(|scope| {
+            for part in hidden.chunks(share) {
+                scope.spawn(|| drop(black_box(sketch::commit(part, HIDDEN, &r_vec))));
+            }
+        });
     };
     let tokens = (ROWS * TOKENS) as f64;
-    report(as_json, "group_keys", seconds(group_keys) * 1e9 / tokens, "ns/token");
-    report(as_json, "digests", seconds(digests) * 1e9 / tokens, "ns/token");
-    let sketches = || drop(black_box(sketch::commit(&hidden, HIDDEN, &r_vec)));
-    report(as_json, "sketches", seconds(sketches) * 1e6 / POSITIONS as f64, "us/position");
+    let all = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    for threads in BTreeSet::from([NonZero::<usize>::MIN, all]) {
+        let name = |work: &str| format!("{work}.{threads}_threads");
+        let each = seconds(|| group_keys(threads)) * 1e9 / tokens;
+        report(as_json, &name("group_keys"), each, "ns/token");
+        let each = seconds(|| digests(threads)) * 1e9 / tokens;
+        report(as_json, &name("digests"), each, "ns/token");
+        let each = seconds(|| sketches(threads)) * 1e6 / POSITIONS as f64;
+        report(as_json, &name("sketches"), each, "us/position");
+    }
 }
 
 fn report(as_json: bool, name: &str, ours: f64, unit: &str) {
     if as_json {
         println!("{{\"name\": \"{name}\", \"ours\": {ours:.3}, \"unit\": \"{unit}\"}}");
     } else {
-        println!("{name:<12} {ours:>10.3} {unit}");
+        println!("{name:<22} {ours:>10.3} {unit}");
     }
 }
 

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZero;
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use grail_parquet::{ChunkReader, FileSource, Limits, ReadError, RowReader, gunzip};
 use grail_protocol::ids::{Digest, Hotkey};
 use grail_protocol::v5::file::{
-    BYTES_MAX, Expected, Footer, GroupKeys, Row, RowBench, Scalar, StructureCheck, StructureFault,
-    commit_digest, completion_digest, inspect_row, is_size_allowed,
+    BYTES_MAX, Expected, Footer, GroupKeys, Row, RowBench, RowFault, Scalar, StructureCheck,
+    StructureFault, commit_digest, completion_digest, inspect_row, is_size_allowed, map_rows,
 };
 use grail_protocol::v5::groups::{self, GroupFault};
 use grail_protocol::v5::python::json::{self, Value};
@@ -25,6 +27,9 @@ use super::verify::outcome;
 
 /// Most bytes of a model's `config.json`.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Rows that are held and shared out to the threads at a time.
+const ROWS_AT_A_TIME: usize = 64;
 
 /// Whether a file is one of the reference's, by its name or its first bytes.
 pub fn is_one(path: &Path) -> bool {
@@ -151,8 +156,18 @@ fn judge<R: ChunkReader + Clone + 'static>(
         n_tokens: 0,
         checkpoints: BTreeMap::new(),
     };
-    for row in first.map(Ok).into_iter().chain(rows) {
-        judge.row(&row?);
+    let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let mut rows = first.map(Ok).into_iter().chain(rows);
+    loop {
+        let some: Vec<Row> = rows.by_ref().take(ROWS_AT_A_TIME).collect::<Result<_, _>>()?;
+        if some.is_empty() {
+            break;
+        }
+        // Signatures and digests take the time.
+        let looked_at = map_rows(&some, threads, |row| judge.look_at(row));
+        for (row, look) in some.iter().zip(looked_at) {
+            judge.row(row, &look);
+        }
     }
     Ok(judge.answer(&args.file, facts.window, facts.taken))
 }
@@ -192,24 +207,39 @@ struct Judge<'a> {
     checkpoints: BTreeMap<String, u64>,
 }
 
+/// What a row is by itself.
+struct Look {
+    faults: Vec<RowFault>,
+    commit: [u8; 32],
+    completion: Option<[u8; 32]>,
+}
+
 impl Judge<'_> {
-    fn row(&mut self, row: &Row) {
+    fn look_at(&self, row: &Row) -> Look {
+        // Without an owner no signature can be checked; the structure check says what the footer has.
+        let faults = self.owner.map(|owner| {
+            inspect_row(row, &RowBench { owner, address: self.address, config: self.config })
+        });
+        Look {
+            faults: faults.unwrap_or_default(),
+            commit: commit_digest(&row.commit),
+            completion: completion_digest(&row.commit),
+        }
+    }
+
+    fn row(&mut self, row: &Row, look: &Look) {
         self.structure.row(row);
         self.rows.count();
-        // Without an owner no signature can be checked; the structure check says what the footer has.
-        if let Some(owner) = self.owner {
-            let bench = RowBench { owner, address: self.address, config: self.config };
-            for fault in inspect_row(row, &bench) {
-                self.rows.fail(&fault);
-            }
+        for fault in &look.faults {
+            self.rows.fail(fault);
         }
         let rollout = &row.commit.rollout;
         let number = |cell: &Scalar| cell.as_float().unwrap_or(f64::NAN);
         let [rewards, advantages] = self.groups.entry(row.rollout_group.to_text()).or_default();
         rewards.push(number(&rollout.total_reward));
         advantages.push(number(&rollout.advantage));
-        self.keys.push(&row.rollout_group, &commit_digest(&row.commit));
-        if let Some(digest) = completion_digest(&row.commit) {
+        self.keys.push(&row.rollout_group, &look.commit);
+        if let Some(digest) = look.completion {
             *self.completions.entry(digest).or_default() += 1;
         }
         self.n_tokens += row.commit.tokens.len() as u64;

@@ -1,5 +1,7 @@
 //! Sketches hidden states: 16 activations, bucketed, times 16 coefficients, modulo a prime.
 
+use std::cmp::Reverse;
+
 use super::bucket::bucket;
 use super::constants::{PRIME_Q, PROOF_TOPK};
 
@@ -36,48 +38,60 @@ pub fn buckets(row: &[f32]) -> [i8; PROOF_TOPK] {
 /// When the row has fewer than 16 entries.
 pub fn top_indices(row: &[f32]) -> [usize; PROOF_TOPK] {
     assert!(row.len() >= PROOF_TOPK, "a row of {} entries", row.len());
-    let mut top: [(u32, usize); PROOF_TOPK] =
-        std::array::from_fn(|index| (rank(row[index]), index));
-    let mut weakest = weakest_of(&top);
-    for (block, activations) in row[PROOF_TOPK..].chunks(BLOCK).enumerate() {
-        // Few blocks hold a magnitude that enters, and a whole block is compared without a branch.
-        let largest = activations.iter().fold(0, |largest, &entry| rank(entry).max(largest));
-        if largest <= top[weakest].0 {
+    let largest = largest_of_blocks(row);
+    // As many blocks as are wanted entries reach this, so at least as many entries do, and the
+    // weakest that is chosen cannot be below it.
+    let enough = match largest.len() {
+        0..PROOF_TOPK => 0,
+        _ => *largest.clone().select_nth_unstable_by(PROOF_TOPK - 1, |a, b| b.cmp(a)).1,
+    };
+    let mut candidates: Vec<(Reverse<u32>, usize)> = Vec::with_capacity(4 * PROOF_TOPK);
+    for (block, activations) in row.chunks(BLOCK).enumerate() {
+        if largest[block] < enough {
             continue;
         }
-        for (place, &activation) in activations.iter().enumerate() {
-            let rank = rank(activation);
-            if rank > top[weakest].0 {
-                top[weakest] = (rank, PROOF_TOPK + block * BLOCK + place);
-                weakest = weakest_of(&top);
-            }
+        // Without a branch for each entry; few of a block are candidates.
+        let mut reached = activations.iter().enumerate().fold(0, |reached, (place, &entry)| {
+            reached | u32::from(rank(entry) >= enough) << place
+        });
+        while reached != 0 {
+            let place = reached.trailing_zeros() as usize;
+            candidates.push((Reverse(rank(activations[place])), block * BLOCK + place));
+            reached &= reached - 1;
         }
     }
-    let mut indices = top.map(|(_, index)| index);
+    candidates.select_nth_unstable(PROOF_TOPK - 1);
+    let mut indices = std::array::from_fn(|place| candidates[place].1);
     // By index, not magnitude: near-ties swap rank between devices.
     indices.sort_unstable();
     indices
 }
 
-/// Activations that are compared at a time.
+/// Activations that are compared at a time, as many as a mask has bits.
 const BLOCK: usize = 32;
 
 /// Magnitudes are ordered as their bits are, with NaN above infinity. All NaN are alike.
 fn rank(activation: f32) -> u32 {
-    activation.abs().to_bits().min(f32::INFINITY.to_bits() + 1)
+    activation.abs().to_bits().min(NAN_RANK)
 }
 
-/// Returns the place of the entry that leaves first: the smallest, and of these the last.
-fn weakest_of(top: &[(u32, usize); PROOF_TOPK]) -> usize {
-    let mut weakest = 0;
-    for (place, entry) in top.iter().enumerate() {
-        let (rank, index) = top[weakest];
-        if entry.0 < rank || (entry.0 == rank && entry.1 > index) {
-            weakest = place;
-        }
-    }
-    weakest
+/// Above that of every number.
+const NAN_RANK: u32 = f32::INFINITY.to_bits() + 1;
+
+/// Returns the largest [`rank`] of each block of [`BLOCK`] entries.
+fn largest_of_blocks(row: &[f32]) -> Vec<u32> {
+    // Without their sign the bits are small enough for a signed comparison, which every vector unit
+    // has. The largest is cut to the rank of NaN at the end: the order stays.
+    let bits = |entry: &f32| (entry.to_bits() & !SIGN) as i32;
+    let largest = |block: &[f32]| block.iter().map(bits).fold(0, i32::max) as u32;
+    let (whole, rest) = row.as_chunks::<BLOCK>();
+    let whole = whole.iter().map(|block| largest(block));
+    let rest = (!rest.is_empty()).then(|| largest(rest));
+    whole.chain(rest).map(|rank| rank.min(NAN_RANK)).collect()
 }
+
+/// The sign's bit of an f32.
+const SIGN: u32 = 1 << 31;
 
 fn project(buckets: &[i8; PROOF_TOPK], r_vec: &[i8]) -> i64 {
     let dot: i64 =
@@ -94,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_largest_magnitudes_are_chosen(row in prop::collection::vec(any::<f32>(), 16..80)) {
+        fn the_largest_magnitudes_are_chosen(row in prop::collection::vec(any::<f32>(), 16..600)) {
             let chosen = top_indices(&row);
             let mut sorted: Vec<usize> = (0..row.len()).collect();
             sorted.sort_by_key(|&index| std::cmp::Reverse(rank(row[index])));

@@ -1,19 +1,25 @@
 //! Opens a miner's file: its structure, the rows to check, and the digests of all completions.
 //!
-//! The file is read twice, row by row, so that memory holds the chosen rows alone.
+//! The file is read twice, some rows at a time, so that memory holds the chosen rows and few others.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::thread;
 
 use bytes::Bytes;
 use grail_parquet::{Limits, ReadError, RowReader};
 use grail_protocol::v5::copycat::Submission;
 use grail_protocol::v5::file::{
     Expected, GroupKeys, Row, StructureCheck, StructureFault, commit_digest, completion_digest,
+    map_rows,
 };
 use tracing::debug;
 
 /// The reference's reason to ban the owner of a file that is no Parquet.
 const CORRUPT: &str = "corrupt_parquet";
+
+/// Rows that are held and shared out to the threads at a time.
+const ROWS_AT_A_TIME: usize = 64;
 
 /// What the bytes of a file are.
 #[derive(Debug)]
@@ -67,24 +73,34 @@ pub fn open(bytes: &Bytes, expected: &Expected<'_>, randomness: &str) -> Result<
 }
 
 fn try_open(bytes: &Bytes, expected: &Expected<'_>, randomness: &str) -> Result<Opened, ReadError> {
-    let reader = RowReader::open(bytes.clone(), &Limits::default())?;
+    let mut reader = RowReader::open(bytes.clone(), &Limits::default())?;
+    let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     // The reference reads all rows before it looks at any: a file that cannot be read bans nobody.
     let mut check = StructureCheck::new(reader.footer(), expected);
     let mut keys = GroupKeys::default();
     let mut digests: BTreeMap<[u8; 32], u64> = BTreeMap::new();
     let mut total = 0;
-    for row in reader {
-        let row = row?;
-        total += 1;
+    loop {
+        let rows: Vec<Row> = reader.by_ref().take(ROWS_AT_A_TIME).collect::<Result<_, _>>()?;
+        if rows.is_empty() {
+            break;
+        }
+        total += rows.len() as u64;
         if let Ok(running) = &mut check
-            && let Err(fault) = running.row(&row)
+            && let Err(fault) = rows.iter().try_for_each(|row| running.row(row))
         {
             check = Err(fault);
         }
-        if check.is_ok() {
-            keys.push(&row.rollout_group, &commit_digest(&row.commit));
-            if let Some(digest) = completion_digest(&row.commit) {
-                *digests.entry(digest).or_default() += 1;
+        if check.is_err() {
+            continue;
+        }
+        let of_rows = map_rows(&rows, threads, |row| {
+            (commit_digest(&row.commit), completion_digest(&row.commit))
+        });
+        for (row, (commit, completion)) in rows.iter().zip(&of_rows) {
+            keys.push(&row.rollout_group, commit);
+            if let Some(digest) = completion {
+                *digests.entry(*digest).or_default() += 1;
             }
         }
     }

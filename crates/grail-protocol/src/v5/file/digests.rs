@@ -5,9 +5,13 @@
 //! from the fields; a test holds them to the slow way.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
+use super::tokens::print_tokens;
 use super::{Commit, RolloutFields, Row, Scalar};
 use crate::v5::completion::slice_start;
 use crate::v5::python::print::{Keys, to_json, write_any_float};
@@ -15,9 +19,7 @@ use crate::v5::selection;
 
 /// Returns SHA-256 of a commit as Python prints it with sorted keys.
 pub fn commit_digest(commit: &Commit) -> [u8; 32] {
-    let mut text = String::new();
-    write_commit(&mut text, commit);
-    Sha256::digest(text).into()
+    Sha256::digest(commit_text(commit)).into()
 }
 
 /// Returns the digest of a row's completion, see
@@ -27,9 +29,34 @@ pub fn completion_digest(commit: &Commit) -> Option<[u8; 32]> {
         return None;
     }
     let start = commit.rollout.prompt_length.to_int().unwrap_or(0);
-    let mut text = String::new();
-    write_tokens(&mut text, &commit.tokens[slice_start(commit.tokens.len(), start)..]);
-    Some(Sha256::digest(text).into())
+    let mut hash = Sha256::new();
+    let completion = &commit.tokens[slice_start(commit.tokens.len(), start)..];
+    print_tokens(completion, |piece| hash.update(piece));
+    Some(hash.finalize().into())
+}
+
+/// Returns what `work` makes of each row, in their order. The rows are shared out to `threads`.
+pub fn map_rows<T: Send>(
+    rows: &[Row],
+    threads: NonZero<usize>,
+    work: impl Fn(&Row) -> T + Sync,
+) -> Vec<T> {
+    let share = rows.len().div_ceil(threads.get());
+    if share == rows.len() {
+        return rows.iter().map(work).collect();
+    }
+    let work = &work;
+    thread::scope(|scope| {
+        let mut parts =
+            rows.chunks(share).map(|part| move || -> Vec<T> { part.iter().map(work).collect() });
+        let ours = parts.next();
+        let running: Vec<_> = parts.map(|part| scope.spawn(part)).collect();
+        let mut all = ours.map_or_else(Vec::new, |part| part());
+        for part in running {
+            all.extend(part.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        all
+    })
 }
 
 /// The groups of a file that passed its structure check, in the order of their first rows.
@@ -86,10 +113,12 @@ pub fn rows_to_check(hotkey: &str, randomness: &str, rows: &[Row]) -> Vec<usize>
     keys.rows_to_check(hotkey, randomness)
 }
 
-/// Writes a commit; the keys of each dictionary are in the order of code points.
-fn write_commit(out: &mut String, commit: &Commit) {
+/// Returns a commit's text; the keys of each dictionary are in the order of code points.
+fn commit_text(commit: &Commit) -> Vec<u8> {
     // Tokens, log-probabilities and sketches with their punctuation, and a kilobyte of texts.
-    out.reserve(commit.commitments.as_str().len() + 30 * commit.tokens.len() + 1024);
+    let capacity = commit.commitments.as_str().len() + 30 * commit.tokens.len() + 1024;
+    let mut text = String::with_capacity(capacity);
+    let out = &mut text;
     out.push_str("{\"beacon\":");
     commit.beacon.write_canonical(out);
     out.push_str(",\"commitments\":");
@@ -105,8 +134,10 @@ fn write_commit(out: &mut String, commit: &Commit) {
     out.push_str(",\"signature\":");
     write_scalar(out, &commit.signature);
     out.push_str(",\"tokens\":");
-    write_tokens(out, &commit.tokens);
-    out.push('}');
+    let mut bytes = text.into_bytes();
+    print_tokens(&commit.tokens, |piece| bytes.extend_from_slice(piece));
+    bytes.push(b'}');
+    bytes
 }
 
 fn write_rollout(out: &mut String, rollout: &RolloutFields) {
@@ -128,18 +159,6 @@ fn write_rollout(out: &mut String, rollout: &RolloutFields) {
     out.push_str("],\"total_reward\":");
     write_scalar(out, &rollout.total_reward);
     out.push('}');
-}
-
-fn write_tokens(out: &mut String, tokens: &[i32]) {
-    let mut digits = itoa::Buffer::new();
-    out.push('[');
-    for (position, &token) in tokens.iter().enumerate() {
-        if position > 0 {
-            out.push(',');
-        }
-        out.push_str(digits.format(token));
-    }
-    out.push(']');
 }
 
 fn write_scalar(out: &mut String, cell: &Scalar) {
@@ -212,8 +231,7 @@ mod tests {
         #[test]
         fn the_bytes_hashed_are_those_of_the_dictionary(commit in commit()) {
             let value = commit.to_value();
-            let mut text = String::new();
-            write_commit(&mut text, &commit);
+            let text = String::from_utf8(commit_text(&commit)).unwrap();
             prop_assert_eq!(&text, &to_json(&value, Keys::Sorted));
             let of_group: [u8; 32] = Sha256::digest(commit_digest(&commit)).into();
             prop_assert_eq!(selection::group_digest([&value]), of_group);
@@ -222,6 +240,18 @@ mod tests {
             let tokens = value.get("tokens").unwrap();
             let want = completion::completion_digest(tokens, Some(&length));
             prop_assert_eq!(completion_digest(&commit), want);
+        }
+    }
+
+    #[test]
+    fn shared_out_rows_keep_their_order() {
+        let rows: Vec<Row> =
+            (0..7_i64).map(|at| Row { nonce: at.into(), ..Row::default() }).collect();
+        for threads in [1, 2, 3, 7, 9] {
+            let threads = NonZero::new(threads).unwrap();
+            let nonces = map_rows(&rows, threads, |row| row.nonce.to_int());
+            assert_eq!(nonces, (0..7).map(Some).collect::<Vec<_>>());
+            assert!(map_rows(&[], threads, |row| row.nonce.to_int()).is_empty());
         }
     }
 
