@@ -1,17 +1,28 @@
-//! Writes a rollout file as the reference does: one row group, ZSTD 1, dictionaries, data pages v1.
+//! Writes a rollout file as the reference's reader takes it: one row group, ZSTD 1, data pages v1.
 
 use std::io::Write;
+use std::iter;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
+use bytes::Bytes;
 use grail_protocol::v5::file::{FOOTER_KEYS, JsonText, Row, Scalar, WindowFile};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::writer::{
+    ColumnCloseResult, ColumnWriter, get_column_writer, get_typed_column_writer_mut,
+};
 use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
 };
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
-use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion,
+};
+use parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
 use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
 use crate::columns::{COLUMNS, Field, Kind, SCHEMA};
 use crate::error::WriteError;
@@ -20,35 +31,75 @@ use crate::error::WriteError;
 /// keeps the pages of long texts near a megabyte.
 const ROWS_AT_A_TIME: usize = 64;
 
+/// Columns whose values hardly repeat: a dictionary costs time, and makes the file larger.
+const WITHOUT_DICTIONARY: [&str; 3] = [
+    "commit.tokens.list.element",
+    "commit.commitments",
+    "commit.rollout.token_logprobs.list.element",
+];
+
 /// Writes a file. Log-probabilities are rounded to f32.
+///
+/// Columns are encoded on all threads and held until all before them are written, so memory holds the
+/// compressed file at most.
 ///
 /// # Errors
 /// When a cell does not fit its column, or the sink fails.
 pub fn write<W: Write + Send>(file: &WindowFile, sink: W) -> Result<(), WriteError> {
     let schema = Arc::new(parse_message_type(SCHEMA)?);
+    let properties = Arc::new(properties(file)?);
+    let mut writer = SerializedFileWriter::new(sink, schema, Arc::clone(&properties))?;
+    let leaves = writer.schema_descr().columns().to_vec();
+    let encode = |place: usize| {
+        let (path, field) = &COLUMNS[place];
+        let target = Target { path, max_def: max_def(path, field) };
+        target.encode(&leaves[place], Arc::clone(&properties), field, &file.rows)
+    };
+    let mut group = writer.next_row_group()?;
+    for column in on_all_threads(COLUMNS.len(), encode) {
+        let (bytes, close) = column?;
+        group.append_column(&bytes, close)?;
+    }
+    group.close()?;
+    writer.close()?;
+    Ok(())
+}
+
+fn properties(file: &WindowFile) -> Result<WriterProperties, WriteError> {
     let entries = FOOTER_KEYS.into_iter().zip(file.footer.texts());
     let entries = entries.map(|(key, text)| KeyValue::new(key.to_owned(), text)).collect();
-    let properties = WriterProperties::builder()
+    let builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_dictionary_enabled(true)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
-        .set_key_value_metadata(Some(entries))
-        .build();
-    let mut writer = SerializedFileWriter::new(sink, schema, Arc::new(properties))?;
-    let mut group = writer.next_row_group()?;
-    for (path, field) in COLUMNS {
-        let mut column = group.next_column()?.expect("the schema has a leaf for every column");
-        let target = Target { path, max_def: max_def(path, &field) };
-        for (chunk, rows) in file.rows.chunks(ROWS_AT_A_TIME).enumerate() {
-            target.write(&mut column, &field, rows, chunk * ROWS_AT_A_TIME)?;
+        .set_key_value_metadata(Some(entries));
+    let builder = WITHOUT_DICTIONARY.into_iter().fold(builder, |builder, path| {
+        let path = ColumnPath::new(path.split('.').map(str::to_owned).collect());
+        builder.set_column_dictionary_enabled(path, false)
+    });
+    Ok(builder.build())
+}
+
+/// Returns `work(0)` to `work(n - 1)`; each thread takes the next when it is done with one.
+fn on_all_threads<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let places = iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        places.take_while(|&place| place < n).map(|place| (place, work(place))).collect::<Vec<_>>()
+    };
+    let others = thread::available_parallelism().map_or(0, |threads| threads.get().min(n) - 1);
+    let mut done = thread::scope(|scope| {
+        let running: Vec<_> = (0..others).map(|_| scope.spawn(take)).collect();
+        let mut done = take();
+        for thread in running {
+            done.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
-        column.close()?;
-    }
-    group.close()?;
-    writer.close()?;
-    Ok(())
+        done
+    });
+    done.sort_unstable_by_key(|&(place, _)| place);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Every structure and field is optional; a list adds its repetition and its optional element.
@@ -64,9 +115,27 @@ struct Target {
 }
 
 impl Target {
+    /// Returns the pages of the column, and what the file's footer says of them.
+    fn encode(
+        &self,
+        leaf: &ColumnDescPtr,
+        properties: WriterPropertiesPtr,
+        field: &Field,
+        rows: &[Row],
+    ) -> Result<(Bytes, ColumnCloseResult), WriteError> {
+        let mut pages = TrackedWrite::new(Vec::new());
+        let sink = Box::new(SerializedPageWriter::new(&mut pages));
+        let mut column = get_column_writer(Arc::clone(leaf), properties, sink);
+        for (chunk, rows) in rows.chunks(ROWS_AT_A_TIME).enumerate() {
+            self.write(&mut column, field, rows, chunk * ROWS_AT_A_TIME)?;
+        }
+        let close = column.close()?;
+        Ok((pages.into_inner()?.into(), close))
+    }
+
     fn write(
         &self,
-        column: &mut SerializedColumnWriter<'_>,
+        column: &mut ColumnWriter<'_>,
         field: &Field,
         rows: &[Row],
         first_row: usize,
@@ -108,7 +177,7 @@ impl Target {
 
     fn cells<'r, T: DataType>(
         &self,
-        column: &mut SerializedColumnWriter<'_>,
+        column: &mut ColumnWriter<'_>,
         cells: impl Iterator<Item = (usize, &'r Scalar)>,
         convert: impl Fn(&Scalar) -> Option<T::T>,
         expected: &'static str,
@@ -127,7 +196,7 @@ impl Target {
 
     fn lists<'r, T: DataType, V: Copy + 'r>(
         &self,
-        column: &mut SerializedColumnWriter<'_>,
+        column: &mut ColumnWriter<'_>,
         lists: impl Iterator<Item = &'r [V]>,
         convert: impl Fn(V) -> T::T,
     ) -> Result<(), WriteError> {
@@ -148,12 +217,12 @@ impl Target {
 
     fn batch<T: DataType>(
         &self,
-        column: &mut SerializedColumnWriter<'_>,
+        column: &mut ColumnWriter<'_>,
         values: &[T::T],
         defs: &[i16],
         reps: Option<&[i16]>,
     ) -> Result<(), WriteError> {
-        column.typed::<T>().write_batch(values, Some(defs), reps)?;
+        get_typed_column_writer_mut::<T>(column).write_batch(values, Some(defs), reps)?;
         Ok(())
     }
 }
