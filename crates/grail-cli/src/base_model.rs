@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use grail_model::formats::import_model;
+use grail_protocol::checkpoint::Protocol;
 use tempfile::TempDir;
 
 use crate::commands::localnet::layout;
@@ -23,8 +24,9 @@ impl BaseModel {
     /// Prepares the model for a network that will live beside `parent`'s other folders.
     ///
     /// A folder is used where it lies. Anything else is unpacked next to the network first, so that
-    /// a model that cannot be imported leaves no half-made network.
-    pub fn prepare(source: Option<&Path>, parent: &Path) -> Result<Self> {
+    /// a model that cannot be imported leaves no half-made network. Without a source it is the embedded
+    /// model of `protocol`.
+    pub fn prepare(source: Option<&Path>, parent: &Path, protocol: Protocol) -> Result<Self> {
         if let Some(dir) = source.filter(|path| path.is_dir()) {
             let dir =
                 dir.canonicalize().with_context(|| format!("while opening {}", dir.display()))?;
@@ -38,7 +40,8 @@ impl BaseModel {
             .with_context(|| format!("while making a temporary folder in {}", parent.display()))?;
         let dir = staged.path().join("model");
         match source {
-            None => default_model::unpack(&dir).context("while unpacking the embedded model")?,
+            None => default_model::unpack(&dir, protocol)
+                .context("while unpacking the embedded model")?,
             Some(source) if source.exists() => {
                 import_model(source, &dir, &mut |_| {})
                     .with_context(|| format!("while importing {}", source.display()))?;
@@ -54,7 +57,7 @@ impl BaseModel {
     /// gone when this is dropped, unless it is a folder of the user's.
     pub fn of_argument(model: &Path) -> Result<Self> {
         let source = (model != Path::new(EMBEDDED)).then_some(model);
-        Self::prepare(source, &std::env::temp_dir())
+        Self::prepare(source, &std::env::temp_dir(), Protocol::V6)
     }
 
     /// Returns the model's folder.
@@ -94,7 +97,7 @@ mod tests {
     #[test]
     fn the_embedded_model_moves_into_the_network() {
         let parent = tempfile::tempdir().unwrap();
-        let base = BaseModel::prepare(None, parent.path()).unwrap();
+        let base = BaseModel::prepare(None, parent.path(), Protocol::V6).unwrap();
         assert!(base.dir().join("config.json").is_file());
         let network = parent.path().join("run-001");
         std::fs::create_dir(&network).unwrap();
@@ -107,12 +110,12 @@ mod tests {
     fn a_folder_stays_where_it_is_and_nonsense_is_refused() {
         let parent = tempfile::tempdir().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let base = BaseModel::prepare(Some(folder.path()), parent.path()).unwrap();
+        let base = BaseModel::prepare(Some(folder.path()), parent.path(), Protocol::V6).unwrap();
         assert_eq!(base.settle(parent.path()).unwrap(), folder.path().canonicalize().unwrap());
         let absent = parent.path().join("absent.gguf");
-        assert!(BaseModel::prepare(Some(&absent), parent.path()).is_err());
+        assert!(BaseModel::prepare(Some(&absent), parent.path(), Protocol::V6).is_err());
         std::fs::write(&absent, b"not a model").unwrap();
-        assert!(BaseModel::prepare(Some(&absent), parent.path()).is_err());
+        assert!(BaseModel::prepare(Some(&absent), parent.path(), Protocol::V6).is_err());
         assert!(of_network(parent.path(), None).is_err());
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use grail_environments::reference::rows::Rows;
 use grail_environments::reference::thinking::ThinkingMode;
 use grail_environments::{reference, registry};
-use grail_ports::environment::{ChatMessage, Environment, EnvironmentError, Evaluation};
+use grail_ports::environment::Environment;
 use grail_protocol::checkpoint::Protocol;
 use grail_services::v5::checkpoints::ReferenceEnvironments;
 use serde_json::{Map, Value};
@@ -28,6 +28,10 @@ impl EnvironmentConfig {
         }
         if args.difficulty.is_some() {
             self.difficulty = args.difficulty;
+            // A difficulty stands for the parameters that the profile's defaults may name.
+            if args.environment_params.is_none() {
+                self.params.clear();
+            }
         }
     }
 
@@ -76,8 +80,8 @@ pub fn reference_environments() -> ReferenceEnvironments {
     Arc::new(reference_environment)
 }
 
-/// Makes an environment of the reference. Those of our own that it does not know are posed under its
-/// system prompt: a network with them has no Python peers.
+/// Makes an environment of the reference. Those of our own that it does not know are posed as they are:
+/// a network with them has no Python peers.
 fn reference_environment(
     id: &str,
     params: &str,
@@ -86,38 +90,9 @@ fn reference_environment(
     let mode = ThinkingMode::from_name(mode).map_err(|error| error.to_string())?;
     match reference::environment(id, params, mode, &Rows::none()) {
         Err(reference::CreateError::Unknown(_)) => {
-            let ours = registry::create(id, params).map_err(|error| error.to_string())?;
-            Ok(Arc::new(Prepared { ours, mode }))
+            registry::create(id, params).map_err(|error| error.to_string())
         }
         made => made.map_err(|error| error.to_string()),
-    }
-}
-
-/// An environment of ours under the reference's system prompt.
-struct Prepared {
-    ours: Arc<dyn Environment>,
-    mode: ThinkingMode,
-}
-
-impl Environment for Prepared {
-    fn id(&self) -> &str {
-        self.ours.id()
-    }
-
-    fn params_json(&self) -> String {
-        self.ours.params_json()
-    }
-
-    fn prompt(&self, seed: u64) -> Vec<ChatMessage> {
-        self.mode.prepare(self.ours.prompt(seed))
-    }
-
-    fn evaluate(&self, seed: u64, completion: &str) -> Result<Evaluation, EnvironmentError> {
-        self.ours.evaluate(seed, completion)
-    }
-
-    fn solve(&self, seed: u64) -> Option<String> {
-        self.ours.solve(seed)
     }
 }
 
@@ -149,13 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_poses_its_problems_and_ours_under_its_prompt() {
-        for id in ["sat", "arithmetic"] {
-            let environment = config(id, "{}").create_for(Protocol::V5).unwrap();
-            let prompt = environment.prompt(3);
-            assert_eq!((environment.id(), prompt.len()), (id, 2));
-            assert!(prompt[0].content.contains("</end_working_out>"));
-        }
+    fn the_reference_poses_its_problems_under_its_prompt_and_ours_as_they_are() {
+        let theirs = config("sat", "{}").create_for(Protocol::V5).unwrap();
+        let prompt = theirs.prompt(3);
+        assert_eq!((theirs.id(), prompt.len()), ("sat", 2));
+        assert!(prompt[0].content.contains("</end_working_out>"));
+        let ours = config("arithmetic", r#"{"worked":true}"#);
+        let (native, posed) = (ours.create().unwrap(), ours.create_for(Protocol::V5).unwrap());
+        assert_eq!(posed.prompt(3), native.prompt(3));
         assert!(reference_environment("nothing", "{}", INSTRUCTED).is_err());
         assert!(reference_environment("sat", "{}", "loudly").is_err());
     }

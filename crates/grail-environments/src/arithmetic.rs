@@ -3,6 +3,10 @@
 //! The prompt asks for the number only. The last number of the answer counts (see `number.rs` for
 //! what a number is): reward 1 if it is the result, plus 0.1 if the answer is that or any other
 //! integer in plain decimal form and nothing else, not even white space.
+//!
+//! With `worked` it asks for every step: `That is 4 + 1 - 5 = 5 - 5 = 0`. Such answers are long enough
+//! for profiles that challenge a number of tokens. The last number counts again, and the 0.1 are for
+//! an answer that begins with these very steps.
 
 use std::fmt;
 
@@ -29,13 +33,16 @@ pub struct Params {
     pub terms_max: u32,
     /// Fewest terms, 2 to `terms_max`.
     pub terms_min: u32,
+    /// Whether the answer is to show its steps. Left out of the JSON where it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub worked: bool,
 }
 
 /// Parameters that give no problems.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadParams {
     /// The JSON does not have the fields of the parameters.
-    #[error("{0}; the fields are difficulty, or operand_max, terms_min and terms_max")]
+    #[error("{0}; the fields are difficulty, or operand_max, terms_min and terms_max, and worked")]
     Json(String),
     /// A difficulty together with what it stands for.
     #[error("give either difficulty or operand_max, terms_min and terms_max, not both")]
@@ -60,11 +67,11 @@ pub enum BadParams {
 
 /// Parameters of difficulty 1, 2, ….
 const DIFFICULTIES: [Params; 5] = [
-    Params { operand_max: 9, terms_max: 2, terms_min: 2 },
-    Params { operand_max: 20, terms_max: 2, terms_min: 2 },
-    Params { operand_max: 20, terms_max: 3, terms_min: 2 },
-    Params { operand_max: 50, terms_max: 4, terms_min: 2 },
-    Params { operand_max: 999, terms_max: 4, terms_min: 3 },
+    Params { operand_max: 9, terms_max: 2, terms_min: 2, worked: false },
+    Params { operand_max: 20, terms_max: 2, terms_min: 2, worked: false },
+    Params { operand_max: 20, terms_max: 3, terms_min: 2, worked: false },
+    Params { operand_max: 50, terms_max: 4, terms_min: 2, worked: false },
+    Params { operand_max: 999, terms_max: 4, terms_min: 3, worked: false },
 ];
 
 impl Default for Params {
@@ -75,7 +82,8 @@ impl Default for Params {
 }
 
 impl Params {
-    /// Reads parameters: `{"difficulty": 1 to 5}`, or any of the fields, the rest at the default.
+    /// Reads parameters: `{"difficulty": 1 to 5}`, or any of its fields, the rest at the default; and
+    /// `worked` with either.
     ///
     /// # Errors
     /// When the text is not such an object or a value is out of range.
@@ -87,10 +95,12 @@ impl Params {
             operand_max: Option<u32>,
             terms_max: Option<u32>,
             terms_min: Option<u32>,
+            #[serde(default)]
+            worked: bool,
         }
         let fields: Fields =
             serde_json::from_str(text).map_err(|error| BadParams::Json(error.to_string()))?;
-        let Fields { difficulty, operand_max, terms_max, terms_min } = fields;
+        let Fields { difficulty, operand_max, terms_max, terms_min, worked } = fields;
         let defaults = match difficulty {
             None => Self::default(),
             Some(_) if [operand_max, terms_max, terms_min].iter().any(Option::is_some) => {
@@ -105,12 +115,13 @@ impl Params {
             operand_max: operand_max.unwrap_or(defaults.operand_max),
             terms_max: terms_max.unwrap_or(defaults.terms_max),
             terms_min: terms_min.unwrap_or(defaults.terms_min),
+            worked,
         }
         .checked()
     }
 
     fn checked(self) -> Result<Self, BadParams> {
-        let Self { operand_max, terms_max: max, terms_min: min } = self;
+        let Self { operand_max, terms_max: max, terms_min: min, .. } = self;
         if !OPERAND_MAX.contains(&operand_max) {
             return Err(BadParams::Operands(operand_max));
         }
@@ -145,12 +156,24 @@ impl Problem {
     fn answer(&self) -> i64 {
         self.terms.iter().sum()
     }
+
+    /// Returns the statement with its first two terms added until one number is left.
+    fn worked(&self) -> String {
+        let mut text = format!("That is {self}");
+        let mut rest = self.terms.clone();
+        while let [first, second, ..] = rest[..] {
+            rest.splice(..2, [first + second]);
+            text.push_str(&format!(" = {}", Self { terms: rest.clone() }));
+        }
+        text
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, term) in self.terms.iter().enumerate() {
             match (index, *term < 0) {
+                // Negative only where terms were added already.
                 (0, _) => write!(f, "{term}")?,
                 (_, true) => write!(f, " - {}", -term)?,
                 (_, false) => write!(f, " + {term}")?,
@@ -190,23 +213,29 @@ impl Environment for Arithmetic {
     }
 
     fn params_json(&self) -> String {
-        serde_json::to_string(&self.params).expect("three numbers are always JSON")
+        serde_json::to_string(&self.params).expect("numbers and a flag are always JSON")
     }
 
     fn prompt(&self, seed: u64) -> Vec<ChatMessage> {
         let problem = Problem::of(&self.params, seed);
-        let content = format!("What is {problem}? Answer with the number only.");
+        let what = if self.params.worked { "every step" } else { "the number only" };
+        let content = format!("What is {problem}? Answer with {what}.");
         vec![ChatMessage { role: ChatRole::User, content }]
     }
 
     fn evaluate(&self, seed: u64, completion: &str) -> Result<Evaluation, EnvironmentError> {
-        let answer = Problem::of(&self.params, seed).answer();
-        let is_correct = number::last_integer(completion) == Some(answer);
-        Ok(evaluation(is_correct, number::is_canonical_integer(completion)))
+        let problem = Problem::of(&self.params, seed);
+        let is_correct = number::last_integer(completion) == Some(problem.answer());
+        let is_in_form = match self.params.worked {
+            true => completion.starts_with(&problem.worked()),
+            false => number::is_canonical_integer(completion),
+        };
+        Ok(evaluation(is_correct, is_in_form))
     }
 
     fn solve(&self, seed: u64) -> Option<String> {
-        Some(Problem::of(&self.params, seed).answer().to_string())
+        let problem = Problem::of(&self.params, seed);
+        Some(if self.params.worked { problem.worked() } else { problem.answer().to_string() })
     }
 }
 
@@ -227,9 +256,12 @@ mod tests {
     #[test]
     fn every_difficulty_passes_the_contract() {
         for level in 1..=DIFFICULTIES.len() {
-            let environment = environment(&format!(r#"{{"difficulty":{level}}}"#));
-            contract::environment(&environment, 0..20);
-            contract::environment(&environment, (0..20).map(|index| held_out_seed(1, index)));
+            for worked in [false, true] {
+                let params = format!(r#"{{"difficulty":{level},"worked":{worked}}}"#);
+                let environment = environment(&params);
+                contract::environment(&environment, 0..20);
+                contract::environment(&environment, (0..20).map(|index| held_out_seed(1, index)));
+            }
         }
     }
 
@@ -259,6 +291,11 @@ mod tests {
             (r#"{"difficulty":2}"#, r#"{"operand_max":20,"terms_max":2,"terms_min":2}"#),
             (r#" {"terms_max": 4} "#, r#"{"operand_max":20,"terms_max":4,"terms_min":2}"#),
             (
+                r#"{"worked":true,"difficulty":1}"#,
+                r#"{"operand_max":9,"terms_max":2,"terms_min":2,"worked":true}"#,
+            ),
+            (r#"{"worked":false}"#, r#"{"operand_max":20,"terms_max":3,"terms_min":2}"#),
+            (
                 r#"{"terms_min":4,"operand_max":9999,"terms_max":4}"#,
                 r#"{"operand_max":9999,"terms_max":4,"terms_min":4}"#,
             ),
@@ -287,6 +324,7 @@ mod tests {
             (r#"{"difficulty":0}"#, "difficulty 0 must be 1 to 5"),
             (r#"{"difficulty":6}"#, "difficulty 6 must be 1 to 5"),
             (r#"{"difficulty":1,"terms_max":3}"#, "not both"),
+            (r#"{"worked":1}"#, "expected a boolean"),
         ] {
             let error = Params::from_json(given).unwrap_err().to_string();
             assert!(error.contains(part), "{given}: {error}");
@@ -320,8 +358,33 @@ mod tests {
     }
 
     #[test]
+    fn the_steps_are_those_of_the_problem_and_pay_when_they_are_right() {
+        let worked = |terms: &[i64]| Problem { terms: terms.to_vec() }.worked();
+        assert_eq!(worked(&[4, -9, 5]), "That is 4 - 9 + 5 = -5 + 5 = 0");
+        assert_eq!(worked(&[20, 12]), "That is 20 + 12 = 32");
+        let environment = environment(r#"{"difficulty":4,"worked":true}"#);
+        let hard = self::environment(r#"{"difficulty":4}"#);
+        assert!(environment.prompt(1)[0].content.ends_with("46? Answer with every step."));
+        let (steps, answer) = (environment.solve(1).unwrap(), hard.solve(1).unwrap());
+        assert_eq!(steps, "That is 20 + 41 - 12 - 46 = 61 - 12 - 46 = 49 - 46 = 3");
+        for (completion, reward, success) in [
+            (steps.clone(), 1.1, true),
+            (format!("{steps}<|im_end|>"), 1.1, true),
+            (answer.clone(), 1.0, true),
+            (format!("That is 20 + 41 = 62 = {answer}"), 1.0, true),
+            (format!("{steps} or 4"), 0.1, false),
+            (format!("{steps}0"), 0.1, false),
+            (steps.replace(" = 3", " = 4"), 0.0, false),
+            (String::new(), 0.0, false),
+        ] {
+            let got = environment.evaluate(1, &completion).unwrap();
+            assert_eq!(got, Evaluation { reward, success }, "{completion}");
+        }
+    }
+
+    #[test]
     fn operands_signs_and_lengths_are_not_biased() {
-        let params = Params { operand_max: 20, terms_max: 4, terms_min: 2 };
+        let params = Params { operand_max: 20, terms_max: 4, terms_min: 2, worked: false };
         let (mut lengths, mut operands, mut negative, mut signed) = ([0u32; 5], [0u32; 21], 0, 0);
         for seed in 0..20_000 {
             let Problem { terms } = Problem::of(&params, seed);
@@ -375,7 +438,8 @@ mod tests {
         fn any_seed_gives_a_problem_within_the_bounds(
             seed: u64, operand_max in OPERAND_MAX, terms_min in TERMS, more in 0u32..3,
         ) {
-            let params = Params { operand_max, terms_max: (terms_min + more).min(4), terms_min };
+            let terms_max = (terms_min + more).min(4);
+            let params = Params { operand_max, terms_max, terms_min, worked: false };
             let problem = Problem::of(&params.checked().unwrap(), seed);
             prop_assert!((params.terms_min..=params.terms_max)
                 .contains(&u32::try_from(problem.terms.len()).unwrap()));

@@ -6,110 +6,14 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use grail_neurons::neuron::Neuron as _;
-use grail_neurons::roles::{
-    ReferenceCheaterNeuron, ReferenceMinerNeuron, ReferenceTrainerNeuron, ReferenceValidatorNeuron,
-};
-use grail_ports::chain::Block;
-use grail_ports::environment::Environment;
+use grail_neurons::neuron::Neuron;
 use grail_ports::events::Event;
-use grail_protocol::ids::{BlockNumber, Hotkey, Window};
-use grail_protocol::sampler::SamplerParams;
+use grail_protocol::ids::{Hotkey, Window};
 use grail_protocol::v5::file::{gzip_key, object_key};
-use grail_protocol::v5::trust::{TrustList, trust_list_key};
-use grail_services::mining::pace::MiningConfig;
-use grail_services::training::config::TrainingConfig;
-use grail_services::training::evaluation::HeldOut;
-use grail_services::v5::checkpoints::ReferenceEnvironments;
-use grail_services::v5::mining::ReferenceMining;
-use grail_services::v5::mining::adversary::{ReferenceAdversary, ReferenceCheat};
-use grail_services::v5::training::ReferenceTraining;
-use grail_services::v5::validation::ReferenceValidation;
-use grail_testkit::FakeModel;
-use support::{
-    CHEATER, MINER, OTHER_MINER, TRAINER, VALIDATOR, World, hotkey, judgements, settle,
-    training_config, validation_config,
-};
-
-/// Tokens that the profile challenges, and the longest completion here.
-const TOKENS: u32 = 32;
-/// Groups that each miner makes in a window.
-const GROUPS: u32 = 2;
-
-/// The roles of the profile in a world.
-struct Subnet {
-    world: World,
-    base: PathBuf,
-}
-
-impl Subnet {
-    fn new() -> Self {
-        let world = World::new();
-        let base = world.folder.path().join("talkative");
-        FakeModel::talkative(7).write(&base).unwrap();
-        Self { world, base }
-    }
-
-    fn environments(&self) -> ReferenceEnvironments {
-        let environment = self.world.environment.clone();
-        Arc::new(move |id, params, mode| {
-            assert_eq!((id, params, mode), ("fake", "{}", "instructed"));
-            Ok(environment.clone() as Arc<dyn Environment>)
-        })
-    }
-
-    fn mining(&self) -> MiningConfig {
-        MiningConfig { groups_per_window: GROUPS, ..self.world.mining_config() }
-    }
-
-    fn trainer(&self) -> ReferenceTrainerNeuron {
-        let ctx = self.world.context(TRAINER);
-        let config = TrainingConfig {
-            sampler: SamplerParams { temperature: 1.0, max_new_tokens: TOKENS },
-            ..training_config()
-        };
-        let held_out = HeldOut { problems: 4, seeds: Arc::new(u64::from), at_once: 4 };
-        let environment = self.world.environment.clone();
-        let base = self.base.clone();
-        let service = ReferenceTraining::new(ctx.clone(), config, environment, held_out, base);
-        ReferenceTrainerNeuron::new(ctx, service)
-    }
-
-    fn validator(&self) -> ReferenceValidatorNeuron {
-        let ctx = self.world.context(VALIDATOR);
-        let service =
-            ReferenceValidation::new(ctx.clone(), validation_config(), self.environments());
-        ReferenceValidatorNeuron::new(ctx, service)
-    }
-
-    fn miner(&self, seed: u64) -> ReferenceMinerNeuron {
-        let ctx = self.world.context(seed);
-        let service = ReferenceMining::new(ctx.clone(), self.mining(), self.environments());
-        ReferenceMinerNeuron::new(ctx, service)
-    }
-
-    fn cheater(&self, cheat: ReferenceCheat) -> ReferenceCheaterNeuron {
-        let ctx = self.world.context(CHEATER);
-        let service =
-            ReferenceAdversary::new(ctx.clone(), self.mining(), self.environments(), cheat);
-        ReferenceCheaterNeuron::new(ctx, service)
-    }
-
-    /// Moves on by one block, so that what is uploaded then is later.
-    fn next_block(&self) -> Block {
-        let head = self.world.chain.head().number;
-        self.world.chain.advance_to(BlockNumber(head.0 + 1))
-    }
-
-    fn trust_list(&self, window: Window) -> TrustList {
-        let key = trust_list_key(window.start().0);
-        let bytes = self.world.storage.peek(hotkey(VALIDATOR), &key).expect("a list is published");
-        TrustList::parse(std::str::from_utf8(&bytes).unwrap()).unwrap()
-    }
-}
+use grail_services::v5::mining::adversary::ReferenceCheat;
+use support::reference::Subnet;
+use support::{CHEATER, MINER, OTHER_MINER, TRAINER, VALIDATOR, World, hotkey, judgements, settle};
 
 fn key_of(owner: Hotkey, window: Window) -> String {
     object_key(&owner.to_ss58(), window.start().0 as i64)
@@ -245,8 +149,22 @@ async fn a_node_of_another_profile_says_so_and_waits() {
     let subnet = Subnet::new();
     let world = &subnet.world;
     // A trainer of our own profile, and peers that are set up for the reference's.
-    let (mut trainer, mut validator) = (world.trainer(), subnet.validator());
-    let mut miner = subnet.miner(MINER);
+    let (trainer, validator, miner) = (world.trainer(), subnet.validator(), subnet.miner(MINER));
+    waits(world, trainer, validator, miner, ("v5", "v6")).await;
+    let subnet = Subnet::new();
+    let world = &subnet.world;
+    let (trainer, validator, miner) = (subnet.trainer(), world.validator(), world.miner(MINER));
+    waits(world, trainer, validator, miner, ("v6", "v5")).await;
+}
+
+/// Runs a trainer of the profile `found` beside peers that are set up for `ours`.
+async fn waits(
+    world: &World,
+    mut trainer: impl Neuron,
+    mut validator: impl Neuron,
+    mut miner: impl Neuron,
+    (ours, found): (&str, &str),
+) {
     trainer.start().await.unwrap();
     validator.start().await.unwrap();
     miner.start().await.unwrap();
@@ -261,8 +179,10 @@ async fn a_node_of_another_profile_says_so_and_waits() {
         let told: BTreeSet<Window> = events
             .iter()
             .filter_map(|event| match event {
-                Event::WindowSkipped { window, reason } if reason.contains("protocol v6") => {
-                    assert!(reason.contains("set up for v5"), "{reason}");
+                Event::WindowSkipped { window, reason }
+                    if reason.contains(&format!("protocol {found}")) =>
+                {
+                    assert!(reason.contains(&format!("set up for {ours}")), "{reason}");
                     Some(*window)
                 }
                 _ => None,

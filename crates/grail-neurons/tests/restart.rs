@@ -11,16 +11,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grail_neurons::neuron::{Neuron, Tick};
 use grail_ports::chain::Block;
+use grail_protocol::checkpoint::Protocol;
 use grail_protocol::ids::Uid;
 use support::crash::CrashPlan;
+use support::reference::Subnet;
 use support::{MINER, TRAINER, VALIDATOR, World};
 
 /// The role of a hotkey, made anew from its folder.
-fn make(world: &World, seed: u64) -> Box<dyn Neuron> {
-    match seed {
-        TRAINER => Box::new(world.trainer()),
-        VALIDATOR => Box::new(world.validator()),
-        seed => Box::new(world.miner(seed)),
+fn make(subnet: &Subnet, protocol: Protocol, seed: u64) -> Box<dyn Neuron> {
+    let world = &subnet.world;
+    match (protocol, seed) {
+        (Protocol::V6, TRAINER) => Box::new(world.trainer()),
+        (Protocol::V6, VALIDATOR) => Box::new(world.validator()),
+        (Protocol::V6, seed) => Box::new(world.miner(seed)),
+        (Protocol::V5, TRAINER) => Box::new(subnet.trainer()),
+        (Protocol::V5, VALIDATOR) => Box::new(subnet.validator()),
+        (Protocol::V5, seed) => Box::new(subnet.miner(seed)),
     }
 }
 
@@ -63,13 +69,15 @@ struct Remains {
 }
 
 /// Runs four windows; the role `victim` is killed by `plan` and started again at the same block.
-async fn run(victim: u64, plan: Option<Arc<CrashPlan>>) -> Remains {
+async fn run(protocol: Protocol, victim: u64, plan: Option<Arc<CrashPlan>>) -> Remains {
     let world = World { groups: 1, problems: 4, ..World::new() };
-    let world = World { doomed: plan.clone().map(|plan| (victim, plan)), ..world };
+    let mut subnet = Subnet::of(world);
+    subnet.world.doomed = plan.clone().map(|plan| (victim, plan));
     let roles = [MINER, VALIDATOR, TRAINER];
     let mut neurons: BTreeMap<u64, Box<dyn Neuron>> =
-        roles.iter().map(|seed| (*seed, make(&world, *seed))).collect();
-    let healthy = World { doomed: None, ..world };
+        roles.iter().map(|seed| (*seed, make(&subnet, protocol, *seed))).collect();
+    subnet.world.doomed = None;
+    let healthy = &subnet.world;
     let mut order = vec![TRAINER];
     for round in 0..4 {
         let head = if round == 0 { healthy.chain.head() } else { healthy.next_window() };
@@ -78,7 +86,7 @@ async fn run(victim: u64, plan: Option<Arc<CrashPlan>>) -> Remains {
             let plan = plan.clone().filter(|_| seed == victim);
             let survivor = match live(neuron, head, plan).await {
                 Some(neuron) => neuron,
-                None => live(make(&healthy, seed), head, None).await.unwrap(),
+                None => live(make(&subnet, protocol, seed), head, None).await.unwrap(),
             };
             neurons.insert(seed, survivor);
         }
@@ -98,13 +106,13 @@ async fn run(victim: u64, plan: Option<Arc<CrashPlan>>) -> Remains {
     Remains { objects, weights }
 }
 
-async fn kill_everywhere(victim: u64, calls_at_least: u64) {
-    let undisturbed = run(victim, None).await;
+async fn kill_everywhere(protocol: Protocol, victim: u64, calls_at_least: u64) {
+    let undisturbed = run(protocol, victim, None).await;
     assert!(undisturbed.objects.len() > 20, "{:?}", undisturbed.objects.keys());
     for at_call in 1.. {
         for after_effect in [false, true] {
             let plan = CrashPlan::new(at_call, after_effect);
-            let remains = run(victim, Some(plan.clone())).await;
+            let remains = run(protocol, victim, Some(plan.clone())).await;
             if !plan.has_struck() {
                 assert!(at_call > calls_at_least, "only {at_call} calls were made");
                 return;
@@ -122,16 +130,26 @@ async fn kill_everywhere(victim: u64, calls_at_least: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_miner_can_be_killed_anywhere() {
-    kill_everywhere(MINER, 20).await;
+    kill_everywhere(Protocol::V6, MINER, 20).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_validator_can_be_killed_anywhere() {
-    kill_everywhere(VALIDATOR, 40).await;
+    kill_everywhere(Protocol::V6, VALIDATOR, 40).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_trainer_can_be_killed_anywhere() {
     // Two of its three checkpoints are deltas, which have fewer objects than whole ones.
-    kill_everywhere(TRAINER, 80).await;
+    kill_everywhere(Protocol::V6, TRAINER, 80).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trainer_of_the_references_profile_can_be_killed_anywhere() {
+    kill_everywhere(Protocol::V5, TRAINER, 80).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miner_of_the_references_profile_can_be_killed_anywhere() {
+    kill_everywhere(Protocol::V5, MINER, 20).await;
 }

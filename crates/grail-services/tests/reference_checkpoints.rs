@@ -1,30 +1,24 @@
-//! Checkpoints of the reference, consumed and published: the published bucket case by case, and what
-//! goes wrong on the way.
+//! Checkpoints of the reference, consumed: the published bucket case by case, and what goes wrong on
+//! the way.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::object_store::{Buckets, ObjectInfo, ObjectKey, ObjectStore, StoreError};
 use grail_ports::signer::Signer;
-use grail_protocol::checkpoint::reference::{ReferenceMetadata, defaults};
 use grail_protocol::checkpoint::retention::window_of;
-use grail_protocol::checkpoint::tensors::TensorIndex;
-use grail_protocol::checkpoint::{CheckpointType, Unsigned, WEIGHTS_FILE};
+use grail_protocol::checkpoint::{Unsigned, WEIGHTS_FILE};
 use grail_protocol::ids::{Hotkey, Window};
 use grail_protocol::keys;
-use grail_protocol::v5::python::json::Value as Python;
 use grail_services::checkpoint::CheckpointError;
 use grail_services::checkpoint::reference::{Method, ReferenceConsumer};
 use grail_services::checkpoint::weights::weights_hash;
 use grail_services::context::Heartbeat;
-use grail_services::training::reference_publisher::{RETRY_WAITS, ReferencePublisher};
 use grail_testkit::vectors::{every_case, list, load, path, text};
 use grail_testkit::{FakeSigner, MemoryStorage};
 
@@ -40,13 +34,11 @@ struct Watched {
     reads: Mutex<Vec<String>>,
     /// Part of a key that cannot be read.
     cut: Mutex<Option<&'static str>>,
-    refuses_deltas: AtomicBool,
 }
 
 impl Watched {
     fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        let refuses_deltas = AtomicBool::new(false);
-        Arc::new(Self { inner, reads: Mutex::default(), cut: Mutex::default(), refuses_deltas })
+        Arc::new(Self { inner, reads: Mutex::default(), cut: Mutex::default() })
     }
 
     fn cut(&self, part: Option<&'static str>) {
@@ -78,9 +70,6 @@ impl ObjectStore for Watched {
     }
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        if self.refuses_deltas.load(Ordering::SeqCst) && key.contains("/DELTA/") {
-            return Err(StoreError::Unavailable("the test refuses deltas".to_owned()));
-        }
         self.inner.put(key, bytes).await
     }
 
@@ -323,130 +312,4 @@ async fn without_a_signature_only_the_tolerant_go_on() {
     world.storage.tamper(world.trainer, &keys::delta_file(at, "manifest.sig"), other);
     std::fs::remove_dir_all(&tolerant.cache).unwrap();
     assert!(tolerant.checkpoint(at).await.is_err());
-}
-
-/// A model folder whose weights depend on `step` in some places.
-fn snapshot(dir: &Path, step: u64) {
-    std::fs::create_dir_all(dir).unwrap();
-    let tensors = [("model.norm.weight", vec![40]), ("model.layers.0.weight", vec![30, 20])];
-    let tensors = tensors.map(|(name, shape)| (name.to_owned(), "BF16".to_owned(), shape));
-    let index = TensorIndex::lay_out(tensors).unwrap();
-    let word = |place: u64| {
-        let moved = (0..=step).filter(|step| (place + step).is_multiple_of(37)).count() as u16;
-        // Place 7 is a zero that turns negative and back.
-        if place == 7 { (step as u16 % 2) << 15 } else { 0x3d00 + place as u16 + moved }
-    };
-    let data = (0..640).flat_map(|place| word(place).to_le_bytes());
-    let file: Vec<u8> = index.to_header().into_iter().chain(data).collect();
-    std::fs::write(dir.join(WEIGHTS_FILE), file).unwrap();
-    for (name, text) in
-        [("config.json", "{}"), ("tokenizer.json", "{\"a\":1}"), ("snapshot_metadata.json", "{}")]
-    {
-        std::fs::write(dir.join(name), text).unwrap();
-    }
-}
-
-fn described(at: Window) -> ReferenceMetadata {
-    let nothing = |_: &str| None;
-    let (env_id, env_params) = defaults::environment(&nothing).unwrap();
-    let training_config = Python::object([("lr", 1e-6.into())]);
-    ReferenceMetadata {
-        window: at,
-        file_manifest: Vec::new(),
-        config_hash: Some(ReferenceMetadata::hash_config(&training_config)),
-        training_config,
-        git_commit: "unknown".to_owned(),
-        created_at: 1_700_000_000.25,
-        model_name: "async_trainer_snapshot".to_owned(),
-        parent_window: Some(at.start().0.saturating_sub(30)),
-        checkpoint_type: None,
-        prev_window: None,
-        anchor_window: None,
-        weights_hash: None,
-        env_id,
-        env_params,
-        generation_params: defaults::generation_params(&nothing),
-        thinking_mode: defaults::thinking_mode(&nothing).unwrap(),
-    }
-}
-
-#[tokio::test]
-async fn what_is_published_is_consumed_and_cleaned_up() {
-    let signer = Arc::new(FakeSigner::new(0));
-    let world = World::of(signer.hotkey());
-    let waits = [Duration::ZERO; RETRY_WAITS.len()];
-    let work = world.folder.path().join("work");
-    let mut publisher = ReferencePublisher::new(world.bucket.clone(), signer, work, &waits, None);
-    let follower = world.consumer();
-    let mut kinds = Vec::new();
-    let windows: Vec<u64> = (270..=1_500).step_by(30).collect();
-    for (step, start) in (0u64..).zip(&windows) {
-        let dir = world.folder.path().join("snapshot");
-        snapshot(&dir, step);
-        // A delta that cannot go up is given up, after three attempts and their waits.
-        world.bucket.refuses_deltas.store(*start == 420, Ordering::SeqCst);
-        let at = window(*start);
-        let kind = publisher.publish(&dir, &described(at), async || Ok(at.next())).await.unwrap();
-        kinds.push(kind.unwrap());
-        assert_eq!(
-            publisher.publish(&dir, &described(at), async || Ok(at.next())).await.unwrap(),
-            None
-        );
-        let obtained = follower.for_window(at.next().next()).await.unwrap().unwrap();
-        assert_eq!(obtained.window, at);
-        assert_eq!(
-            std::fs::read(obtained.dir.join(WEIGHTS_FILE)).unwrap(),
-            std::fs::read(dir.join(WEIGHTS_FILE)).unwrap()
-        );
-        let wanted = if kind == Some(CheckpointType::Full) { Method::Full } else { Method::Fast };
-        assert_eq!(obtained.method, wanted, "{at}");
-        assert_eq!(obtained.metadata.missing(), Vec::<String>::new());
-        publisher.finish().await;
-    }
-    let whole: Vec<u64> = windows
-        .iter()
-        .zip(&kinds)
-        .filter(|(_, kind)| **kind == CheckpointType::Full)
-        .map(|(start, _)| *start)
-        .collect();
-    assert_eq!(whole, [270, 420]);
-    let late = world.consumer_in("late").for_window(window(1_560)).await.unwrap().unwrap();
-    assert_eq!((late.window, late.method), (window(1_500), Method::Full));
-
-    // Anchors went up whole beside their deltas, and what no rule keeps is gone.
-    let keys = world.storage.keys(world.trainer);
-    let has = |key: String| keys.contains(&key);
-    for anchor in [1_200, 1_500] {
-        assert!(has(keys::checkpoint_file(window(anchor), "manifest.sig")), "{anchor}");
-    }
-    assert!(has(keys::checkpoint_file(window(270), "manifest.sig")), "a first window stays");
-    assert!(!has(keys::delta_file(window(330), "manifest.sig")), "{keys:?}");
-    // The first 300 blocks are kept, and windows since the anchor before the last clean-up.
-    assert!(has(keys::delta_file(window(1_170), "manifest.sig")));
-}
-
-#[tokio::test]
-async fn a_full_checkpoint_that_is_still_going_up_is_gone_around() {
-    let signer = Arc::new(FakeSigner::new(0));
-    let world = World::of(signer.hotkey());
-    let work = world.folder.path().join("work");
-    let mut publisher = ReferencePublisher::new(world.bucket.clone(), signer, work, &[], None);
-    for (step, start) in (0u64..).zip([240, 270, 300]) {
-        let dir = world.folder.path().join("snapshot");
-        snapshot(&dir, step);
-        let at = window(start);
-        publisher.publish(&dir, &described(at), async || Ok(at)).await.unwrap();
-        publisher.finish().await;
-    }
-    let at = window(300);
-    // Metadata and signature are there and the weights are not, then are damaged.
-    let key = keys::checkpoint_file(at, WEIGHTS_FILE);
-    world.damage(&key);
-    let around = world.consumer_in("damaged").checkpoint(at).await.unwrap();
-    world.remove(&key).await;
-    let again = world.consumer_in("missing").checkpoint(at).await.unwrap();
-    for obtained in [around, again] {
-        let expected = obtained.metadata.weights_hash.unwrap().to_string();
-        assert_eq!(hash_in(&obtained.dir), expected);
-    }
 }

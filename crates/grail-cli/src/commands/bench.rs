@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use grail_kernels::{Isa, Kernels};
 use grail_model::formats::config::ModelConfig;
+use grail_protocol::checkpoint::Protocol;
 
 use crate::base_model::BaseModel;
 use crate::bench::{
@@ -29,7 +30,7 @@ fn bench_engine(args: &BenchEngineArgs, config: &Config) -> Result<Outcome> {
     let kernels = Kernels::with_isa(isa, engine::threads(config.engine))
         .context("while starting the engine")?;
     let staging = tempfile::tempdir().context("while making a temporary folder")?;
-    let base = BaseModel::prepare(args.model.as_deref(), staging.path())?;
+    let base = BaseModel::prepare(args.model.as_deref(), staging.path(), Protocol::V6)?;
     let model = ModelConfig::load(base.dir())?;
     let machine = machine(&kernels);
     let told = !args.json;

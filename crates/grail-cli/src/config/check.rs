@@ -127,17 +127,6 @@ impl Config {
                  {REFERENCE_BLOCK_TIME_MS_MIN}ms"
             ),
         )?;
-        // Settings that the v5 trainer does not follow would be ignored in silence.
-        check(
-            "training.kl_coef",
-            self.training.kl_coef == 0.0,
-            "the trainer of protocol v5 has no reference model; set it to 0",
-        )?;
-        check(
-            "training.replay_windows",
-            self.training.replay_windows == 1,
-            "the trainer of protocol v5 uses every window once; set it to 1",
-        )?;
         check(
             "localnet.cheats",
             self.localnet.cheats.is_empty(),
@@ -316,8 +305,6 @@ mod tests {
         assert!(
             refused(|c| c.localnet.block_time = HumanDuration::from_millis(100)).contains("400ms")
         );
-        assert!(refused(|c| c.training.kl_coef = 0.1).contains("no reference model"));
-        assert!(refused(|c| c.training.replay_windows = 2).contains("every window once"));
         assert!(refused(|c| c.localnet.cheats = vec!["forged-reward".to_owned()]).contains("zero"));
     }
 

@@ -66,6 +66,9 @@ pub struct Config {
     pub training: TrainingSettings,
 }
 
+/// Problems whose answers are long enough for the reference's profile.
+const WORKED: &str = r#"{"operand_max":9,"terms_max":4,"terms_min":4,"worked":true}"#;
+
 impl Config {
     /// Returns the defaults for a network that starts from a model of the user's own.
     ///
@@ -86,16 +89,17 @@ impl Config {
     }
 
     /// Returns these settings as the reference's profile needs them: completions of at least 32
-    /// tokens.
+    /// tokens, and few groups, because every row is traced.
     ///
-    /// The embedded model does not end its answers under the reference's long prompt. In 96 tokens
-    /// two of them are hardly ever equal, which would look like copies, and their probabilities pass
-    /// the profile's check (48 of 48).
+    /// With the embedded model the problems are sums of four numbers that are answered with every step:
+    /// such answers have 35 to 52 tokens, and two miners hardly ever get the same problem, which would
+    /// look like copies.
     #[must_use]
     pub fn for_reference(mut self) -> Self {
         self.protocol = ProtocolName(Protocol::V5);
         if self.sampling.max_new_tokens < 32 {
-            self.sampling.max_new_tokens = 96;
+            self.sampling.max_new_tokens = 64;
+            self.environment.params = WORKED.to_owned();
         }
         self.mining.groups_per_window = self.mining.groups_per_window.min(16);
         self.mining.groups_at_once = self.mining.groups_at_once.min(4);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use grail_model::{LocalModel, Provider, ProviderConfig};
+use grail_protocol::checkpoint::Protocol;
 use grail_protocol::ids::{Digest, TokenId};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ pub fn model() -> Arc<LocalModel> {
     static LOADED: OnceLock<(TempDir, Arc<LocalModel>)> = OnceLock::new();
     let (_, model) = LOADED.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        crate::default_model::unpack(dir.path()).unwrap();
+        crate::default_model::unpack(dir.path(), Protocol::V6).unwrap();
         let config = ProviderConfig { threads: 1, ..ProviderConfig::default() };
         let model = Provider::new(config).unwrap().load_model(dir.path()).unwrap();
         (dir, model)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod crash;
+pub mod reference;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -15,6 +15,7 @@ use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
 use sha2::Digest as _;
 
 use super::CheckpointError;
+use super::reference::DELTA_FILE as REFERENCE_DELTA_FILE;
 use crate::state::{self, disk};
 
 /// Largest `manifest.sig`, bytes: 128 digits and some white space.
@@ -23,7 +24,7 @@ pub const MANIFEST_SIGNATURE_BYTES_MAX: u64 = 1024;
 /// Returns the most bytes that a file of a checkpoint may have.
 pub fn file_bytes_max(name: &str) -> u64 {
     match name {
-        WEIGHTS_FILE | DELTA_FILE => 64 << 30,
+        WEIGHTS_FILE | DELTA_FILE | REFERENCE_DELTA_FILE => 64 << 30,
         "tokenizer.json" => 256 << 20,
         _ => 16 << 20,
     }

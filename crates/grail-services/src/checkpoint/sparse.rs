@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use grail_protocol::checkpoint::delta::frame::decompress;
 use grail_protocol::checkpoint::delta::payload::decode;
-use grail_protocol::checkpoint::delta::{DeltaError, Format, SparseTensor, ValueType};
+use grail_protocol::checkpoint::delta::{DeltaError, Format, SparseTensor};
 use grail_protocol::checkpoint::tensors::TensorIndex;
 use grail_protocol::checkpoint::{WEIGHTS_FILE, WeightsHash, WeightsHasher};
 use grail_protocol::ids::{Digest, Window};
@@ -15,7 +15,7 @@ use grail_protocol::keys::METADATA_FILE;
 use super::CheckpointError;
 use super::cache::file_digest;
 use super::reference::is_weights;
-use super::weights::{HashedFile, TensorFile, WeightsError, by_name};
+use super::weights::{HashedFile, TensorFile, WeightsError, by_name, value_type};
 use crate::context::Heartbeat;
 use crate::state::{self, disk};
 
@@ -149,13 +149,7 @@ fn apply(
     shape: &[u64],
     bytes: &mut [u8],
 ) -> Result<(), DeltaError> {
-    let expected = match dtype {
-        "BF16" => Some(ValueType::Bf16),
-        "F16" => Some(ValueType::F16),
-        "F32" => Some(ValueType::F32),
-        _ => None,
-    };
-    if expected != Some(change.value_type) || change.shape != shape {
+    if value_type(dtype) != Some(change.value_type) || change.shape != shape {
         let name: String = change.name.chars().take(64).collect();
         let (found, sizes) = (change.value_type.name(), &change.shape);
         let reason = format!("{found} of {sizes:?} does not fit {dtype} of {shape:?}");

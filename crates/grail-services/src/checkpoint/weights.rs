@@ -7,8 +7,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use grail_protocol::checkpoint::delta::DeltaError;
 use grail_protocol::checkpoint::delta::native::{DeltaWriter, blocks, decode_block, read_blocks};
+use grail_protocol::checkpoint::delta::{DeltaError, ValueType};
 use grail_protocol::checkpoint::tensors::{BadTensors, LENGTH_BYTES, TensorIndex};
 use grail_protocol::checkpoint::{WeightsHash, WeightsHasher};
 use grail_protocol::ids::Digest;
@@ -197,6 +197,16 @@ pub fn by_name(files: &[TensorFile]) -> Vec<(String, usize, Range<u64>)> {
     let mut tensors: Vec<_> = tensors.collect();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     tensors
+}
+
+/// Returns how the codec holds values of a safetensors type, if it can.
+pub fn value_type(dtype: &str) -> Option<ValueType> {
+    match dtype {
+        "BF16" => Some(ValueType::Bf16),
+        "F16" => Some(ValueType::F16),
+        "F32" => Some(ValueType::F32),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use std::path::Path;
 use bytes::Bytes;
 use grail_ports::events::Event;
 use grail_ports::object_store::ObjectStore;
-use grail_protocol::checkpoint::{CHECKPOINT_FILES, CheckpointType, DELTA_FILE};
+use grail_protocol::checkpoint::CheckpointType;
 use grail_protocol::ids::{Digest, Window};
-use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE, ReadyMarker};
-use tracing::warn;
+use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, ReadyMarker};
 
 use super::TrainingError;
+use super::profile::Published;
 use crate::blocking::blocking;
 use crate::checkpoint::cache::file_bytes_max;
 use crate::context::RunContext;
@@ -27,23 +27,27 @@ use crate::state;
 /// and seen only in the next, it would make honest miners of that window use the wrong checkpoint.
 const MARKER_MARGIN_BLOCKS: u64 = 2;
 
-/// Publishes the checkpoint in `dir`, the folder of that kind, and returns its READY marker, or
-/// nothing if the window is too close to its end for the marker.
+/// Publishes the checkpoint in `dir`, the folder of that kind with these `objects`, and returns its
+/// READY marker, or nothing if the window is too close to its end for the marker.
+///
+/// # Errors
+/// When the chain or the bucket fails, or a file is gone.
 pub async fn publish(
     ctx: &RunContext,
     checkpoint: Window,
     kind: CheckpointType,
+    objects: &[Published],
     dir: &Path,
 ) -> Result<Option<ReadyMarker>, TrainingError> {
     let bucket = ctx.buckets.own();
-    let objects = bucket.list(&keys::checkpoint_prefix(checkpoint)).await?;
+    let there = bucket.list(&keys::checkpoint_prefix(checkpoint)).await?;
     // Peers look at the greatest pair; a second marker can only come from another program.
-    let ready = objects.iter().filter_map(|object| ReadyMarker::parse(&object.key)).max();
+    let ready = there.iter().filter_map(|object| ReadyMarker::parse(&object.key)).max();
     let (marker, bytes) = match ready {
         // The last attempt got this far, but its end was not noted.
-        Some(marker) => (marker, objects.iter().map(|object| object.size).sum()),
+        Some(marker) => (marker, there.iter().map(|object| object.size).sum()),
         None => {
-            let bytes = upload_all(ctx, checkpoint, kind, dir).await?;
+            let bytes = upload_all(ctx, checkpoint, kind, objects, dir).await?;
             let head = ctx.chain.head().await?.number;
             let ready = Window::containing(head);
             if ready.end().0 - head.0 <= MARKER_MARGIN_BLOCKS {
@@ -58,26 +62,28 @@ pub async fn publish(
     Ok(Some(marker))
 }
 
-/// Uploads what a marker promises, and returns its size in bytes.
+/// Uploads what a marker promises, in the order given, and returns its size in bytes.
+///
+/// # Errors
+/// When the bucket fails or a file is gone.
 pub async fn upload_all(
     ctx: &RunContext,
     checkpoint: Window,
     kind: CheckpointType,
+    objects: &[Published],
     dir: &Path,
 ) -> Result<u64, TrainingError> {
     let bucket = ctx.buckets.own();
-    let files: &[&str] = match kind {
-        CheckpointType::Full => &CHECKPOINT_FILES,
-        CheckpointType::Delta => &[DELTA_FILE],
-    };
     let mut bytes = 0u64;
-    // The signature stands over the metadata and the metadata over the files: that order, so that
-    // whoever sees the signature finds the rest.
-    for name in files.iter().copied().chain([METADATA_FILE, MANIFEST_SIGNATURE_FILE]) {
-        let path = dir.join(name);
-        let read = blocking(move || state::read_file(&path, file_bytes_max(name))).await?;
-        let Some(content) = read.map(Bytes::from) else {
-            return Err(TrainingError::BuildGone { checkpoint, file: name.to_owned() });
+    for object in objects {
+        let (name, content) = match *object {
+            Published::Mark(name) => (name, Bytes::new()),
+            Published::File(name) => {
+                let path = dir.join(name);
+                let read = blocking(move || state::read_file(&path, file_bytes_max(name))).await?;
+                let gone = || TrainingError::BuildGone { checkpoint, file: name.to_owned() };
+                (name, read.map(Bytes::from).ok_or_else(gone)?)
+            }
         };
         bytes = bytes.saturating_add(u64::try_from(content.len()).unwrap_or(u64::MAX));
         let key = match kind {
@@ -128,12 +134,9 @@ async fn holds(
 /// place would blame honest miners. So does the first one, from which everything can be made again,
 /// whatever is newer than the newest READY one, which is being published, and what the deltas that
 /// stay are made of, back to the nearest checkpoint that is there whole.
-pub fn expendable<'a>(
-    keys: impl IntoIterator<Item = &'a str> + Clone,
-    horizon: Window,
-) -> Vec<Window> {
-    let markers: Vec<ReadyMarker> =
-        keys.clone().into_iter().filter_map(ReadyMarker::parse).collect();
+pub fn expendable(keys: &[&str], horizon: Window) -> Vec<Window> {
+    let keys = keys.iter().copied();
+    let markers: Vec<ReadyMarker> = keys.clone().filter_map(ReadyMarker::parse).collect();
     let needed = markers.iter().filter(|marker| marker.ready >= horizon);
     let at_horizon = keys::latest_checkpoint(keys.clone(), horizon);
     let kept: BTreeSet<Window> =
@@ -142,8 +145,8 @@ pub fn expendable<'a>(
     let (first, newest) = (ready().min(), ready().max());
     let whole = |key: &str| key.ends_with(&format!("/FULL/{MANIFEST_SIGNATURE_FILE}"));
     let whole: BTreeSet<Window> =
-        keys.clone().into_iter().filter(|key| whole(key)).filter_map(checkpoint_of).collect();
-    let all: BTreeSet<Window> = keys.into_iter().filter_map(checkpoint_of).collect();
+        keys.clone().filter(|key| whole(key)).filter_map(checkpoint_of).collect();
+    let all: BTreeSet<Window> = keys.filter_map(checkpoint_of).collect();
     // A delta's base is an earlier checkpoint: all back to a whole one are more than enough.
     let anchor = |window: &Window| whole.range(..=window).next_back().copied();
     let chains: Vec<(Option<Window>, Window)> =
@@ -160,25 +163,25 @@ fn checkpoint_of(key: &str) -> Option<Window> {
     Window::from_start(start.parse().ok()?).ok()
 }
 
-/// Removes from our bucket what no window from `horizon` on needs. Trouble is reported and tried
-/// again next time.
-pub async fn retire(ctx: &RunContext, horizon: Window) {
-    if let Err(error) = try_retire(ctx, horizon).await {
-        warn!(%error, "old checkpoints stay in the bucket for now");
-    }
-}
-
-async fn try_retire(ctx: &RunContext, horizon: Window) -> Result<(), TrainingError> {
-    let bucket = ctx.buckets.own();
+/// Removes the checkpoints that `choose` returns for the keys of a bucket.
+///
+/// # Errors
+/// When the bucket fails.
+pub async fn retire(
+    bucket: &dyn ObjectStore,
+    choose: impl FnOnce(&[&str]) -> Vec<Window>,
+) -> Result<(), TrainingError> {
     let objects = bucket.list(keys::CHECKPOINTS_PREFIX).await?;
-    let names = objects.iter().map(|object| object.key.as_str());
-    for checkpoint in expendable(names, horizon) {
-        let objects = bucket.list(&keys::checkpoint_prefix(checkpoint)).await?;
-        let (markers, files): (Vec<_>, Vec<_>) =
-            objects.iter().partition(|object| ReadyMarker::parse(&object.key).is_some());
+    let names: Vec<&str> = objects.iter().map(|object| object.key.as_str()).collect();
+    for checkpoint in choose(&names) {
+        let prefix = keys::checkpoint_prefix(checkpoint);
+        let (markers, files): (Vec<&str>, Vec<&str>) = names
+            .iter()
+            .filter(|key| key.starts_with(&prefix))
+            .partition(|key| ReadyMarker::parse(key).is_some());
         // Files first would leave a marker that promises them.
-        for object in markers.into_iter().chain(files) {
-            bucket.delete(&object.key).await?;
+        for key in markers.into_iter().chain(files) {
+            bucket.delete(key).await?;
         }
     }
     Ok(())
@@ -186,6 +189,8 @@ async fn try_retire(ctx: &RunContext, horizon: Window) -> Result<(), TrainingErr
 
 #[cfg(test)]
 mod tests {
+    use grail_protocol::keys::METADATA_FILE;
+
     use super::*;
 
     #[test]
@@ -199,7 +204,7 @@ mod tests {
         keys.extend([0, 30, 60, 90, 120, 150, 300, 330].map(file));
         let gone = |horizon| {
             let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-            let windows = expendable(names, at(horizon));
+            let windows = expendable(&names, at(horizon));
             windows.iter().map(|window| window.start().0).collect::<Vec<_>>()
         };
         // Window 0 has no checkpoint, window 30 needs 0, window 60 needs 30 and so on.
@@ -209,7 +214,7 @@ mod tests {
         assert_eq!(gone(150), [30, 60, 90]);
         assert_eq!(gone(210), [30, 60, 90, 120]);
         assert_eq!(gone(900), [30, 60, 90, 120, 150]);
-        assert_eq!(expendable([file(30).as_str()], at(900)), []);
+        assert_eq!(expendable(&[file(30).as_str()], at(900)), []);
         for horizon in (0..=360).step_by(30) {
             let left: Vec<&str> = keys
                 .iter()
@@ -236,7 +241,8 @@ mod tests {
         // One that is still going up: its signature is not there.
         keys.push(keys::checkpoint_file(at(390), METADATA_FILE));
         let gone = |horizon| {
-            let windows = expendable(keys.iter().map(String::as_str), at(horizon));
+            let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let windows = expendable(&names, at(horizon));
             windows.iter().map(|window| window.start().0).collect::<Vec<_>>()
         };
         assert_eq!(gone(240), Vec::<u64>::new());

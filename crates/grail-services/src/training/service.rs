@@ -1,6 +1,6 @@
-//! The trainer: one checkpoint per window, made from the newest validated rollouts.
+//! The trainer: one checkpoint per window, made from the newest rollouts; what its profile does is in
+//! [`super::profile`].
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,65 +8,48 @@ use grail_ports::chain::Block;
 use grail_ports::environment::Environment;
 use grail_ports::events::Event;
 use grail_ports::model::{Model, ModelError, Trainer};
-use grail_protocol::checkpoint::retention::ANCHOR_INTERVAL;
-use grail_protocol::checkpoint::{
-    CheckpointMetadata, CheckpointType, GenerationParams, checkpoint_digest,
-};
-use grail_protocol::constants::{PROTOCOL_NAME, TRAINER_UID, WINDOW_BLOCKS};
-use grail_protocol::ids::{BlockNumber, Digest, Window};
+use grail_protocol::constants::{TRAINER_UID, WINDOW_BLOCKS};
+use grail_protocol::ids::{BlockNumber, Window};
 use grail_protocol::keys;
-use grail_protocol::validated::ValidatedFile;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::config::TrainingConfig;
 use super::evaluation::{HeldOut, evaluate};
+use super::native::NativeTraining;
+use super::outbox::Outbox;
 use super::pipeline::{self, TrainingGroup, TrainingStats};
+use super::profile::{DeltaBase, Lesson, TrainingProfile, TrainingSetup, Unsigned};
 use super::replay::ReplayBuffer;
 use super::workshop::{Memory, Workshop};
-use super::{TrainingError, TrainingOutcome, publisher, rollouts};
+use super::{TrainingError, TrainingOutcome};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
-use crate::checkpoint::whitening;
 use crate::context::RunContext;
 use crate::peers::PeerDirectory;
 
-/// What became of a checkpoint that is built.
-enum Settled {
-    /// It was settled before.
-    Nothing,
-    /// It is READY now.
-    Published(Window),
-    /// The window is about to end; the next one gets the marker.
-    TooLate,
-}
+/// Trains and publishes in the native profile.
+pub type TrainingService = Training<NativeTraining>;
 
-/// Attempts at publishing a delta before the checkpoint is published whole.
-const DELTA_ATTEMPTS: u32 = 3;
-
-/// Returns whether a checkpoint that is READY as a delta should be there whole too: at anchors, and
-/// when the way back to one has become long.
-fn is_full_due(checkpoint: Window, anchor: Option<Window>) -> bool {
-    let start = checkpoint.start().0;
-    let stride = ANCHOR_INTERVAL.unsigned_abs() * WINDOW_BLOCKS;
-    let is_far = anchor.is_none_or(|anchor| start - anchor.start().0.min(start) >= stride);
-    start.is_multiple_of(stride) || is_far
-}
-
-fn too_late() -> TrainingOutcome {
-    TrainingOutcome::Waiting("the checkpoint is marked ready in the next window".to_owned())
+/// Where a checkpoint came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// From the model that training begins with.
+    Base,
+    /// From our own bucket, in which it is READY.
+    Bucket,
+    /// From the rollouts of a window.
+    Rollouts(Window),
 }
 
 /// Trains and publishes.
-pub struct TrainingService {
-    ctx: RunContext,
-    config: TrainingConfig,
-    environment: Arc<dyn Environment>,
+pub struct Training<P> {
+    setup: TrainingSetup,
+    profile: P,
     held_out: HeldOut,
     base: PathBuf,
     workshop: Workshop,
+    outbox: Outbox,
     peers: PeerDirectory,
     memory: Option<Memory>,
     /// In memory as long as it agrees with the newest built checkpoint.
@@ -75,13 +58,9 @@ pub struct TrainingService {
     reference: Option<Arc<dyn Model>>,
     /// Groups of the last windows; a restart forgets them.
     replay: ReplayBuffer<TrainingGroup>,
-    /// How often the newest delta could not be published.
-    delta_failures: u32,
-    /// At most one full checkpoint on its way up; the way ends with the service.
-    uploads: JoinSet<Result<Window, TrainingError>>,
 }
 
-impl TrainingService {
+impl<P: TrainingProfile> Training<P> {
     /// Makes the service; nothing is read before the first tick.
     ///
     /// `environment` is published with every checkpoint; `base` is the folder of the model that a
@@ -93,23 +72,20 @@ impl TrainingService {
         held_out: HeldOut,
         base: PathBuf,
     ) -> Self {
-        let workshop = Workshop::new(ctx.state_dir.join("training"));
-        let peers = PeerDirectory::default();
+        let workshop = Workshop::new(ctx.state_dir.join(P::FOLDER));
         let replay = ReplayBuffer::new(config.replay);
         Self {
-            ctx,
-            config,
-            environment,
+            setup: TrainingSetup { ctx, config, environment },
+            profile: P::default(),
             held_out,
             base,
             workshop,
-            peers,
+            outbox: Outbox::new(P::objects),
+            peers: PeerDirectory::default(),
             memory: None,
             trainer: None,
             reference: None,
             replay,
-            delta_failures: 0,
-            uploads: JoinSet::new(),
         }
     }
 
@@ -118,92 +94,70 @@ impl TrainingService {
     /// # Errors
     /// When something failed that the next tick may find mended. No window gets two checkpoints.
     pub async fn tick(&mut self, head: Block) -> Result<TrainingOutcome, TrainingError> {
-        self.ctx.heartbeat.beat();
-        self.upload_due().await?;
+        self.setup.ctx.heartbeat.beat();
+        self.send_due().await?;
         let current = Window::containing(head.number);
-        let mut memory = self.recall().await?;
-        if memory.built.is_none() {
+        if self.recall().await?.built.is_none() {
             self.begin(head).await?;
-            memory = self.recall().await?;
         }
-        match self.settle(current, &memory).await? {
-            Settled::Published(checkpoint) => return Ok(TrainingOutcome::Published(checkpoint)),
-            Settled::TooLate => return Ok(too_late()),
-            Settled::Nothing => {}
+        if let Some(outcome) = self.settle(current).await? {
+            return Ok(outcome);
         }
-        if memory.built >= Some(current) {
+        if self.recall().await?.built >= Some(current) {
             return Ok(TrainingOutcome::Idle);
         }
-        let Some(file) = self.newest_rollouts(current, &memory).await? else {
-            return Ok(TrainingOutcome::Waiting("no new validated rollouts yet".to_owned()));
+        let Some(lesson) = self.newest_lesson(current).await? else {
+            return Ok(TrainingOutcome::Waiting("no new rollouts to train on yet".to_owned()));
         };
-        if !self.train(head, &memory, file).await? {
+        if !self.train(head, lesson).await? {
             return Ok(TrainingOutcome::Waiting("the rollouts teach nothing".to_owned()));
         }
-        let memory = self.recall().await?;
-        Ok(match self.settle(current, &memory).await? {
-            Settled::Published(checkpoint) => TrainingOutcome::Published(checkpoint),
-            Settled::TooLate => too_late(),
-            Settled::Nothing => TrainingOutcome::Idle,
-        })
+        Ok(self.settle(current).await?.unwrap_or(TrainingOutcome::Idle))
     }
 
     /// Makes the first checkpoint: what our bucket holds from an earlier life, else the base model.
     async fn begin(&mut self, head: Block) -> Result<(), TrainingError> {
-        let metagraph = self.ctx.chain.metagraph().await?;
-        let ours = self.ctx.hotkey();
+        let ctx = &self.setup.ctx;
+        let metagraph = ctx.chain.metagraph().await?;
+        let ours = ctx.hotkey();
         if metagraph.uid(TRAINER_UID).map(|neuron| neuron.hotkey) != Some(ours) {
             return Err(TrainingError::NotTheTrainer { ours, uid: TRAINER_UID });
         }
-        let objects = self.ctx.buckets.own().list(keys::CHECKPOINTS_PREFIX).await?;
+        let objects = ctx.buckets.own().list(keys::CHECKPOINTS_PREFIX).await?;
         let names = objects.iter().map(|object| object.key.as_str());
-        let models = self.ctx.models.clone();
-        if let Some(last) = names.filter_map(keys::ReadyMarker::parse).max() {
-            let mut consumer = CheckpointConsumer::new(self.ctx.clone(), Runtimes::Published);
-            let found = consumer.for_window(last.ready.next()).await?;
-            let checkpoint = last.checkpoint;
-            let dir = found
-                .map(|loaded| loaded.dir.clone())
-                .ok_or(CheckpointError::NoTrainer(TRAINER_UID))?;
-            info!(%checkpoint, "going on from the newest checkpoint in our bucket");
-            let trainer = blocking(move || models.trainer(&dir)).await?;
-            self.build(head, checkpoint, None, trainer).await?;
-            let mut memory = self.recall().await?;
-            memory.published = Some(checkpoint);
-            return self.remember(memory).await;
-        }
-        let base = self.base.clone();
-        info!(base = %base.display(), "starting from the base model");
-        let trainer = blocking(move || models.trainer(&base)).await?;
-        self.build(head, Window::containing(head.number), None, trainer).await
+        let models = ctx.models.clone();
+        let Some(last) = names.filter_map(keys::ReadyMarker::parse).max() else {
+            let base = self.base.clone();
+            info!(base = %base.display(), "starting from the base model");
+            let trainer = blocking(move || models.trainer(&base)).await?;
+            return self.build(head, Window::containing(head.number), Origin::Base, trainer).await;
+        };
+        let checkpoint = last.checkpoint;
+        let found = self.profile.recover(&self.setup, last.ready.next()).await?;
+        let dir = found.ok_or(CheckpointError::NoTrainer(TRAINER_UID))?;
+        info!(%checkpoint, "going on from the newest checkpoint in our bucket");
+        let trainer = blocking(move || models.trainer(&dir)).await?;
+        self.build(head, checkpoint, Origin::Bucket, trainer).await
     }
 
-    /// Publishes what is built and evaluates it, as far as that is not done.
-    async fn settle(&mut self, current: Window, memory: &Memory) -> Result<Settled, TrainingError> {
-        let Some(built) = memory.built else {
-            return Ok(Settled::Nothing);
-        };
-        let mut memory = memory.clone();
-        let mut settled = Settled::Nothing;
+    /// Publishes what is built and evaluates it, as far as that is not done; returns what came of it,
+    /// if anything.
+    async fn settle(&mut self, current: Window) -> Result<Option<TrainingOutcome>, TrainingError> {
+        let mut memory = self.recall().await?;
+        let Some(built) = memory.built else { return Ok(None) };
+        let mut settled = None;
         if memory.published != Some(built) {
-            let Some(kind) = self.publish(built).await? else {
-                return Ok(Settled::TooLate);
-            };
-            memory.published = Some(built);
-            match kind {
-                CheckpointType::Full => (memory.anchor, memory.full_due) = (Some(built), None),
-                CheckpointType::Delta if is_full_due(built, memory.anchor) => {
-                    memory.full_due = Some(built);
-                }
-                CheckpointType::Delta => {}
+            let before = memory.published;
+            let ctx = &self.setup.ctx;
+            if !self.outbox.publish(ctx, &self.workshop, built, &mut memory).await? {
+                let reason = "the checkpoint is marked ready in the next window".to_owned();
+                return Ok(Some(TrainingOutcome::Waiting(reason)));
             }
             self.remember(memory.clone()).await?;
-            let reach = u64::from(self.config.retention_windows) * WINDOW_BLOCKS;
-            let horizon = BlockNumber(current.start().0.saturating_sub(reach));
-            publisher::retire(&self.ctx, Window::containing(horizon)).await;
+            self.retire(current, before, built).await;
             let (workshop, due) = (self.workshop.clone(), memory.full_due);
             blocking(move || workshop.tidy(built, due)).await?;
-            settled = Settled::Published(built);
+            settled = Some(TrainingOutcome::Published(built));
         }
         if self.is_evaluation_due(memory.evaluated, built) {
             match self.evaluate(built).await {
@@ -218,65 +172,39 @@ impl TrainingService {
         Ok(settled)
     }
 
-    /// Publishes a built checkpoint as a delta if it has one, else whole, and returns which; nothing
-    /// if the window is too close to its end. A delta that cannot be published is given up.
-    async fn publish(&mut self, built: Window) -> Result<Option<CheckpointType>, TrainingError> {
-        let delta = self.workshop.delta_dir(built);
-        let (kind, dir) = match delta.exists() && self.delta_failures < DELTA_ATTEMPTS {
-            true => (CheckpointType::Delta, delta),
-            false => (CheckpointType::Full, self.workshop.export_dir(built)),
-        };
-        match publisher::publish(&self.ctx, built, kind, &dir).await {
-            Ok(marker) => {
-                self.delta_failures = 0;
-                Ok(marker.map(|_| kind))
-            }
-            Err(error) => {
-                self.delta_failures += u32::from(kind == CheckpointType::Delta);
-                Err(error)
-            }
+    /// Removes from our bucket what nobody needs any more. Trouble is reported and tried again later.
+    async fn retire(&mut self, current: Window, before: Option<Window>, built: Window) {
+        let reach = u64::from(self.setup.config.retention_windows) * WINDOW_BLOCKS;
+        let horizon = Window::containing(BlockNumber(current.start().0.saturating_sub(reach)));
+        if let Err(error) = self.profile.retire(&self.setup, horizon, before, built).await {
+            warn!(%error, "old checkpoints stay in the bucket for now");
         }
     }
 
-    /// Uploads the checkpoint that is due whole, beside everything else, and notes when it is there.
-    async fn upload_due(&mut self) -> Result<(), TrainingError> {
+    /// Sends the checkpoint that is due whole, beside everything else, and notes what arrived.
+    async fn send_due(&mut self) -> Result<(), TrainingError> {
         let mut memory = self.recall().await?;
-        while let Some(ended) = self.uploads.try_join_next() {
-            let uploaded =
-                ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            match uploaded {
-                Ok(checkpoint) => {
-                    memory.anchor = memory.anchor.max(Some(checkpoint));
-                    memory.full_due = memory.full_due.filter(|due| *due != checkpoint);
-                    self.remember(memory.clone()).await?;
-                }
-                Err(error) => warn!(%error, "a full checkpoint beside its delta goes up again"),
-            }
-        }
-        if let Some(due) = memory.full_due.filter(|_| self.uploads.is_empty()) {
-            let (ctx, dir) = (self.ctx.clone(), self.workshop.export_dir(due));
-            self.uploads.spawn(async move {
-                publisher::upload_all(&ctx, due, CheckpointType::Full, &dir).await.map(|_| due)
-            });
+        if self.outbox.send_due(&self.setup.ctx, &self.workshop, &mut memory) {
+            self.remember(memory).await?;
         }
         Ok(())
     }
 
     fn is_evaluation_due(&self, last: Option<Window>, built: Window) -> bool {
-        let gap = u64::from(self.config.evaluate_every) * WINDOW_BLOCKS;
+        let gap = u64::from(self.setup.config.evaluate_every) * WINDOW_BLOCKS;
         last.is_none_or(|last| built.start().0 >= last.start().0.saturating_add(gap))
     }
 
     async fn evaluate(&mut self, checkpoint: Window) -> Result<(), ModelError> {
         let before = Instant::now();
         let model = self.exported(checkpoint).await?;
-        let (environment, held_out) = (self.environment.clone(), self.held_out.clone());
-        let (sampler, ctx) = (self.config.sampler, self.ctx.clone());
+        let (environment, held_out) = (self.setup.environment.clone(), self.held_out.clone());
+        let (sampler, ctx) = (self.setup.config.sampler, self.setup.ctx.clone());
         let result = blocking(move || {
             evaluate(&*model, &*environment, sampler, &held_out, &ctx.stop, &ctx.heartbeat)
         })
         .await?;
-        self.ctx.emit(Event::Evaluated {
+        self.setup.ctx.emit(Event::Evaluated {
             checkpoint,
             problems: result.problems,
             pass_at_1: result.pass_at_1(),
@@ -286,26 +214,22 @@ impl TrainingService {
     }
 
     async fn exported(&mut self, checkpoint: Window) -> Result<Arc<dyn Model>, ModelError> {
-        let (models, dir) = (self.ctx.models.clone(), self.workshop.export_dir(checkpoint));
+        let (models, dir) = (self.setup.ctx.models.clone(), self.workshop.export_dir(checkpoint));
         blocking(move || models.load(&dir)).await
     }
 
     /// Returns the rollouts of the newest window that has some and was not used yet.
-    async fn newest_rollouts(
-        &mut self,
-        current: Window,
-        memory: &Memory,
-    ) -> Result<Option<ValidatedFile>, TrainingError> {
-        self.peers.refresh(&*self.ctx.chain).await?;
-        let metagraph = self.ctx.chain.metagraph().await?;
-        let at_most = self.config.validators_trusted;
-        let validators = rollouts::trusted_validators(&metagraph, self.ctx.hotkey(), at_most);
+    async fn newest_lesson(&mut self, current: Window) -> Result<Option<Lesson>, TrainingError> {
+        self.peers.refresh(&*self.setup.ctx.chain).await?;
+        let memory = self.recall().await?;
+        let Some(built) = memory.built else { return Ok(None) };
         let mut window = current.previous();
-        for _ in 0..self.config.staleness_windows_max {
+        for _ in 0..self.setup.config.staleness_windows_max {
             let Some(candidate) = window.filter(|window| memory.trained_on < Some(*window)) else {
                 break;
             };
-            let found = rollouts::fetch(&self.ctx, &self.peers, &validators, candidate).await?;
+            let newest = (built, self.workshop.export_dir(built));
+            let found = self.profile.lesson(&self.setup, &self.peers, candidate, newest).await?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -315,25 +239,18 @@ impl TrainingService {
     }
 
     /// Trains and builds the checkpoint of the head's window; returns whether there is one.
-    async fn train(
-        &mut self,
-        head: Block,
-        memory: &Memory,
-        file: ValidatedFile,
-    ) -> Result<bool, TrainingError> {
+    async fn train(&mut self, head: Block, lesson: Lesson) -> Result<bool, TrainingError> {
         let before = Instant::now();
-        let window = file.window;
-        let reward_mean = pipeline::reward_mean(&file);
-        let steps = self.config.steps;
-        let mut groups = blocking(move || pipeline::prepare(&file, &steps)).await;
+        let Lesson { window, mut groups, reward_mean } = lesson;
         if groups.is_empty() {
-            let memory = Memory { trained_on: Some(window), ..memory.clone() };
+            let memory = Memory { trained_on: Some(window), ..self.recall().await? };
             self.report(window, TrainingStats::default(), reward_mean, before);
             self.remember(memory).await?;
             return Ok(false);
         }
+        let (ctx, steps) = (self.setup.ctx.clone(), self.setup.config.steps);
         if steps.loss.kl_coef > 0.0 {
-            let (reference, ctx) = (self.reference_model().await?, self.ctx.clone());
+            let (reference, ctx) = (self.reference_model().await?, ctx.clone());
             groups = blocking(move || {
                 pipeline::refer(&mut groups, &*reference, &ctx.stop, &ctx.heartbeat)?;
                 Ok::<_, ModelError>(groups)
@@ -342,8 +259,7 @@ impl TrainingService {
         }
         let groups_max = usize::try_from(steps.groups_max).unwrap_or(usize::MAX);
         let groups = self.replay.mix(window.start().0, groups, groups_max);
-        let mut trainer = self.take_trainer(memory).await?;
-        let ctx = self.ctx.clone();
+        let mut trainer = self.take_trainer().await?;
         // A trainer that failed half-way is dropped: the next tick takes the saved state.
         let (trainer, stats) = blocking(move || {
             let stats = pipeline::train(&mut *trainer, &groups, &steps, &ctx.stop, &ctx.heartbeat)?;
@@ -355,14 +271,15 @@ impl TrainingService {
         }
         // Told before it is remembered: a crash in between tells it twice, never not at all.
         self.report(window, stats, reward_mean, before);
-        self.build(head, Window::containing(head.number), Some(window), trainer).await?;
+        let checkpoint = Window::containing(head.number);
+        self.build(head, checkpoint, Origin::Rollouts(window), trainer).await?;
         Ok(true)
     }
 
     /// Returns the model that the KL term holds the policy to: the one that training began with.
     async fn reference_model(&mut self) -> Result<Arc<dyn Model>, ModelError> {
         if self.reference.is_none() {
-            let (models, base) = (self.ctx.models.clone(), self.base.clone());
+            let (models, base) = (self.setup.ctx.models.clone(), self.base.clone());
             self.reference = Some(blocking(move || models.load(&base)).await?);
         }
         let missing = || ModelError::Unloadable("the reference model is gone".to_owned());
@@ -370,7 +287,7 @@ impl TrainingService {
     }
 
     fn report(&self, window: Window, stats: TrainingStats, reward_mean: f64, before: Instant) {
-        self.ctx.emit(Event::WindowTrained {
+        self.setup.ctx.emit(Event::WindowTrained {
             window,
             steps: stats.steps,
             rollouts: stats.rollouts,
@@ -383,15 +300,16 @@ impl TrainingService {
         });
     }
 
-    async fn take_trainer(&mut self, memory: &Memory) -> Result<Box<dyn Trainer>, TrainingError> {
-        match (self.trainer.take(), memory.built) {
+    async fn take_trainer(&mut self) -> Result<Box<dyn Trainer>, TrainingError> {
+        let models = self.setup.ctx.models.clone();
+        match (self.trainer.take(), self.recall().await?.built) {
             (Some(trainer), _) => Ok(trainer),
             (None, Some(built)) => {
-                let (workshop, models) = (self.workshop.clone(), self.ctx.models.clone());
+                let workshop = self.workshop.clone();
                 blocking(move || workshop.resume(built, &models)).await
             }
             (None, None) => {
-                let (base, models) = (self.base.clone(), self.ctx.models.clone());
+                let base = self.base.clone();
                 Ok(blocking(move || models.trainer(&base)).await?)
             }
         }
@@ -402,7 +320,7 @@ impl TrainingService {
         &mut self,
         head: Block,
         checkpoint: Window,
-        trained_on: Option<Window>,
+        origin: Origin,
         trainer: Box<dyn Trainer>,
     ) -> Result<(), TrainingError> {
         let workshop = self.workshop.clone();
@@ -411,75 +329,34 @@ impl TrainingService {
             Ok::<_, TrainingError>(trainer)
         })
         .await?;
-        self.ctx.heartbeat.beat();
-        let model = self.exported(checkpoint).await?;
+        self.setup.ctx.heartbeat.beat();
         let memory = self.recall().await?;
-        let mut described =
-            self.describe(head, checkpoint, memory.built, &model.info().numerics)?;
-        let stop = self.ctx.stop.clone();
-        described.whitening = match blocking(move || whitening::measure(&*model, &stop)).await {
-            Ok(record) => Some(record),
-            Err(ModelError::Stopped) => return Err(ModelError::Stopped.into()),
-            // Exact miners do not need it, and the network must not wait for those who do.
-            Err(error) => {
-                warn!(%checkpoint, %error, "published without whitening: exact engines alone can mine");
-                None
-            }
-        };
-        self.ctx.heartbeat.beat();
-        let (workshop, signer) = (self.workshop.clone(), self.ctx.signer.clone());
         let base = memory.published.zip(memory.anchor).filter(|(base, _)| *base < checkpoint);
-        blocking(move || {
-            workshop.sign(checkpoint, base, &*signer, |file_manifest| CheckpointMetadata {
-                checkpoint_digest: checkpoint_digest(&file_manifest),
-                file_manifest,
-                ..described
-            })
-        })
-        .await?;
-        let trained_on = trained_on.or(memory.trained_on);
-        self.remember(Memory { built: Some(checkpoint), trained_on, ..memory }).await?;
-        self.trainer = Some(trainer);
-        Ok(())
-    }
-
-    /// Returns the metadata of a checkpoint but for its files and its whitening.
-    fn describe(
-        &self,
-        head: Block,
-        checkpoint: Window,
-        parent: Option<Window>,
-        numerics: &str,
-    ) -> Result<CheckpointMetadata, TrainingError> {
-        let training_config = self.config.published();
         // The chain is the clock; its times are far below 2^53 ms.
         #[expect(clippy::cast_precision_loss, reason = "milliseconds are far below 2^53")]
         let created_at = head.timestamp_ms as f64 / 1000.0;
-        let env_params = serde_json::from_str(&self.environment.params_json())
-            .map_err(|error| TrainingError::Environment(error.to_string()))?;
-        Ok(CheckpointMetadata {
-            window: checkpoint,
-            file_manifest: BTreeMap::new(),
-            config_hash: CheckpointMetadata::hash_config(&training_config),
-            training_config,
-            git_commit: self.config.git_commit.clone(),
+        let build = Unsigned {
+            checkpoint,
+            dir: self.workshop.export_dir(checkpoint),
+            delta_dir: self.workshop.delta_dir(checkpoint),
+            parent: memory.built,
+            base: base.map(|(window, anchor)| DeltaBase {
+                window,
+                dir: self.workshop.export_dir(window),
+                anchor,
+            }),
             created_at,
-            model_name: self.config.model_name.clone(),
-            parent_window: parent.unwrap_or(Window::containing(BlockNumber(0))),
-            checkpoint_type: CheckpointType::Full,
-            prev_window: None,
-            anchor_window: None,
-            weights_hash: None,
-            delta: None,
-            env_id: self.environment.id().to_owned(),
-            env_params,
-            generation_params: GenerationParams::new(self.config.sampler),
-            thinking_mode: self.config.thinking_mode.clone(),
-            protocol: PROTOCOL_NAME.to_owned(),
-            numerics: numerics.to_owned(),
-            checkpoint_digest: Digest([0; 32]),
-            whitening: None,
-        })
+        };
+        self.profile.sign(&self.setup, build).await?;
+        let mut memory = Memory { built: Some(checkpoint), ..memory };
+        match origin {
+            Origin::Base => {}
+            Origin::Bucket => memory.published = Some(checkpoint),
+            Origin::Rollouts(window) => memory.trained_on = Some(window),
+        }
+        self.remember(memory).await?;
+        self.trainer = Some(trainer);
+        Ok(())
     }
 
     async fn recall(&mut self) -> Result<Memory, TrainingError> {

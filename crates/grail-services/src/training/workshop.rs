@@ -4,23 +4,14 @@
 //! from) and then named by one atomic write of `trainer.json`. Before that write the window's work
 //! is repeated; after it, the same bytes are published however often the trainer is killed.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grail_ports::model::{ModelProvider, Trainer};
-use grail_ports::signer::Signer;
-use grail_protocol::checkpoint::{
-    CheckpointMetadata, CheckpointType, DELTA_FILE, DeltaRecord, ReferenceMetadata, WEIGHTS_FILE,
-    checkpoint_digest, sign_metadata,
-};
-use grail_protocol::ids::{Digest, Window};
-use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
+use grail_protocol::ids::Window;
 use serde::{Deserialize, Serialize};
 
 use super::TrainingError;
-use crate::checkpoint::cache::manifest_of;
-use crate::checkpoint::weights::{native_delta, weights_hash};
 use crate::state;
 
 /// Exports that stay on the disk: readers may still have the one before the newest open.
@@ -88,81 +79,6 @@ impl Workshop {
         self.export_dir(checkpoint).join("delta")
     }
 
-    /// Signs the metadata of a built checkpoint and puts it beside the files, and does the same with
-    /// a delta on `base`, a checkpoint that peers have and that goes back to `anchor`, where that is
-    /// smaller. `describe` gets the SHA-256 of each file.
-    pub fn sign(
-        &self,
-        checkpoint: Window,
-        base: Option<(Window, Window)>,
-        signer: &dyn Signer,
-        describe: impl FnOnce(BTreeMap<String, Digest>) -> CheckpointMetadata,
-    ) -> Result<(), TrainingError> {
-        let dir = self.export_dir(checkpoint);
-        let hash = weights_hash(&[dir.join(WEIGHTS_FILE)])?;
-        let described = describe(manifest_of(&dir)?);
-        let metadata = CheckpointMetadata { weights_hash: Some(hash.to_string()), ..described };
-        write_signed(&dir, &metadata, signer)?;
-        let Some((base, anchor)) = base else { return Ok(()) };
-        let Some((delta, base_digest)) = self.delta(checkpoint, base, &metadata)? else {
-            return Ok(());
-        };
-        let dir = self.delta_dir(checkpoint);
-        let record = DeltaRecord { file: Digest::of(&delta), base: base_digest };
-        state::write_file(&dir.join(DELTA_FILE), &delta)?;
-        let metadata = CheckpointMetadata {
-            checkpoint_type: CheckpointType::Delta,
-            prev_window: Some(base),
-            anchor_window: Some(anchor),
-            delta: Some(record),
-            ..metadata
-        };
-        write_signed(&dir, &metadata, signer)
-    }
-
-    /// Returns the delta of a built checkpoint with the digest of its base; nothing where a delta
-    /// cannot lead to the same files, or would not be smaller than they are.
-    fn delta(
-        &self,
-        checkpoint: Window,
-        base: Window,
-        metadata: &CheckpointMetadata,
-    ) -> Result<Option<(Vec<u8>, Digest)>, TrainingError> {
-        let (dir, base_dir) = (self.export_dir(checkpoint), self.export_dir(base));
-        if !base_dir.join(WEIGHTS_FILE).exists() {
-            return Ok(None);
-        }
-        let base_manifest = manifest_of(&base_dir)?;
-        let same = |(name, digest): (&String, &Digest)| {
-            name == WEIGHTS_FILE || base_manifest.get(name) == Some(digest)
-        };
-        if !metadata.file_manifest.iter().all(same) {
-            return Ok(None);
-        }
-        let weights = dir.join(WEIGHTS_FILE);
-        let full = std::fs::metadata(&weights).map_err(state::disk("inspect", &weights))?.len();
-        let delta = native_delta(&base_dir.join(WEIGHTS_FILE), &weights)?;
-        let delta = delta.filter(|delta| (delta.len() as u64) < full);
-        Ok(delta.map(|delta| (delta, checkpoint_digest(&base_manifest))))
-    }
-
-    /// As [`Workshop::sign`], for peers of the reference; files are listed by name.
-    pub fn sign_reference(
-        &self,
-        checkpoint: Window,
-        signer: &dyn Signer,
-        describe: impl FnOnce(Vec<(String, Digest)>) -> ReferenceMetadata,
-    ) -> Result<(), TrainingError> {
-        let dir = self.export_dir(checkpoint);
-        let hash = weights_hash(&[dir.join(WEIGHTS_FILE)])?;
-        let described = describe(manifest_of(&dir)?.into_iter().collect());
-        let metadata = ReferenceMetadata { weights_hash: Some(hash), ..described };
-        let signed = metadata.sign(&|message| signer.sign(message))?;
-        state::write_file(&dir.join(METADATA_FILE), signed.metadata_json.as_bytes())?;
-        state::write_file(&dir.join(MANIFEST_SIGNATURE_FILE), signed.manifest_sig.as_bytes())?;
-        Ok(())
-    }
-
     /// Returns a trainer that goes on from a built checkpoint as if it had never stopped.
     pub fn resume(
         &self,
@@ -188,18 +104,6 @@ impl Workshop {
     fn memory_path(&self) -> PathBuf {
         self.folder.join("trainer.json")
     }
-}
-
-/// Signs metadata and puts it into a folder.
-fn write_signed(
-    dir: &Path,
-    metadata: &CheckpointMetadata,
-    signer: &dyn Signer,
-) -> Result<(), TrainingError> {
-    let signed = sign_metadata(metadata, &|message| signer.sign(message))?;
-    state::write_file(&dir.join(METADATA_FILE), signed.metadata_json.as_bytes())?;
-    state::write_file(&dir.join(MANIFEST_SIGNATURE_FILE), signed.manifest_sig.as_bytes())?;
-    Ok(())
 }
 
 /// Keeps the `keep` newest folders up to `newest`; later ones were never remembered.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use grail_ports::model::{Model, ModelError, ModelInfo, ModelProvider, Trainer};
 use grail_protocol::checkpoint::checkpoint_digest;
+use grail_protocol::checkpoint::tensors::TensorIndex;
 use grail_protocol::constants::NUMERICS_EXACT;
 use grail_protocol::ids::Digest;
 
@@ -168,13 +169,23 @@ fn to_safetensors(weights: &Weights) -> Vec<u8> {
     bytes
 }
 
+/// Finds the tensors by their names: whoever applies a delta may order them anew.
 fn from_safetensors(bytes: &[u8]) -> Option<Weights> {
-    let values = floats(bytes.strip_prefix(safetensors_header().as_slice())?);
-    if values.len() != N_EMBEDDING + N_HEAD || !bytes.len().is_multiple_of(4) {
-        return None;
-    }
-    let (embedding, head) = values.split_at(N_EMBEDDING);
-    Some(Weights { embedding: embedding.to_vec(), head: head.to_vec() })
+    let (length, rest) = bytes.split_first_chunk()?;
+    let size = u64::try_from(bytes.len()).ok()?;
+    let (header, data) = rest.split_at_checked(TensorIndex::header_length(*length, size).ok()?)?;
+    let index = TensorIndex::parse(header, u64::try_from(data.len()).ok()?).ok()?;
+    let tensor = |name: &str, len: usize| {
+        let entry =
+            index.tensors.iter().find(|entry| entry.name == name && entry.dtype == "F32")?;
+        let place =
+            usize::try_from(entry.range.start).ok()?..usize::try_from(entry.range.end).ok()?;
+        Some(floats(data.get(place)?)).filter(|values| values.len() == len)
+    };
+    let rows = tensor("lm_head.weight", N_ROWS)?;
+    let bias = tensor("lm_head.bias", N_HEAD - N_ROWS)?;
+    let head = [rows, bias].concat();
+    Some(Weights { embedding: tensor("embed_tokens.weight", N_EMBEDDING)?, head })
 }
 
 /// Reads little-endian f32; a tail of less than 4 bytes is left out.

@@ -12,6 +12,7 @@ use grail_model::folder_digest;
 use grail_ports::environment::Environment;
 use grail_ports::model::ModelError;
 use grail_protocol::calibration::Calibration;
+use grail_protocol::checkpoint::Protocol;
 use grail_protocol::constants::ROLLOUTS_PER_GROUP;
 use grail_protocol::sampler::SamplerParams;
 use grail_services::checkpoint::LoadedCheckpoint;
@@ -220,7 +221,7 @@ impl Start<'_> {
         let sampler = self.sampler(config)?;
         let environment = self.environment(config)?;
         let staging = tempfile::tempdir().context("while making a temporary folder")?;
-        let base = BaseModel::prepare(self.model, staging.path())?;
+        let base = BaseModel::prepare(self.model, staging.path(), Protocol::V6)?;
         let parts = WorldParts {
             base: base.dir().to_owned(),
             models: models.to_owned(),

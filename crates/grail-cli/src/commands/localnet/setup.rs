@@ -62,7 +62,8 @@ impl Founding {
             Some(dir) => parent_of(dir),
             None => runs.to_owned(),
         };
-        let base = BaseModel::prepare(config.localnet.model.as_deref(), &parent)?;
+        let base =
+            BaseModel::prepare(config.localnet.model.as_deref(), &parent, config.protocol.0)?;
         let info = try_model(&provider, base.dir(), &config, &*environment)?;
 
         let dir = match &self.dir {

@@ -25,6 +25,7 @@ use crate::training::groups::{
     ClaimedGroup, ClaimedRollout, ClaimedRow, GroupFilter, GroupKey, group_rows,
 };
 use crate::training::pipeline::{StepsConfig, TrainingGroup};
+use crate::training::profile::Lesson;
 use crate::training::trust::{best_earning, deciding_validator};
 use crate::validation::discovery::Candidate;
 
@@ -33,17 +34,6 @@ const TRUSTED_WITHOUT_LIST: usize = 1;
 
 /// Miners whose files of one window are read.
 const FILES_MAX: usize = 64;
-
-/// A window's rollouts, ready to train on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Lesson {
-    /// The window.
-    pub window: Window,
-    /// Its groups; none when they teach nothing.
-    pub groups: Vec<TrainingGroup>,
-    /// Mean claimed reward of all rollouts.
-    pub reward_mean: f64,
-}
 
 /// Returns the rollouts of `window`, or nothing when no trusted miner has a file that can be read.
 ///
