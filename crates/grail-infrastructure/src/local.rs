@@ -8,6 +8,7 @@ pub mod chain;
 pub mod client;
 mod database;
 pub mod network;
+pub mod rpc;
 pub mod server;
 pub mod store;
 mod wire;

@@ -17,6 +17,8 @@ use crate::beacon::verify::{
 };
 use crate::clock::Clock;
 use crate::files::{self, PRIVATE, ReadError};
+use crate::local::chain::Pulses;
+use crate::local::chain::call::Pulse;
 
 /// Name of the embedded beacon in its description.
 const BEACON_ID: &str = "grail-local";
@@ -163,6 +165,18 @@ impl Beacon for LocalBeacon {
 
     async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {
         self.sign(round).map(|answer| answer.verify(self.key, round)).transpose()
+    }
+}
+
+impl Pulses for LocalBeacon {
+    fn pulse(&self, round: u64) -> Option<Pulse> {
+        let signed = self.sign(round)?;
+        let signature = hex::decode(&signed.signature).ok()?;
+        Some(Pulse { randomness: signed.randomness.0.to_vec(), signature })
+    }
+
+    fn newest(&self) -> u64 {
+        self.latest()
     }
 }
 

@@ -21,7 +21,7 @@ pub mod weights;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use grail_ports::chain::{Block, Chain, Hyperparameters, Metagraph};
@@ -62,7 +62,7 @@ pub struct LocalChain {
     recent: RwLock<Recent>,
     pace: Mutex<Pace>,
     heads: watch::Sender<Heads>,
-    pulses: OnceLock<Arc<dyn Pulses>>,
+    pulses: OnceLock<Weak<dyn Pulses>>,
 }
 
 /// Where the chain's own pallet gets rounds of the beacon from.
@@ -375,15 +375,16 @@ impl LocalChain {
     }
 
     /// Gives the chain's pallet its beacon; the first one stays.
-    pub fn follow(&self, pulses: Arc<dyn Pulses>) {
-        // Whoever comes second follows the same network's beacon.
-        drop(self.pulses.set(pulses));
+    pub fn follow(&self, pulses: &Arc<dyn Pulses>) {
+        // Weak, because the beacon goes by the chain's clock and so holds the chain. Whoever comes
+        // second follows the same network's beacon.
+        drop(self.pulses.set(Arc::downgrade(pulses)));
     }
 
     /// Returns the rounds that the next block stores: those that something waits for, and the
     /// newest one for the last of a batch.
     fn pulses_due(&self, settled: &State, is_last: bool, head_ms: u64) -> Vec<(u64, Pulse)> {
-        let Some(pulses) = self.pulses.get() else { return Vec::new() };
+        let Some(pulses) = self.pulses.get().and_then(Weak::upgrade) else { return Vec::new() };
         let waited_for = settled.rounds_waited_for();
         if waited_for.is_empty() && !is_last {
             return Vec::new();

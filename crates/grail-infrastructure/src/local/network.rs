@@ -30,8 +30,9 @@ pub use self::file::{
 use self::identity::{ensure_identity, load_identity};
 use super::beacon::{BeaconKeyError, LocalBeacon};
 use super::chain::refusal::Refusal;
-use super::chain::{LocalChain, LocalChainError};
+use super::chain::{LocalChain, LocalChainError, Pulses};
 use super::client::{ChainIdentity, ClientError, Http, HttpBeacon, HttpBuckets, HttpChain};
+use super::rpc;
 use super::server::{Served, Server};
 use super::store::credentials::CredentialsError;
 use super::store::{FolderBuckets, FolderStore, OpenStoreError, StoreLimits};
@@ -55,6 +56,7 @@ pub struct LocalNetwork {
     chain: Arc<LocalChain>,
     beacon: Arc<LocalBeacon>,
     store: Arc<FolderStore>,
+    rpc: Arc<rpc::Node>,
     _lock: FolderLock,
 }
 
@@ -172,13 +174,18 @@ impl LocalNetwork {
         if *beacon.info() != file.beacon {
             return Err(NetworkError::Mixed(dir.join(BEACON_FILE)));
         }
+        let beacon = Arc::new(beacon);
+        let pulses: Arc<dyn Pulses> = Arc::clone(&beacon) as Arc<dyn Pulses>;
+        chain.follow(&pulses);
         let limits = StoreLimits::default();
         let store = FolderStore::open(&dir.join(STORE_FOLDER), limits, chain.clock())?;
+        let rpc = rpc::Node::new(Arc::clone(&chain), rpc::Runtime::current());
         Ok(Self {
             dir: dir.to_owned(),
             file: Mutex::new(file),
+            rpc,
             chain,
-            beacon: Arc::new(beacon),
+            beacon,
             store: Arc::new(store),
             _lock: lock,
         })
@@ -197,6 +204,11 @@ impl LocalNetwork {
     /// Returns the chain; its [`LocalChain::run`] is the network's heartbeat.
     pub fn chain(&self) -> &Arc<LocalChain> {
         &self.chain
+    }
+
+    /// Returns the chain as a node of the real one, with the switches that make it misbehave.
+    pub fn rpc(&self) -> &Arc<rpc::Node> {
+        &self.rpc
     }
 
     /// Returns the network's clock, that of its chain; the store and the beacon go by it.
@@ -266,6 +278,7 @@ impl LocalNetwork {
     ) -> Result<Server, NetworkError> {
         let served = Served {
             chain: Arc::clone(&self.chain),
+            node: Arc::clone(&self.rpc),
             beacon: Arc::clone(&self.beacon),
             store: Arc::clone(&self.store),
         };

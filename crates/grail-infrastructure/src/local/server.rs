@@ -30,6 +30,7 @@ use self::listener::GuardedListener;
 use self::reply::Reply;
 use super::beacon::LocalBeacon;
 use super::chain::LocalChain;
+use super::rpc::Node;
 use super::store::FolderStore;
 use super::wire::{ErrorBody, NETWORK_HEADER};
 
@@ -50,6 +51,8 @@ const UPLOADS_MAX: usize = 4;
 pub struct Served {
     /// The chain.
     pub chain: Arc<LocalChain>,
+    /// The chain as a node of the real one.
+    pub node: Arc<Node>,
     /// The beacon.
     pub beacon: Arc<LocalBeacon>,
     /// The store.
@@ -126,6 +129,7 @@ impl Server {
 fn router(served: Served) -> Router {
     let genesis = HeaderValue::from_str(&served.chain.genesis().to_hex())
         .expect("hexadecimal digits are a valid header");
+    let node = served.node.routes();
     let shared = Arc::new(Shared {
         chain: served.chain,
         beacon: served.beacon,
@@ -146,6 +150,8 @@ fn router(served: Served) -> Router {
         })
         .layer(from_fn_with_state(genesis, name_network))
         .with_state(shared)
+        // The node's own page, which no time limit and no header of ours concerns.
+        .merge(node)
 }
 
 async fn within(limit: Duration, request: Request, next: Next) -> Response {

@@ -292,7 +292,7 @@ async fn pages_answer_nonsense_with_reasons() {
         (format!("/{}/info", "0".repeat(64)), 404),
         ("/chains".into(), 200),
         ("/health".into(), 200),
-        ("/".into(), 404),
+        ("/nothing".into(), 404),
         ("/store/x".into(), 403),
         (format!("/store/{}?prefix=a", attacker.keys.write.account_id), 403),
     ] {

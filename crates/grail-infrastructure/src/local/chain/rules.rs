@@ -20,6 +20,15 @@ const QUICKNET_KEY: BeaconPublicKey = BeaconPublicKey([
     0xa6, 0xe9, 0xc7, 0x6a, 0x4b, 0xc0, 0x9e, 0x76, 0xea, 0xe8, 0x99, 0x1e, 0xf5, 0xec, 0xe4, 0x5a,
 ]);
 
+/// The account `//Alice` of the well-known development phrase.
+pub const ALICE: Hotkey = Hotkey([
+    0xd4, 0x35, 0x93, 0xc7, 0x15, 0xfd, 0xd3, 0x1c, 0x61, 0x14, 0x1a, 0xbd, 0x04, 0xa9, 0x9f, 0xd6,
+    0x82, 0x2c, 0x85, 0x58, 0x85, 0x4c, 0xcd, 0xe3, 0x9a, 0x56, 0x84, 0xe7, 0xa5, 0x6d, 0xa2, 0x7d,
+]);
+
+/// Money of [`ALICE`] in block 0 of a network on one machine, rao: a million TAO without value.
+const ALICE_RAO: u64 = 1_000_000_000_000_000;
+
 /// What never changes on a chain, and what its subnet starts with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,7 +95,7 @@ impl ChainRules {
             commit_reveal: false,
             finality_lag: 0,
             sudo: None,
-            endowed: Vec::new(),
+            endowed: vec![(ALICE, ALICE_RAO)],
             beacon_key: None,
         }
     }

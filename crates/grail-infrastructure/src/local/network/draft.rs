@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use grail_ports::beacon::BeaconSchedule;
+use grail_ports::beacon::{Beacon, BeaconSchedule};
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{Hotkey, Uid};
 use zeroize::Zeroizing;
@@ -85,13 +86,17 @@ fn fill(dir: &Path, config: &NetworkConfig) -> Result<(), NetworkError> {
         .zip(&config.neurons)
         .map(|((wallet, _), neuron)| (wallet.hotkey(), neuron.stake))
         .collect();
-    let chain_seed = subseed(&seed, "chain");
-    let chain =
-        LocalChain::create(&dir.join(CHAIN_FILE), config.rules.clone(), &chain_seed, &stakes)?;
-    let beacon_path = dir.join(BEACON_FILE);
-    LocalBeacon::create_key(&beacon_path, &subseed(&seed, "beacon"))?;
     let genesis_ms = config.rules.genesis_ms;
     let schedule = BeaconSchedule { genesis_ms, period_ms: config.beacon_period_ms };
+    let beacon_seed = subseed(&seed, "beacon");
+    // Only its key is asked for, and that needs no time.
+    let beacon = LocalBeacon::from_seed(&beacon_seed, schedule, Arc::new(|| 0))?;
+    let mut rules = config.rules.clone();
+    rules.beacon_key.get_or_insert(Beacon::public_key(&beacon));
+    let chain_seed = subseed(&seed, "chain");
+    let chain = LocalChain::create(&dir.join(CHAIN_FILE), rules, &chain_seed, &stakes)?;
+    let beacon_path = dir.join(BEACON_FILE);
+    LocalBeacon::create_key(&beacon_path, &beacon_seed)?;
     let beacon = LocalBeacon::open(&beacon_path, schedule, chain.clock())?;
     let limits = StoreLimits::default();
     let store = FolderStore::create(&dir.join(STORE_FOLDER), limits, chain.clock())?;
