@@ -9,6 +9,7 @@ pub mod clock;
 mod files;
 pub mod local;
 pub mod lock;
+pub mod object_store;
 pub mod retry;
 pub mod substrate;
 pub mod subtensor;
