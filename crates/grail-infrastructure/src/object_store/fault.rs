@@ -82,12 +82,12 @@ impl Fault {
             text.push_str(&shown(part));
         }
         match kind {
-            FaultKind::ClockSkewed => match ahead_s {
-                Some(seconds) => {
-                    text.push_str(&format!(", its clock is {seconds} s ahead of ours"))
-                }
-                None => text.push_str(", our clock is wrong"),
-            },
+            FaultKind::ClockSkewed => {
+                text.push_str(&ahead_s.map_or_else(
+                    || ", our clock is wrong".to_owned(),
+                    |seconds| format!(", its clock is {seconds} s ahead of ours"),
+                ));
+            }
             FaultKind::Broken if is_misplaced(*status, code) => {
                 text.push_str("; check the store's region, endpoint and addressing");
             }

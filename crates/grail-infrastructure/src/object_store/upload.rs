@@ -40,7 +40,7 @@ impl S3Store {
         let pending = Pending { store: self.clone(), path: location.path.clone(), id: Some(id) };
         match self.upload_parts(location, &bytes, &pending, deadline).await {
             Ok(()) => {
-                pending.is_over();
+                pending.forget();
                 Ok(())
             }
             Err(fault) => {
@@ -215,7 +215,7 @@ impl Pending {
         self.id.as_ref().expect("the id is taken only by those who consume the upload")
     }
 
-    fn is_over(mut self) {
+    fn forget(mut self) {
         self.id = None;
     }
 

@@ -1,6 +1,7 @@
 //! The HTTP below the S3 client: bounds answers, limits bandwidth, and explains refusals.
 
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
     HttpResponse, HttpResponseBody, HttpService,
 };
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, redirect};
 
@@ -61,7 +63,7 @@ impl Wire {
             .user_agent(concat!("grail/", env!("CARGO_PKG_VERSION")));
         if is_loopback {
             // A proxy from the environment cannot reach this machine's loopback.
-            builder = builder.no_proxy();
+            builder = builder.no_proxy().dns_resolver(Arc::new(Loopback));
         }
         let client = builder.build().map_err(|error| BadSettings::Client(error.to_string()))?;
         Ok(Self::over(Network { client, throttle }))
@@ -81,6 +83,18 @@ impl Wire {
 impl HttpConnector for Wire {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(Shared(Arc::clone(&self.service))))
+    }
+}
+
+/// Knows that every name under `localhost`, such as a bucket's, is this machine; many systems do
+/// not. Source: RFC 6761, section 6.3.
+struct Loopback;
+
+impl Resolve for Loopback {
+    fn resolve(&self, _: Name) -> Resolving {
+        let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        let addresses: Addrs = Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)));
+        Box::pin(std::future::ready(Ok(addresses)))
     }
 }
 
