@@ -1,10 +1,11 @@
 //! Tries calls again that failed for want of an answer, within bounds.
 //!
 //! [`Retrying`] wraps a port, so that neither adapters nor services contain retries. Only calls that
-//! may be repeated are; `set_commitment` and `set_weights` pass straight through.
+//! may be repeated are; `set_commitment`, `set_weights` and `put_if` pass straight through.
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use grail_ports::chain::{
     Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
 };
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
 use grail_protocol::timelock::BeaconPublicKey;
@@ -173,6 +175,24 @@ impl Beacon for Retrying<dyn Beacon> {
 impl ObjectStore for Retrying<dyn ObjectStore> {
     async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
         self.policy.run(store_is_away, || self.inner.get(key, bytes_max)).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.policy.run(store_is_away, || self.inner.get_range(key, range.clone(), etag)).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if(key, bytes, condition).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {

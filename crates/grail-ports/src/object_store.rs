@@ -1,6 +1,7 @@
 //! Object storage: buckets that one hotkey writes and everybody with its read credentials reads.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -41,9 +42,44 @@ pub enum StoreError {
         /// The reader's limit, bytes.
         limit: u64,
     },
+    /// The object was replaced while it was read.
+    #[error("object {0} was replaced while it was read; read it again")]
+    Changed(String),
+    /// Our clock and the store's differ by more than signatures allow.
+    #[error("the object store refuses our clock ({0}); synchronise this machine's clock")]
+    ClockSkewed(String),
     /// The key or an answer makes no sense.
     #[error("object store: {0}")]
     Malformed(String),
+}
+
+/// What must hold of the object that is there for a conditional put to replace it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutCondition {
+    /// No object has the key.
+    Absent,
+    /// There is one, and this is its [`ObjectInfo::etag`].
+    Etag(String),
+}
+
+/// What a conditional put did.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The object is the one that was put.
+    Written,
+    /// The condition did not hold; nothing was changed.
+    ConditionFailed,
+}
+
+impl PutCondition {
+    /// Returns whether the condition holds of an object with this etag; `None` is no object.
+    pub fn holds(&self, etag: Option<&str>) -> bool {
+        match self {
+            Self::Absent => etag.is_none(),
+            Self::Etag(wanted) => etag == Some(wanted),
+        }
+    }
 }
 
 /// One bucket, with the rights of the credentials that it was opened with.
@@ -52,11 +88,35 @@ pub trait ObjectStore: Send + Sync {
     /// Returns the object, or `None` if no object has this key. At most `bytes_max` bytes are read.
     async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError>;
 
+    /// Returns the object's bytes from `range.start` up to `range.end` or its end, or `None` if no
+    /// object has this key. A range behind the end is empty. With `etag`, only bytes of that version
+    /// are returned.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] when the object has another etag.
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError>;
+
     /// Returns what is known of the object, or `None` if no object has this key.
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError>;
 
     /// Replaces the object at `key`; readers see the old bytes or the new ones, never a part.
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Puts the object at `key` if `condition` holds, in one step: of several that put at once under
+    /// the same condition, one does.
+    ///
+    /// After [`StoreError::Unavailable`] it may have been put or not; look before trying again.
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError>;
 
     /// Returns the objects whose keys start with `prefix`, sorted by key; at most 10,000.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
@@ -70,17 +130,26 @@ pub trait ObjectStore: Send + Sync {
 /// Source: `spec/chain.md`, credential commitment of 128 characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReadCredentials {
-    /// Account id, which is also the bucket's name; 1 to 32 characters.
+    /// Account id; 1 to 32 characters.
     pub account_id: String,
+    /// The bucket's name if it is not the account id; 1 to 63 characters.
+    pub bucket_name: Option<String>,
     /// Id of the read key; 1 to 32 characters.
     pub access_key_id: String,
     /// Secret of the read key; 1 to 64 characters. Published on purpose, yet never logged.
     pub secret_access_key: String,
 }
 
+impl ReadCredentials {
+    /// Returns the bucket's name: the account id unless another was given.
+    pub fn bucket(&self) -> &str {
+        self.bucket_name.as_deref().unwrap_or(&self.account_id)
+    }
+}
+
 impl fmt::Debug for ReadCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReadCredentials({}, …)", self.account_id)
+        write!(f, "ReadCredentials({}, …)", self.bucket())
     }
 }
 

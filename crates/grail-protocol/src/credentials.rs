@@ -1,8 +1,18 @@
-//! The 128 characters that a hotkey commits on chain so that peers can read its bucket.
+//! What a hotkey commits on chain so that peers can read its bucket: at most 128 bytes.
 //!
-//! Account id (32), read key id (32) and read secret (64), each padded with spaces on the right. The
-//! bucket's name is the account id. Source: reference 0.0.60; unlike there, a value that is too long
-//! is an error and not cut, and only ASCII is written, since the chain counts bytes.
+//! The form of the reference is 128 characters: account id (32), read key id (32) and read secret
+//! (64), each padded with spaces on the right; the bucket's name is the account id. Source: reference
+//! 0.0.60; unlike there, a value that is too long is an error and not cut, and only ASCII is
+//! written, since the chain counts bytes.
+//!
+//! A bucket with a name of its own does not fit there, and the reference cannot read such a bucket
+//! anyhow. It is committed in one of two forms that begin with a byte that no UTF-8 text has, so that
+//! the reference passes over it like over any other text that is no credentials:
+//!
+//! ```text
+//! ff  account id (16)  read key id (16)  read secret (32)  bucket name (1 to 63)    R2's, from hex
+//! fe  account id  00  read key id  00  read secret  00  bucket name                 any others
+//! ```
 
 use std::fmt;
 
@@ -10,14 +20,24 @@ const ACCOUNT_ID_CHARS: usize = 32;
 const ACCESS_KEY_ID_CHARS: usize = 32;
 const SECRET_CHARS: usize = 64;
 
-/// Characters of a commitment.
+const BUCKET_NAME_CHARS: usize = 63;
+
+/// First byte of the form for keys of hexadecimal digits, as Cloudflare gives them.
+const PACKED: u8 = 0xff;
+
+/// First byte of the form for any other keys.
+const SEPARATED: u8 = 0xfe;
+
+/// Most bytes of a commitment, and the characters of one in the reference's form.
 pub const COMMITMENT_CHARS: usize = ACCOUNT_ID_CHARS + ACCESS_KEY_ID_CHARS + SECRET_CHARS;
 
 /// What peers need to read a bucket.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CredentialCommitment {
-    /// Account id, which is also the bucket's name; 1 to 32 characters.
+    /// Account id; 1 to 32 characters.
     pub account_id: String,
+    /// The bucket's name if it is not the account id; 1 to 63 letters, digits, `-`, `.` or `_`.
+    pub bucket_name: Option<String>,
     /// Id of the read key; 1 to 32 characters.
     pub access_key_id: String,
     /// Secret of the read key; 1 to 64 characters. Published on purpose, yet never logged.
@@ -26,7 +46,8 @@ pub struct CredentialCommitment {
 
 impl fmt::Debug for CredentialCommitment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CredentialCommitment({}, …)", self.account_id)
+        let bucket = self.bucket_name.as_ref().unwrap_or(&self.account_id);
+        write!(f, "CredentialCommitment({bucket}, …)")
     }
 }
 
@@ -46,6 +67,15 @@ pub enum BadCommitment {
     /// A value that would not read back as it is.
     #[error("{0} must be ASCII without control characters; check the bucket's credentials")]
     NotAscii(&'static str),
+    /// A bucket's name that no store takes.
+    #[error("a bucket's name has 1 to 63 letters, digits, `-`, `.` and `_`; choose another bucket")]
+    BucketName,
+    /// Values that do not fit on chain together with the bucket's name.
+    #[error(
+        "the credentials and the bucket's name have {0} bytes together, at most {COMMITMENT_CHARS} \
+         fit on chain; choose a shorter bucket name"
+    )]
+    TooLong(usize),
     /// A commitment with another number of characters, or no text at all.
     #[error(
         "a credential commitment has {COMMITMENT_CHARS} characters, this one is {0}; its owner \
@@ -59,21 +89,100 @@ impl CredentialCommitment {
     ///
     /// # Errors
     /// When a value is empty, too long, or not plain ASCII.
-    pub fn encode(&self) -> Result<[u8; COMMITMENT_CHARS], BadCommitment> {
-        let mut bytes = [b' '; COMMITMENT_CHARS];
+    pub fn encode(&self) -> Result<Vec<u8>, BadCommitment> {
+        let mut bytes = vec![b' '; COMMITMENT_CHARS];
         let (account, keys) = bytes.split_at_mut(ACCOUNT_ID_CHARS);
         let (key_id, secret) = keys.split_at_mut(ACCESS_KEY_ID_CHARS);
         write("account id", &self.account_id, account)?;
         write("access key id", &self.access_key_id, key_id)?;
         write("secret access key", &self.secret_access_key, secret)?;
+        match self.bucket_name.as_deref() {
+            Some(name) if name != self.account_id.trim() => {
+                if !is_bucket_name(name) {
+                    return Err(BadCommitment::BucketName);
+                }
+                self.pack(name).map_or_else(|| self.separate(name), Ok)
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Returns the form for keys of lower-case hexadecimal digits, if these are such keys.
+    fn pack(&self, bucket_name: &str) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; COMMITMENT_CHARS / 2];
+        let (account, keys) = bytes.split_at_mut(ACCOUNT_ID_CHARS / 2);
+        let (key_id, secret) = keys.split_at_mut(ACCESS_KEY_ID_CHARS / 2);
+        for (value, place) in [
+            (&self.account_id, account),
+            (&self.access_key_id, key_id),
+            (&self.secret_access_key, secret),
+        ] {
+            let value = value.trim();
+            if value.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                return None;
+            }
+            hex::decode_to_slice(value, place).ok()?;
+        }
+        bytes.insert(0, PACKED);
+        bytes.extend_from_slice(bucket_name.as_bytes());
+        Some(bytes)
+    }
+
+    /// Returns the form for any keys that were checked to be plain ASCII.
+    fn separate(&self, bucket_name: &str) -> Result<Vec<u8>, BadCommitment> {
+        let values = [&self.account_id, &self.access_key_id, &self.secret_access_key];
+        let mut bytes = vec![SEPARATED];
+        for value in values {
+            bytes.extend_from_slice(value.trim().as_bytes());
+            bytes.push(0);
+        }
+        bytes.extend_from_slice(bucket_name.as_bytes());
+        if bytes.len() > COMMITMENT_CHARS {
+            return Err(BadCommitment::TooLong(bytes.len()));
+        }
         Ok(bytes)
     }
 
-    /// Reads a commitment from the chain; values may be any UTF-8, as the reference writes them.
+    /// Reads a commitment from the chain; in the reference's form values may be any UTF-8, as it
+    /// writes them.
     ///
     /// # Errors
-    /// When it does not have exactly [`COMMITMENT_CHARS`] characters, or a value is blank.
+    /// When it has none of the forms, or a value is blank or too long.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadCommitment> {
+        match bytes.split_first() {
+            Some((&PACKED, rest)) => Self::unpack(rest),
+            Some((&SEPARATED, rest)) => Self::join(rest),
+            _ => Self::decode_reference(bytes),
+        }
+    }
+
+    fn unpack(bytes: &[u8]) -> Result<Self, BadCommitment> {
+        let damaged = || BadCommitment::NotACommitment(format!("{} bytes long", bytes.len() + 1));
+        let (keys, name) = bytes.split_at_checked(COMMITMENT_CHARS / 2).ok_or_else(damaged)?;
+        let (account, keys) = keys.split_at(ACCOUNT_ID_CHARS / 2);
+        let (key_id, secret) = keys.split_at(ACCESS_KEY_ID_CHARS / 2);
+        Ok(Self {
+            account_id: hex::encode(account),
+            bucket_name: Some(bucket_name(name)?),
+            access_key_id: hex::encode(key_id),
+            secret_access_key: hex::encode(secret),
+        })
+    }
+
+    fn join(bytes: &[u8]) -> Result<Self, BadCommitment> {
+        let parts: Vec<&[u8]> = bytes.split(|byte| *byte == 0).collect();
+        let [account, key_id, secret, name] = parts[..] else {
+            return Err(BadCommitment::NotACommitment(format!("of {} values", parts.len())));
+        };
+        Ok(Self {
+            account_id: part("account id", account, ACCOUNT_ID_CHARS)?,
+            bucket_name: Some(bucket_name(name)?),
+            access_key_id: part("access key id", key_id, ACCESS_KEY_ID_CHARS)?,
+            secret_access_key: part("secret access key", secret, SECRET_CHARS)?,
+        })
+    }
+
+    fn decode_reference(bytes: &[u8]) -> Result<Self, BadCommitment> {
         // A character has at most 4 bytes; longer data need not be looked at.
         if bytes.len() > 4 * COMMITMENT_CHARS {
             return Err(BadCommitment::NotACommitment(format!("{} bytes long", bytes.len())));
@@ -89,6 +198,7 @@ impl CredentialCommitment {
         let (key_id, secret) = keys.split_at(ACCESS_KEY_ID_CHARS);
         Ok(Self {
             account_id: read("account id", account)?,
+            bucket_name: None,
             access_key_id: read("access key id", key_id)?,
             secret_access_key: read("secret access key", secret)?,
         })
@@ -105,6 +215,29 @@ fn write(field: &'static str, value: &str, place: &mut [u8]) -> Result<(), BadCo
     }
     place[..value.len()].copy_from_slice(value.as_bytes());
     Ok(())
+}
+
+/// Reads one value of the form for any keys.
+fn part(field: &'static str, bytes: &[u8], max: usize) -> Result<String, BadCommitment> {
+    if bytes.is_empty() || bytes.len() > max {
+        return Err(BadCommitment::WrongLength { field, found: bytes.len(), max });
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(BadCommitment::NotAscii(field)),
+    }
+}
+
+fn bucket_name(bytes: &[u8]) -> Result<String, BadCommitment> {
+    let name = std::str::from_utf8(bytes).ok().filter(|name| is_bucket_name(name));
+    name.map(str::to_owned).ok_or(BadCommitment::BucketName)
+}
+
+fn is_bucket_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=BUCKET_NAME_CHARS).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
 fn read(field: &'static str, place: &[char]) -> Result<String, BadCommitment> {
@@ -143,6 +276,7 @@ mod tests {
                 let bucket = &case["bucket"];
                 let want = CredentialCommitment {
                     account_id: text(bucket, "account_id"),
+                    bucket_name: None,
                     access_key_id: text(bucket, "access_key_id"),
                     secret_access_key: text(bucket, "secret_access_key"),
                 };
@@ -161,6 +295,7 @@ mod tests {
         for case in vectors["cases"].as_array().unwrap() {
             let credentials = CredentialCommitment {
                 account_id: text(&case["credentials"], "account_id"),
+                bucket_name: None,
                 access_key_id: text(&case["credentials"], "read_access_key_id"),
                 secret_access_key: text(&case["credentials"], "read_secret_access_key"),
             };
@@ -186,6 +321,7 @@ mod tests {
     fn a_secret_is_never_shown() {
         let mut credentials = CredentialCommitment {
             account_id: "bucket".to_owned(),
+            bucket_name: None,
             access_key_id: "key".to_owned(),
             secret_access_key: "hush\u{7}".to_owned(),
         };
@@ -199,14 +335,93 @@ mod tests {
         );
     }
 
+    fn of_r2(bucket_name: &str) -> CredentialCommitment {
+        CredentialCommitment {
+            account_id: "0a".repeat(16),
+            bucket_name: Some(bucket_name.to_owned()),
+            access_key_id: "1b".repeat(16),
+            secret_access_key: "2c".repeat(32),
+        }
+    }
+
+    #[test]
+    fn a_bucket_with_a_name_of_its_own_fits_and_the_reference_passes_over_it() {
+        let longest = of_r2(&"n".repeat(63));
+        let bytes = longest.encode().unwrap();
+        assert_eq!((bytes.len(), bytes[0]), (COMMITMENT_CHARS, 0xff));
+        assert!(std::str::from_utf8(&bytes).is_err(), "no text, so no credentials there");
+        assert_eq!(CredentialCommitment::decode(&bytes), Ok(longest));
+
+        let of_aws = CredentialCommitment {
+            account_id: "a".to_owned(),
+            access_key_id: "AKIA0123456789ABCDEF".to_owned(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCY0123456789".to_owned(),
+            ..of_r2(&"n".repeat(63))
+        };
+        let bytes = of_aws.encode().unwrap();
+        assert_eq!((bytes.len(), bytes[0]), (128, 0xfe));
+        assert_eq!(CredentialCommitment::decode(&bytes), Ok(of_aws.clone()));
+        let longer = CredentialCommitment { account_id: "ab".to_owned(), ..of_aws };
+        assert_eq!(longer.encode(), Err(BadCommitment::TooLong(129)));
+    }
+
+    #[test]
+    fn the_account_id_as_bucket_name_keeps_the_references_form() {
+        let credentials = of_r2(&"0a".repeat(16));
+        let bytes = credentials.encode().unwrap();
+        assert!(bytes.iter().all(u8::is_ascii_hexdigit), "nothing but the three values");
+        let read = CredentialCommitment::decode(&bytes).unwrap();
+        assert_eq!(read, CredentialCommitment { bucket_name: None, ..credentials });
+    }
+
+    #[test]
+    fn bucket_names_that_could_mean_something_else_are_refused() {
+        for name in ["", "a/b", "a b", "a?b", "ä", "a\0b", &"n".repeat(64)] {
+            assert_eq!(of_r2(name).encode(), Err(BadCommitment::BucketName), "{name:?}");
+            let mut packed = of_r2("x").encode().unwrap();
+            packed.truncate(65);
+            packed.extend_from_slice(name.as_bytes());
+            assert_eq!(CredentialCommitment::decode(&packed), Err(BadCommitment::BucketName));
+        }
+        for damaged in [&[0xff; 64][..], &[0xfe], b"\xfea\0b\0c", b"\xfe\0b\0c\0name"] {
+            assert!(CredentialCommitment::decode(damaged).is_err(), "{damaged:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_bucket_name_reads_back(
+            account_id in "[!-~]{1,12}", access_key_id in "[!-~]{1,20}",
+            secret_access_key in "[!-~]{1,30}", name in "[a-z0-9][a-z0-9.-]{2,62}",
+        ) {
+            prop_assume!(name != account_id);
+            let credentials = CredentialCommitment {
+                account_id, bucket_name: Some(name), access_key_id, secret_access_key,
+            };
+            let bytes = credentials.encode().unwrap();
+            prop_assert_eq!(CredentialCommitment::decode(&bytes).unwrap(), credentials);
+        }
+
+        #[test]
+        fn any_bytes_after_a_mark_are_read_or_refused(
+            mark in prop::sample::select(vec![PACKED, SEPARATED]),
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let marked: Vec<u8> = std::iter::once(mark).chain(bytes).collect();
+            // A panic would fail the test; what reads must have a usable name.
+            if let Ok(read) = CredentialCommitment::decode(&marked) {
+                prop_assert!(is_bucket_name(&read.bucket_name.unwrap()));
+            }
+        }
+
         #[test]
         fn what_is_written_reads_back(
             account_id in "[!-~]{1,32}", access_key_id in "[!-~]{1,32}",
             secret_access_key in "[!-~]{1,64}",
         ) {
-            let credentials =
-                CredentialCommitment { account_id, access_key_id, secret_access_key };
+            let credentials = CredentialCommitment {
+                account_id, bucket_name: None, access_key_id, secret_access_key,
+            };
             let bytes = credentials.encode().unwrap();
             prop_assert_eq!(CredentialCommitment::decode(&bytes).unwrap(), credentials);
         }

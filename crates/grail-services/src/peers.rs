@@ -75,8 +75,8 @@ impl PeerDirectory {
 }
 
 fn read_credentials(found: CredentialCommitment) -> ReadCredentials {
-    let CredentialCommitment { account_id, access_key_id, secret_access_key } = found;
-    ReadCredentials { account_id, access_key_id, secret_access_key }
+    let CredentialCommitment { account_id, bucket_name, access_key_id, secret_access_key } = found;
+    ReadCredentials { account_id, bucket_name, access_key_id, secret_access_key }
 }
 
 /// Why a role cannot take part.
@@ -105,9 +105,10 @@ pub async fn announce(ctx: &RunContext) -> Result<(), AnnounceError> {
     if ctx.chain.metagraph().await?.neuron(hotkey).is_none() {
         return Err(AnnounceError::NotRegistered { hotkey, netuid });
     }
-    let ReadCredentials { account_id, access_key_id, secret_access_key } =
+    let ReadCredentials { account_id, bucket_name, access_key_id, secret_access_key } =
         ctx.buckets.read_credentials();
-    let ours = CredentialCommitment { account_id, access_key_id, secret_access_key }.encode()?;
+    let ours = CredentialCommitment { account_id, bucket_name, access_key_id, secret_access_key };
+    let ours = ours.encode()?;
     if ctx.chain.commitments().await?.get(&hotkey).map(Vec::as_slice) != Some(ours.as_slice()) {
         ctx.chain.set_commitment(&ours).await?;
         info!(%hotkey, "committed the read credentials of our bucket");

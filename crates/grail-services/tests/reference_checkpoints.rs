@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use grail_ports::object_store::{Buckets, ObjectInfo, ObjectKey, ObjectStore, StoreError};
+use grail_ports::object_store::{
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, StoreError,
+};
 use grail_ports::signer::Signer;
 use grail_protocol::checkpoint::retention::window_of;
 use grail_protocol::checkpoint::{Unsigned, WEIGHTS_FILE};
@@ -63,6 +65,25 @@ impl ObjectStore for Watched {
         }
         self.reads.lock().unwrap().push(key.to_owned());
         self.inner.get(key, bytes_max).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: std::ops::Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.reads.lock().unwrap().push(key.to_owned());
+        self.inner.get_range(key, range, etag).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if(key, bytes, condition).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {

@@ -1,12 +1,14 @@
 //! Buckets in memory, with the rights that the credentials give.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
 };
 use grail_protocol::ids::{Digest, Hotkey};
 
@@ -28,6 +30,12 @@ type Objects = BTreeMap<String, Object>;
 struct Object {
     bytes: Bytes,
     last_modified_ms: u64,
+}
+
+impl Object {
+    fn etag(&self) -> String {
+        Digest::of(&self.bytes).to_hex()
+    }
 }
 
 impl MemoryStorage {
@@ -74,6 +82,7 @@ fn credentials_of(account_id: &str) -> ReadCredentials {
     let part = |name: &str| draw::digest(name, 0, &[account_id.as_bytes()]).to_hex();
     ReadCredentials {
         account_id: account_id.to_owned(),
+        bucket_name: None,
         access_key_id: part("grail/testkit/access-key")[..32].to_owned(),
         secret_access_key: part("grail/testkit/secret"),
     }
@@ -102,8 +111,11 @@ impl Buckets for MemoryBuckets {
     }
 
     fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        let ReadCredentials { account_id, access_key_id, secret_access_key } = credentials;
-        for (part, length) in [(account_id, 32), (access_key_id, 32), (secret_access_key, 64)] {
+        let account_id = credentials.bucket();
+        let ReadCredentials { access_key_id, secret_access_key, .. } = credentials;
+        for (part, length) in
+            [(account_id, 32), (access_key_id.as_str(), 32), (secret_access_key.as_str(), 64)]
+        {
             if part.len() != length || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 let reason = "credentials have 32, 32 and 64 hexadecimal digits";
                 return Err(StoreError::Malformed(reason.to_owned()));
@@ -158,6 +170,43 @@ impl ObjectStore for MemoryStore {
         })
     }
 
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        check_key(key)?;
+        self.with(Rights::Read, |objects| {
+            let Some(object) = objects.get(key) else { return Ok(None) };
+            if etag.is_some_and(|etag| etag != object.etag()) {
+                return Err(StoreError::Changed(key.to_owned()));
+            }
+            let size = object.bytes.len();
+            let end = usize::try_from(range.end).map_or(size, |end| end.min(size));
+            let start = usize::try_from(range.start).map_or(end, |start| start.min(end));
+            Ok(Some(object.bytes.slice(start..end)))
+        })
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        check_key(key)?;
+        let object = Object { bytes, last_modified_ms: (self.storage.clock)() };
+        self.with(Rights::Write, |objects| {
+            if !condition.holds(objects.get(key).map(Object::etag).as_deref()) {
+                return Ok(PutOutcome::ConditionFailed);
+            }
+            check_tree(objects, key)?;
+            objects.insert(key.to_owned(), object);
+            Ok(PutOutcome::Written)
+        })
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
         check_key(key)?;
         self.with(Rights::Read, |objects| Ok(objects.get(key).map(|object| info(key, object))))
@@ -195,7 +244,7 @@ fn info(key: &str, object: &Object) -> ObjectInfo {
         key: key.to_owned(),
         size: object.bytes.len() as u64,
         last_modified_ms: object.last_modified_ms,
-        etag: Digest::of(&object.bytes).to_hex(),
+        etag: object.etag(),
     }
 }
 
@@ -237,6 +286,8 @@ mod tests {
         let storage = MemoryStorage::new(FakeChain::new(FakeChainConfig::default()).clock());
         let (alice, bob) = (storage.buckets(Hotkey([1; 32])), storage.buckets(Hotkey([2; 32])));
         contract::object_store(&*alice.own()).await;
+        contract::many_objects(&*alice.own(), 1_050).await;
+        contract::large_object(&*alice.own(), 1 << 20).await;
         contract::buckets(&*alice, &*bob).await;
     }
 

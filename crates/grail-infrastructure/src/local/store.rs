@@ -13,13 +13,14 @@ pub mod key;
 mod tests;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
-use grail_ports::object_store::{ObjectInfo, StoreError};
+use grail_ports::object_store::{ObjectInfo, PutCondition, PutOutcome, StoreError};
 use grail_protocol::ids::{Digest, Hotkey};
 use sha2::{Digest as _, Sha256};
 
@@ -91,6 +92,25 @@ pub enum OpenStoreError {
 pub(crate) struct OpenObject {
     pub(crate) info: ObjectInfo,
     pub(crate) file: File,
+}
+
+impl OpenObject {
+    /// Moves to the start of `range`, which is returned as far as the object has bytes for it.
+    pub(crate) fn narrow(
+        &mut self,
+        range: &Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Range<u64>, StoreError> {
+        if etag.is_some_and(|etag| etag != self.info.etag) {
+            return Err(StoreError::Changed(self.info.key.clone()));
+        }
+        let end = range.end.min(self.info.size);
+        let start = range.start.min(end);
+        self.file
+            .seek(SeekFrom::Start(start))
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(start..end)
+    }
 }
 
 impl FolderStore {
@@ -186,6 +206,30 @@ impl FolderStore {
         Ok(Some(bytes.into()))
     }
 
+    /// Returns the bytes in `range` of the object at `key`, of the version `etag` if there is one.
+    ///
+    /// # Errors
+    /// When the key may not read, or the object has another etag.
+    pub fn get_range(
+        &self,
+        access: &AccessKey,
+        key: &str,
+        range: &Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let Some(mut object) = self.open_object(access, key)? else { return Ok(None) };
+        let range = object.narrow(range, etag)?;
+        let length = usize::try_from(range.end - range.start)
+            .map_err(|_| StoreError::Malformed("a range larger than memory".into()))?;
+        let mut bytes = Vec::with_capacity(length);
+        let away = |error: io::Error| StoreError::Unavailable(error.to_string());
+        object.file.take(range.end - range.start).read_to_end(&mut bytes).map_err(away)?;
+        if bytes.len() != length {
+            return Err(changed_outside(key));
+        }
+        Ok(Some(bytes.into()))
+    }
+
     /// Opens the object at `key`; its bytes stay readable when the object is replaced meanwhile.
     pub(crate) fn open_object(
         &self,
@@ -237,6 +281,18 @@ impl FolderStore {
         bytes: &[u8],
         nonce: Option<u64>,
     ) -> Result<(), WriteError> {
+        self.put_if(access, key, bytes, nonce, None).map(|_| ())
+    }
+
+    /// Replaces the object at `key` if `condition` holds; otherwise the nonce stays due.
+    pub(crate) fn put_if(
+        &self,
+        access: &AccessKey,
+        key: &str,
+        bytes: &[u8],
+        nonce: Option<u64>,
+        condition: Option<&PutCondition>,
+    ) -> Result<PutOutcome, WriteError> {
         let key = ValidKey::parse(key)?;
         self.authorise(access, BucketGrant::lets_write)?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -250,12 +306,22 @@ impl FolderStore {
         let unavailable = |error: io::Error| StoreError::Unavailable(error.to_string());
         files::write_new(&temporary_path, bytes, files::PRIVATE).map_err(unavailable)?;
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(condition) = condition {
+            let there = self.index.object(&access.account_id, key.as_str());
+            let etag = there.map(|row| row.map(|row| row.sha256.to_hex()));
+            if !etag.as_ref().is_ok_and(|etag| condition.holds(etag.as_deref())) {
+                drop(fs::remove_file(&temporary_path));
+                etag?;
+                return Ok(PutOutcome::ConditionFailed);
+            }
+        }
         let row = ObjectRow { size, sha256, modified_ms: (self.clock)() };
         let change = Change::Put { temporary, row };
         self.index
             .stage(&access.account_id, key, &change, nonce, &self.limits)
             .inspect_err(|_| drop(fs::remove_file(&temporary_path)))?;
-        Ok(self.finish(&access.account_id, key.as_str(), &change)?)
+        self.finish(&access.account_id, key.as_str(), &change)?;
+        Ok(PutOutcome::Written)
     }
 
     /// Removes the object at `key`, if there is one. A `nonce` is used up as by a put.

@@ -1,7 +1,7 @@
 //! What the embedded network's server and its clients say to each other: JSON over HTTP.
 
 use grail_ports::chain::{Metagraph, Neuron};
-use grail_ports::object_store::ObjectInfo;
+use grail_ports::object_store::{ObjectInfo, PutCondition};
 use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Netuid, Uid};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,12 @@ pub(crate) const SHA256_HEADER: &str = "x-grail-sha256";
 pub(crate) const SIZE_HEADER: &str = "x-grail-size";
 /// Header with the time of an object, milliseconds since the Unix epoch.
 pub(crate) const MODIFIED_HEADER: &str = "x-grail-modified-ms";
+/// Header with the bytes of an object that are wanted: `<start>-<end>`, half-open.
+pub(crate) const RANGE_HEADER: &str = "x-grail-range";
+/// Header with the etag that the object must have.
+pub(crate) const IF_ETAG_HEADER: &str = "x-grail-if-etag";
+/// Header that says that no object may be there; its value does not matter.
+pub(crate) const IF_ABSENT_HEADER: &str = "x-grail-if-absent";
 /// Scheme of the `authorization` header: `Grail <key id>:<secret>`.
 pub(crate) const AUTH_SCHEME: &str = "Grail ";
 
@@ -32,6 +38,8 @@ pub(crate) const JSON_BYTES_MAX: u64 = 16 << 20;
 pub(crate) enum ErrorBody {
     Refused { call: String, refusal: Refusal },
     BadNonce { expected: u64 },
+    ConditionFailed,
+    Changed { key: String },
     Denied { message: String },
     TooLarge { size: u64, limit: u64 },
     Malformed { message: String },
@@ -152,7 +160,7 @@ impl From<ObjectJson> for ObjectInfo {
 /// A change of a bucket, as its owner signs it.
 pub(crate) struct StoreChange<'a> {
     pub(crate) genesis: BlockHash,
-    /// `PUT`, `DELETE`, or `CREATE` for a new bucket.
+    /// `PUT`, `DELETE`, or `CREATE` for a new bucket; with the condition of a conditional put.
     pub(crate) method: &'a str,
     pub(crate) bucket: &'a str,
     pub(crate) key: &'a str,
@@ -172,6 +180,15 @@ impl StoreChange<'_> {
         bytes.extend_from_slice(&self.nonce.to_le_bytes());
         bytes.extend_from_slice(&self.body_sha256.0);
         bytes
+    }
+}
+
+/// Returns the method of a put as its owner signs it.
+pub(crate) fn put_method(condition: Option<&PutCondition>) -> String {
+    match condition {
+        None => "PUT".to_owned(),
+        Some(PutCondition::Absent) => "PUT if absent".to_owned(),
+        Some(PutCondition::Etag(etag)) => format!("PUT if {etag:?}"),
     }
 }
 

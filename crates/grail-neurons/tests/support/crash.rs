@@ -18,7 +18,8 @@ use grail_ports::model::{
     TrainingSequence,
 };
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Digest, Hotkey, Netuid};
 use grail_protocol::timelock::BeaconPublicKey;
@@ -180,6 +181,24 @@ impl Buckets for Doomed<dyn Buckets> {
 impl ObjectStore for Doomed<dyn ObjectStore> {
     async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
         self.plan.guard(self.inner.get(key, bytes_max)).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: std::ops::Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.plan.guard(self.inner.get_range(key, range, etag)).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        self.plan.guard(self.inner.put_if(key, bytes, condition)).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {

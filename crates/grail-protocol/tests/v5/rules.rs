@@ -165,6 +165,7 @@ fn credentials_are_committed_as_in_the_reference() {
         let field = |key: &str| text(&case["credentials"][key]).to_owned();
         let credentials = CredentialCommitment {
             account_id: field("account_id"),
+            bucket_name: None,
             access_key_id: field("read_access_key_id"),
             secret_access_key: field("read_secret_access_key"),
         };
@@ -188,6 +189,7 @@ fn credentials_are_committed_as_in_the_reference() {
             |key: &str| if case["field"] == key { "" } else { text(&whole[key]) }.to_owned();
         let credentials = CredentialCommitment {
             account_id: field("account_id"),
+            bucket_name: None,
             access_key_id: field("read_access_key_id"),
             secret_access_key: field("read_secret_access_key"),
         };
@@ -197,6 +199,7 @@ fn credentials_are_committed_as_in_the_reference() {
         let decoded = CredentialCommitment::decode(text(&case["commitment"]).as_bytes()).ok();
         let want = case["bucket"].as_object().map(|bucket| CredentialCommitment {
             account_id: text(&bucket["account_id"]).to_owned(),
+            bucket_name: None,
             access_key_id: text(&bucket["access_key_id"]).to_owned(),
             secret_access_key: text(&bucket["secret_access_key"]).to_owned(),
         });

@@ -114,6 +114,9 @@ pub(crate) fn failure(error: &StoreError) -> Option<String> {
     match error {
         // The owner decides what it commits and how large its object is.
         StoreError::Denied(_) | StoreError::TooLarge { .. } => None,
-        StoreError::Unavailable(_) | StoreError::Malformed(_) => Some(error.to_string()),
+        StoreError::Unavailable(_)
+        | StoreError::Changed(_)
+        | StoreError::ClockSkewed(_)
+        | StoreError::Malformed(_) => Some(error.to_string()),
     }
 }

@@ -1,7 +1,10 @@
 //! The contract of [`ObjectStore`] and [`Buckets`].
 
 use bytes::Bytes;
-use grail_ports::object_store::{Buckets, ObjectStore, ReadCredentials, StoreError};
+use futures::StreamExt as _;
+use grail_ports::object_store::{
+    Buckets, ObjectStore, PutCondition, PutOutcome, ReadCredentials, StoreError,
+};
 
 const PLENTY: u64 = 1 << 30;
 
@@ -12,8 +15,70 @@ const PLENTY: u64 = 1 << 30;
 pub async fn object_store(store: &dyn ObjectStore) {
     objects(store).await;
     limits(store).await;
+    ranges(store).await;
+    conditions(store).await;
     keys(store).await;
     listing(store).await;
+}
+
+/// Checks a bucket with many objects, `count` of them, more than one page of S3's has (1,000);
+/// leaves it as it was.
+///
+/// # Panics
+/// When the store breaks the contract.
+pub async fn many_objects(store: &dyn ObjectStore, count: usize) {
+    let keys: Vec<String> = (0..count).map(|index| format!("many/{index:05}")).collect();
+    futures::stream::iter(&keys)
+        .for_each_concurrent(16, |key| put(store, key, key.as_bytes()))
+        .await;
+    put(store, "many-", b"beside the folder").await;
+    put(store, "manz", b"behind the folder").await;
+    for (prefix, want) in [
+        ("many/", keys.as_slice()),
+        ("many/000", &keys[..count.min(100)]),
+        ("many/00007", &keys[7..8]),
+    ] {
+        let listed = store.list(prefix).await.expect("the owner may list");
+        let listed: Vec<_> = listed.into_iter().map(|info| info.key).collect();
+        assert_eq!(listed, want, "prefix `{prefix}`: every key, once, sorted");
+    }
+    assert_eq!(store.list("man").await.expect("the owner may list").len(), count + 2);
+    for key in ["many-", "manz"] {
+        delete(store, key).await;
+    }
+    futures::stream::iter(&keys).for_each_concurrent(16, |key| delete(store, key)).await;
+    assert_eq!(store.list("man").await, Ok(vec![]));
+}
+
+/// Checks an object of `size` bytes, at least 10: whole, replaced by another one of its size, and by
+/// pieces.
+///
+/// # Panics
+/// When the store breaks the contract.
+pub async fn large_object(store: &dyn ObjectStore, size: usize) {
+    let key = "large/object";
+    for salt in [1, 2] {
+        // No part of it is like another, so that parts in a wrong order would be seen.
+        let words = (0..size.div_ceil(4)).map(|index| u32::try_from(index).unwrap_or(0) ^ salt);
+        let mut bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        bytes.truncate(size);
+        let bytes = Bytes::from(bytes);
+        store.put(key, bytes.clone()).await.expect("the owner may write");
+        let read = get(store, key).await.expect("it was written");
+        assert!(read == bytes, "all {size} bytes survive");
+        let info = store.head(key).await.expect("the owner may read").expect("it was written");
+        assert_eq!(info.size, size as u64);
+        for (start, end) in [(size / 3, 2 * size / 3), (size - 5, size + 5), (0, size)] {
+            let range = start as u64..end as u64;
+            let read = store.get_range(key, range.clone(), Some(&info.etag)).await;
+            let read = read.expect("the owner may read").expect("it was written");
+            assert!(read == bytes[start..end.min(size)], "bytes {range:?} survive");
+        }
+        let refused = store.get(key, size as u64 - 1).await;
+        assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
+    }
+    delete(store, key).await;
+    assert_eq!(store.head(key).await, Ok(None), "a deleted object is gone");
 }
 
 async fn put(store: &dyn ObjectStore, key: &str, bytes: &[u8]) {
@@ -72,6 +137,73 @@ async fn limits(store: &dyn ObjectStore) {
     delete(store, "ten").await;
 }
 
+async fn ranges(store: &dyn ObjectStore) {
+    let read = |start: u64, end: u64| store.get_range("ten", start..end, None);
+    assert_eq!(read(0, 5).await, Ok(None), "an absent object is None");
+    put(store, "ten", b"0123456789").await;
+    for (start, end, want) in [
+        (0, 10, "0123456789"),
+        (0, 1, "0"),
+        (3, 6, "345"),
+        (9, 10, "9"),
+        (8, 100, "89"),
+        (0, u64::MAX, "0123456789"),
+        (4, 4, ""),
+        (10, 20, ""),
+        (50, 60, ""),
+    ] {
+        let found = read(start, end).await.expect("the owner may read").expect("it was written");
+        assert_eq!(found, want.as_bytes(), "bytes {start}..{end}");
+    }
+    put(store, "none", b"").await;
+    let found = store.get_range("none", 0..5, None).await;
+    assert_eq!(found, Ok(Some(Bytes::new())), "an empty object has empty ranges");
+
+    let etag = async || store.head("ten").await.expect("readable").expect("written").etag;
+    let first = etag().await;
+    let pinned = store.get_range("ten", 2..4, Some(&first)).await;
+    assert_eq!(pinned, Ok(Some(Bytes::from_static(b"23"))));
+    put(store, "ten", b"abcdefghij").await;
+    for range in [2..4, 4..4, 50..60] {
+        let stale = store.get_range("ten", range.clone(), Some(&first)).await;
+        assert!(matches!(stale, Err(StoreError::Changed(_))), "{range:?}, replaced: {stale:?}");
+    }
+    let found = store.get_range("ten", 2..4, Some(&etag().await)).await;
+    assert_eq!(found, Ok(Some(Bytes::from_static(b"cd"))));
+    for key in ["ten", "none"] {
+        delete(store, key).await;
+    }
+    let gone = store.get_range("ten", 2..4, Some(&first)).await;
+    assert_eq!(gone, Ok(None), "absent is not replaced");
+}
+
+async fn conditions(store: &dyn ObjectStore) {
+    let (key, absent) = ("lock/holder", PutCondition::Absent);
+    let put_if = async |bytes: &'static [u8], condition: &PutCondition| {
+        store.put_if(key, Bytes::from_static(bytes), condition).await.expect("the owner may write")
+    };
+    let etag = async || {
+        let info = store.head(key).await.expect("the owner may read");
+        PutCondition::Etag(info.expect("it was written").etag)
+    };
+    let never = PutCondition::Etag("0123456789abcdef0123456789abcdef".to_owned());
+    assert_eq!(put_if(b"x", &never).await, PutOutcome::ConditionFailed, "nothing to replace");
+    assert_eq!(get(store, key).await, None, "a failed condition changes nothing");
+    assert_eq!(put_if(b"one", &absent).await, PutOutcome::Written);
+    assert_eq!(put_if(b"two", &absent).await, PutOutcome::ConditionFailed, "it exists");
+    assert_eq!(put_if(b"two", &never).await, PutOutcome::ConditionFailed, "another etag");
+    assert_eq!(get(store, key).await.as_deref(), Some(&b"one"[..]));
+    let first = etag().await;
+    assert_eq!(put_if(b"two", &first).await, PutOutcome::Written, "the right etag");
+    assert_eq!(put_if(b"three", &first).await, PutOutcome::ConditionFailed, "an old etag");
+    assert_eq!(get(store, key).await.as_deref(), Some(&b"two"[..]));
+    put(store, key, b"four").await;
+    assert_eq!(get(store, key).await.as_deref(), Some(&b"four"[..]), "a plain put asks nothing");
+    delete(store, key).await;
+    assert_eq!(put_if(b"again", &absent).await, PutOutcome::Written, "it is free again");
+    delete(store, key).await;
+}
+
 async fn keys(store: &dyn ObjectStore) {
     // What a folder, an address or another store could read differently is no key.
     let long = "k".repeat(1025);
@@ -84,12 +216,14 @@ async fn keys(store: &dyn ObjectStore) {
             store.put(key, Bytes::from_static(b"x")).await,
             store.get(key, PLENTY).await.map(drop),
             store.head(key).await.map(drop),
+            store.get_range(key, 0..1, None).await.map(drop),
+            store.put_if(key, Bytes::new(), &PutCondition::Absent).await.map(drop),
             store.delete(key).await,
         ] {
             assert!(matches!(result, Err(StoreError::Malformed(_))), "`{shown}`: {result:?}");
         }
     }
-    for key in ["a.tmp", "READY-30", "a..b", "A_b~c", &"k".repeat(200), "1/2/3/4/5/6/7/8"] {
+    for key in ["a.tmp", "READY-30", "a..b", "A_b~c", &"k".repeat(100), "1/2/3/4/5/6/7/8"] {
         put(store, key, key.as_bytes()).await;
         assert_eq!(get(store, key).await.as_deref(), Some(key.as_bytes()), "`{key}`");
         let listed = store.list(key).await.expect("the owner may list");
@@ -108,7 +242,13 @@ async fn listing(store: &dyn ObjectStore) {
         ("b", vec!["b-", "b/1/x", "b/10", "b/2"]),
         ("b/", vec!["b/1/x", "b/10", "b/2"]),
         ("b/1", vec!["b/1/x", "b/10"]),
+        ("b/1/", vec!["b/1/x"]),
+        ("b/1/x", vec!["b/1/x"]),
+        ("b/1/xy", vec![]),
+        ("b-", vec!["b-"]),
+        ("b-/", vec![]),
         ("d", vec![]),
+        ("d/", vec![]),
     ] {
         let listed = store.list(prefix).await.expect("the owner may list");
         let keys: Vec<_> = listed.iter().map(|info| info.key.as_str()).collect();
@@ -131,7 +271,7 @@ async fn listing(store: &dyn ObjectStore) {
 /// When the buckets break the contract.
 pub async fn buckets(ours: &dyn Buckets, theirs: &dyn Buckets) {
     let credentials = ours.read_credentials();
-    let ReadCredentials { account_id, access_key_id, secret_access_key } = &credentials;
+    let ReadCredentials { account_id, access_key_id, secret_access_key, .. } = &credentials;
     for (name, part, longest) in
         [("account", account_id, 32), ("key", access_key_id, 32), ("secret", secret_access_key, 64)]
     {
@@ -139,31 +279,40 @@ pub async fn buckets(ours: &dyn Buckets, theirs: &dyn Buckets) {
         assert!(part.chars().all(|c| c.is_ascii_graphic()), "{name}: printable, no space");
     }
     assert!(!format!("{credentials:?}").contains(secret_access_key.as_str()), "secrets stay out");
-    assert_ne!(theirs.read_credentials().account_id, *account_id, "a bucket for each hotkey");
+    assert_ne!(theirs.read_credentials().bucket(), credentials.bucket(), "a bucket each");
 
     put(&*ours.own(), "a/b", b"ours").await;
     assert_eq!(get(&*theirs.own(), "a/b").await, None, "buckets do not mix");
 
     let reader = theirs.open(&credentials).expect("good credentials open a bucket");
     assert_eq!(reader.get("a/b", PLENTY).await, Ok(Some(Bytes::from_static(b"ours"))));
+    assert_eq!(reader.get_range("a/b", 1..3, None).await, Ok(Some(Bytes::from_static(b"ur"))));
     assert_eq!(reader.list("").await.expect("a reader may list").len(), 1);
     assert!(matches!(reader.head("a/b").await, Ok(Some(_))), "a reader may ask for the head");
     let written = reader.put("a/b", Bytes::from_static(b"theirs")).await;
     assert!(matches!(written, Err(StoreError::Denied(_))), "a reader may not write: {written:?}");
     let created = reader.put("new", Bytes::from_static(b"theirs")).await;
     assert!(matches!(created, Err(StoreError::Denied(_))), "a reader may not create: {created:?}");
+    let created = reader.put_if("new", Bytes::new(), &PutCondition::Absent).await;
+    assert!(matches!(created, Err(StoreError::Denied(_))), "on no condition either: {created:?}");
     let deleted = reader.delete("a/b").await;
     assert!(matches!(deleted, Err(StoreError::Denied(_))), "a reader may not delete: {deleted:?}");
     assert_eq!(get(&*ours.own(), "a/b").await.as_deref(), Some(&b"ours"[..]));
 
+    let of = |bucket: &str| ReadCredentials {
+        account_id: bucket.to_owned(),
+        bucket_name: None,
+        ..credentials.clone()
+    };
     let flip = |text: &str| text.replacen(|c: char| c != '0', "0", 1);
     for wrong in [
         ReadCredentials { secret_access_key: flip(secret_access_key), ..credentials.clone() },
         ReadCredentials { access_key_id: flip(access_key_id), ..credentials.clone() },
-        ReadCredentials { account_id: theirs.read_credentials().account_id, ..credentials.clone() },
-        ReadCredentials { account_id: "0".repeat(32), ..credentials.clone() },
-        ReadCredentials { account_id: "../escape".to_owned(), ..credentials.clone() },
-        ReadCredentials { account_id: String::new(), ..credentials.clone() },
+        of(theirs.read_credentials().bucket()),
+        of(&"0".repeat(32)),
+        of("../escape"),
+        of(""),
+        ReadCredentials { bucket_name: Some("../escape".to_owned()), ..credentials.clone() },
     ] {
         if let Ok(store) = theirs.open(&wrong) {
             for refused in

@@ -1,6 +1,7 @@
 //! Ports with failures in front.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +11,8 @@ use grail_ports::chain::{
     Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
 };
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
 use grail_protocol::timelock::BeaconPublicKey;
@@ -74,6 +76,31 @@ impl ObjectStore for Store {
             }))
         };
         self.run("get", key, self.inner.get(key, bytes_max), damage).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let damage = |answer: Option<Bytes>, fate: &Fate| {
+            Ok(answer.map(|bytes| {
+                let mut bytes = bytes.to_vec();
+                fate.damage(&mut bytes);
+                Bytes::from(bytes)
+            }))
+        };
+        self.run("get_range", key, self.inner.get_range(key, range, etag), damage).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        self.run("put_if", key, self.inner.put_if(key, bytes, condition), unreadable).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {

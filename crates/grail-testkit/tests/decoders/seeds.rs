@@ -212,12 +212,16 @@ pub fn calibration() -> Vec<Vec<u8>> {
 pub fn names() -> Vec<Vec<u8>> {
     let credentials = CredentialCommitment {
         account_id: "0123456789abcdef".to_owned(),
+        bucket_name: None,
         access_key_id: "key".to_owned(),
         secret_access_key: "s".repeat(64),
     };
     let marker = ReadyMarker { ready: window(), checkpoint: window() };
     vec![
-        credentials.encode().expect("it fits").to_vec(),
+        credentials.encode().expect("it fits"),
+        CredentialCommitment { bucket_name: Some("a-bucket".to_owned()), ..credentials }
+            .encode()
+            .expect("it fits"),
         hotkey().to_ss58().into_bytes(),
         marker.key().into_bytes(),
         String::from(signer().sign(b"message")).into_bytes(),

@@ -58,6 +58,12 @@ pub enum ClientError {
         /// The nonce that is due.
         expected: u64,
     },
+    /// The condition of a conditional put does not hold.
+    #[error("the object is not the one that was to be replaced")]
+    ConditionFailed,
+    /// The object has another etag than the one asked for.
+    #[error("object {0} was replaced while it was read")]
+    Changed(String),
     /// The credentials do not allow this.
     #[error("access denied to {0}")]
     Denied(String),
@@ -181,6 +187,8 @@ impl Http {
         match serde_json::from_slice(&bytes) {
             Ok(ErrorBody::Refused { call, refusal }) => ClientError::Refused { call, refusal },
             Ok(ErrorBody::BadNonce { expected }) => ClientError::BadNonce { expected },
+            Ok(ErrorBody::ConditionFailed) => ClientError::ConditionFailed,
+            Ok(ErrorBody::Changed { key }) => ClientError::Changed(key),
             Ok(ErrorBody::Denied { message }) => ClientError::Denied(message),
             Ok(ErrorBody::TooLarge { size, limit }) => ClientError::TooLarge { size, limit },
             Ok(ErrorBody::Malformed { message } | ErrorBody::NotFound { message }) => {

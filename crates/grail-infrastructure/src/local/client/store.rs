@@ -1,11 +1,13 @@
 //! The object-store port over HTTP.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
 };
 use grail_ports::signer::Signer;
 use grail_protocol::ids::Digest;
@@ -19,8 +21,8 @@ use crate::local::store::credentials::{AccessKey, BucketKeys, is_well_formed};
 use crate::local::store::foreign_credentials;
 use crate::local::store::key::{ValidKey, check_prefix};
 use crate::local::wire::{
-    AUTH_SCHEME, MODIFIED_HEADER, NONCE_HEADER, ObjectJson, SHA256_HEADER, SIGNATURE_HEADER,
-    SIZE_HEADER, StoreChange,
+    AUTH_SCHEME, IF_ABSENT_HEADER, IF_ETAG_HEADER, MODIFIED_HEADER, NONCE_HEADER, ObjectJson,
+    RANGE_HEADER, SHA256_HEADER, SIGNATURE_HEADER, SIZE_HEADER, StoreChange, put_method,
 };
 
 /// Most times that a change is signed anew because another request took its nonce.
@@ -131,7 +133,8 @@ impl HttpBucket {
         method: Method,
         key: &ObjectKey,
         bytes: Bytes,
-    ) -> Result<(), StoreError> {
+        condition: Option<&PutCondition>,
+    ) -> Result<PutOutcome, StoreError> {
         let valid = ValidKey::parse(key)?;
         let denied = || StoreError::Denied(format!("bucket {}", self.access.account_id));
         let writer = self.writer.as_ref().ok_or_else(denied)?;
@@ -140,12 +143,16 @@ impl HttpBucket {
         let body_sha256 = tokio::task::spawn_blocking(move || Digest::of(&hashed))
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let signed_method = match method {
+            Method::PUT => put_method(condition),
+            _ => method.as_str().to_owned(),
+        };
         let mut next_nonce = writer.next_nonce.lock().await;
         let mut signings = 0;
         loop {
             let change = StoreChange {
                 genesis: self.http.genesis(),
-                method: method.as_str(),
+                method: &signed_method,
                 bucket: &self.access.account_id,
                 key,
                 nonce: *next_nonce,
@@ -158,12 +165,18 @@ impl HttpBucket {
                 .header(SHA256_HEADER, body_sha256.to_hex())
                 .header(SIGNATURE_HEADER, signature)
                 .body(bytes.clone());
+            let request = match condition {
+                None => request,
+                Some(PutCondition::Absent) => request.header(IF_ABSENT_HEADER, "1"),
+                Some(PutCondition::Etag(etag)) => request.header(IF_ETAG_HEADER, etag),
+            };
             signings += 1;
             match self.http.send(request).await {
                 Ok(_) => {
                     *next_nonce = next_nonce.saturating_add(1);
-                    return Ok(());
+                    return Ok(PutOutcome::Written);
                 }
+                Err(ClientError::ConditionFailed) => return Ok(PutOutcome::ConditionFailed),
                 Err(ClientError::BadNonce { expected }) if signings < SIGNINGS_MAX => {
                     *next_nonce = expected;
                 }
@@ -190,6 +203,32 @@ impl ObjectStore for HttpBucket {
         Ok(Some(bytes.into()))
     }
 
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let valid = ValidKey::parse(key)?;
+        let (start, end) = (range.start.min(range.end), range.end);
+        let mut request = self
+            .request(Method::GET, &self.object_path(valid), &self.access)
+            .header(RANGE_HEADER, format!("{start}-{end}"));
+        if let Some(etag) = etag {
+            request = request.header(IF_ETAG_HEADER, etag);
+        }
+        let Some(response) = self.http.send(request).await.map_err(store_error(key))? else {
+            return Ok(None);
+        };
+        let size = number(response.headers(), SIZE_HEADER)?;
+        let bytes =
+            read_bounded(&self.http, response, end - start).await.map_err(store_error(key))?;
+        if u64::try_from(bytes.len()) != Ok(end.min(size).saturating_sub(start)) {
+            return Err(StoreError::Unavailable("the answer broke off".into()));
+        }
+        Ok(Some(bytes.into()))
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
         let valid = ValidKey::parse(key)?;
         let request = self.request(Method::HEAD, &self.object_path(valid), &self.access);
@@ -198,7 +237,16 @@ impl ObjectStore for HttpBucket {
     }
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.change(Method::PUT, key, bytes).await
+        self.change(Method::PUT, key, bytes, None).await.map(|_| ())
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        self.change(Method::PUT, key, bytes, Some(condition)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -212,7 +260,7 @@ impl ObjectStore for HttpBucket {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.change(Method::DELETE, key, Bytes::new()).await
+        self.change(Method::DELETE, key, Bytes::new(), None).await.map(|_| ())
     }
 }
 
@@ -239,6 +287,7 @@ fn store_error(key: &str) -> impl Fn(ClientError) -> StoreError {
     move |error| match error {
         ClientError::Unavailable(reason) => StoreError::Unavailable(reason),
         ClientError::Denied(message) => StoreError::Denied(message),
+        ClientError::Changed(key) => StoreError::Changed(key),
         ClientError::TooLarge { size, limit } => {
             StoreError::TooLarge { key: key.to_owned(), size, limit }
         }

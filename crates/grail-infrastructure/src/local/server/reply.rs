@@ -46,7 +46,10 @@ impl From<StoreError> for Reply {
             StoreError::Denied(message) => Self::denied(message),
             StoreError::TooLarge { size, limit, .. } => Self(ErrorBody::TooLarge { size, limit }),
             StoreError::Malformed(message) => Self::malformed(message),
-            StoreError::Unavailable(message) => Self(ErrorBody::Unavailable { message }),
+            StoreError::Changed(key) => Self(ErrorBody::Changed { key }),
+            StoreError::Unavailable(message) | StoreError::ClockSkewed(message) => {
+                Self(ErrorBody::Unavailable { message })
+            }
         }
     }
 }
@@ -65,6 +68,9 @@ impl IntoResponse for Reply {
         let status = match &self.0 {
             ErrorBody::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorBody::BadNonce { .. } => StatusCode::CONFLICT,
+            ErrorBody::ConditionFailed | ErrorBody::Changed { .. } => {
+                StatusCode::PRECONDITION_FAILED
+            }
             ErrorBody::Denied { .. } => StatusCode::FORBIDDEN,
             ErrorBody::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorBody::Malformed { .. } => StatusCode::BAD_REQUEST,

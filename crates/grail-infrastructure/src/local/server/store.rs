@@ -1,5 +1,6 @@
 //! The store's pages. Reads show a key; changes show the write key and the owner's signature.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,19 +10,22 @@ use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, put};
-use grail_ports::object_store::ObjectInfo;
+use grail_ports::object_store::{ObjectInfo, PutCondition, PutOutcome, StoreError};
 use grail_protocol::ids::{Digest, Hotkey, Signature};
 use grail_protocol::signature::verify;
 use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 use zeroize::Zeroizing;
 
 use super::reply::{Reply, blocking};
 use super::{App, Shared};
+use crate::local::store::OpenObject;
 use crate::local::store::credentials::{AccessKey, BucketGrant, account_id};
 use crate::local::wire::{
-    AUTH_SCHEME, ErrorBody, MODIFIED_HEADER, NONCE_HEADER, ObjectJson, SHA256_HEADER,
-    SIGNATURE_HEADER, SIZE_HEADER, StoreChange,
+    AUTH_SCHEME, ErrorBody, IF_ABSENT_HEADER, IF_ETAG_HEADER, MODIFIED_HEADER, NONCE_HEADER,
+    ObjectJson, RANGE_HEADER, SHA256_HEADER, SIGNATURE_HEADER, SIZE_HEADER, StoreChange,
+    put_method,
 };
 
 /// Largest description of a new bucket, bytes.
@@ -70,13 +74,21 @@ async fn download(
     headers: HeaderMap,
 ) -> Result<Response, Reply> {
     let access = access_key(bucket, &headers)?;
-    let object = blocking(move || app.store.open_object(&access, &key)).await?;
-    let object = object.ok_or_else(|| Reply::not_found("no such object"))?;
-    let file = tokio::fs::File::from_std(object.file);
-    let mut headers = object_headers(&object.info);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(object.info.size));
+    let (wanted, etag) = (wanted_range(&headers)?, optional(&headers, IF_ETAG_HEADER)?);
+    let opened = blocking(move || -> Result<_, StoreError> {
+        let Some(mut object) = app.store.open_object(&access, &key)? else { return Ok(None) };
+        let range = object.narrow(&wanted, etag.as_deref())?;
+        Ok(Some((object, range)))
+    })
+    .await?;
+    let (OpenObject { info, file }, range) =
+        opened.ok_or_else(|| Reply::not_found("no such object"))?;
+    let file = tokio::fs::File::from_std(file);
+    let length = range.end - range.start;
+    let mut headers = object_headers(&info);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK_BYTES));
+    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES));
     Ok((headers, body).into_response())
 }
 
@@ -87,7 +99,9 @@ async fn upload(
     body: Body,
 ) -> Result<StatusCode, Reply> {
     // Who may not write is turned away before a byte of the body is read.
-    let (access, nonce, sha256) = signed_change(&app, "PUT", bucket, &key, &headers).await?;
+    let condition = condition(&headers)?;
+    let method = put_method(condition.as_ref());
+    let (access, nonce, sha256) = signed_change(&app, &method, bucket, &key, &headers).await?;
     let limit = app.store.limits().object_bytes_max;
     let claimed = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if let Some(size) = claimed.filter(|size| *size > limit) {
@@ -103,7 +117,10 @@ async fn upload(
         if Digest::of(&bytes) != sha256 {
             return Err(Reply::malformed("the body is not the one that was signed"));
         }
-        store.put(&access, &key, &bytes, Some(nonce)).map_err(Reply::from)
+        match store.put_if(&access, &key, &bytes, Some(nonce), condition.as_ref())? {
+            PutOutcome::Written => Ok(()),
+            PutOutcome::ConditionFailed => Err(Reply(ErrorBody::ConditionFailed)),
+        }
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -209,6 +226,27 @@ fn access_key(bucket: String, headers: &HeaderMap) -> Result<AccessKey, Reply> {
         access_key_id: access_key_id.to_owned(),
         secret_access_key: Zeroizing::new(secret.to_owned()),
     })
+}
+
+/// Returns the bytes of the object that are wanted: all of them without a header.
+fn wanted_range(headers: &HeaderMap) -> Result<Range<u64>, Reply> {
+    let Some(text) = optional(headers, RANGE_HEADER)? else { return Ok(0..u64::MAX) };
+    let bounds = text.split_once('-').and_then(|(start, end)| {
+        let (start, end) = (start.parse().ok()?, end.parse().ok()?);
+        (start <= end).then_some(start..end)
+    });
+    bounds.ok_or_else(|| Reply::malformed(format!("{RANGE_HEADER} is no `start-end`")))
+}
+
+fn condition(headers: &HeaderMap) -> Result<Option<PutCondition>, Reply> {
+    if headers.contains_key(IF_ABSENT_HEADER) {
+        return Ok(Some(PutCondition::Absent));
+    }
+    Ok(optional(headers, IF_ETAG_HEADER)?.map(PutCondition::Etag))
+}
+
+fn optional(headers: &HeaderMap, name: &str) -> Result<Option<String>, Reply> {
+    headers.contains_key(name).then(|| header(headers, name).map(str::to_owned)).transpose()
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Reply> {

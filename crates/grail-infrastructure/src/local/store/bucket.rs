@@ -1,11 +1,13 @@
 //! The object-store port for roles in the store's own process.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
 };
 
 use super::FolderStore;
@@ -89,6 +91,30 @@ impl ObjectStore for FolderBucket {
     async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
         let key = key.to_owned();
         self.blocking(move |store, access| store.get(access, &key, bytes_max)).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let (key, etag) = (key.to_owned(), etag.map(str::to_owned));
+        self.blocking(move |store, access| store.get_range(access, &key, &range, etag.as_deref()))
+            .await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        let (key, condition) = (key.to_owned(), condition.clone());
+        self.blocking(move |store, access| {
+            store.put_if(access, &key, &bytes, None, Some(&condition))
+        })
+        .await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {

@@ -132,6 +132,7 @@ impl BucketKeys {
             owner,
             read: ReadCredentials {
                 account_id: account_id.clone(),
+                bucket_name: None,
                 access_key_id: derive(b"read id")[..32].to_owned(),
                 secret_access_key: derive(b"read secret").to_string(),
             },
@@ -217,6 +218,7 @@ impl BucketKeys {
             owner: file.owner,
             read: ReadCredentials {
                 account_id: file.account_id.clone(),
+                bucket_name: None,
                 access_key_id: file.read.access_key_id,
                 secret_access_key: file.read.secret_access_key.to_string(),
             },
@@ -256,7 +258,7 @@ impl BucketGrant {
 impl From<&ReadCredentials> for AccessKey {
     fn from(credentials: &ReadCredentials) -> Self {
         Self {
-            account_id: credentials.account_id.clone(),
+            account_id: credentials.bucket().to_owned(),
             access_key_id: credentials.access_key_id.clone(),
             secret_access_key: Zeroizing::new(credentials.secret_access_key.clone()),
         }
