@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use grail_neurons::neuron::Neuron;
 use grail_neurons::roles::{ReferenceTrainerNeuron, TrainerNeuron};
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, ReadCredentials, StoreError,
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
 };
 use grail_protocol::checkpoint::{Unsigned, WEIGHTS_FILE};
 use grail_protocol::ids::Window;
@@ -83,6 +85,24 @@ struct PickyStore {
 impl ObjectStore for PickyStore {
     async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
         self.inner.get(key, bytes_max).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get_range(key, range, etag).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if(key, bytes, condition).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {

@@ -1,11 +1,7 @@
 //! Writes a rollout file as the reference's reader takes it: one row group, ZSTD 1, data pages v1.
 
 use std::io::Write;
-use std::iter;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use bytes::Bytes;
 use grail_protocol::v5::file::{FOOTER_KEYS, JsonText, Row, Scalar, WindowFile};
@@ -26,6 +22,7 @@ use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
 use crate::columns::{COLUMNS, Field, Kind, SCHEMA};
 use crate::error::WriteError;
+use crate::threads::on_all_threads;
 
 /// Rows that are handed to the encoder at a time. It looks at the size of a page in between, so this
 /// keeps the pages of long texts near a megabyte.
@@ -80,26 +77,6 @@ fn properties(file: &WindowFile) -> Result<WriterProperties, WriteError> {
         builder.set_column_dictionary_enabled(path, false)
     });
     Ok(builder.build())
-}
-
-/// Returns `work(0)` to `work(n - 1)`; each thread takes the next when it is done with one.
-fn on_all_threads<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let places = iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-        places.take_while(|&place| place < n).map(|place| (place, work(place))).collect::<Vec<_>>()
-    };
-    let others = thread::available_parallelism().map_or(0, |threads| threads.get().min(n) - 1);
-    let mut done = thread::scope(|scope| {
-        let running: Vec<_> = (0..others).map(|_| scope.spawn(take)).collect();
-        let mut done = take();
-        for thread in running {
-            done.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        done
-    });
-    done.sort_unstable_by_key(|&(place, _)| place);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Every structure and field is optional; a list adds its repetition and its optional element.

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use grail_protocol::v5::file::{
-    Commit, GroupKeys, JsonText, RolloutFields, Row, commit_digest, completion_digest, map_rows,
+    Commit, GroupKeys, JsonText, RolloutFields, Row, commit_digest, completion_digest,
 };
 use grail_protocol::v5::sketch;
 
@@ -31,7 +31,7 @@ fn main() {
     let r_vec: [i8; 16] = std::array::from_fn(|at| (at as i8) * 15 - 112);
 
     let group_keys = |threads| {
-        let digests = map_rows(&rows, threads, |row| commit_digest(&row.commit));
+        let digests = shared_out(&rows, threads, |row| commit_digest(&row.commit));
         let mut keys = GroupKeys::default();
         for (row, digest) in rows.iter().zip(&digests) {
             keys.push(&row.rollout_group, digest);
@@ -39,7 +39,7 @@ fn main() {
         black_box(keys.rows_to_check("5Grw", "ab"));
     };
     let digests = |threads| {
-        drop(black_box(map_rows(&rows, threads, |row| completion_digest(&row.commit))));
+        drop(black_box(shared_out(&rows, threads, |row| completion_digest(&row.commit))));
     };
     let sketches = |threads: NonZero<usize>| {
         let share = POSITIONS.div_ceil(threads.get()) * HIDDEN;
@@ -60,6 +60,21 @@ fn main() {
         let each = seconds(|| sketches(threads)) * 1e6 / POSITIONS as f64;
         report(as_json, &name("sketches"), each, "us/position");
     }
+}
+
+fn shared_out<T: Send>(
+    rows: &[Row],
+    threads: NonZero<usize>,
+    work: impl Fn(&Row) -> T + Sync,
+) -> Vec<T> {
+    let work = &work;
+    thread::scope(|scope| {
+        let parts = rows.chunks(rows.len().div_ceil(threads.get()));
+        let running: Vec<_> = parts
+            .map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<T>>()))
+            .collect();
+        running.into_iter().flat_map(|part| part.join().expect("no row panics")).collect()
+    })
 }
 
 fn report(as_json: bool, name: &str, ours: f64, unit: &str) {

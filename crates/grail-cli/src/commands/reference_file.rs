@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::num::NonZero;
 use std::path::Path;
-use std::thread;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use grail_parquet::{ChunkReader, FileSource, Limits, ReadError, RowReader, gunzip};
+use grail_parquet::{
+    ChunkReader, FileSource, Limits, ReadError, RowReader, gunzip, on_all_threads,
+};
 use grail_protocol::ids::{Digest, Hotkey};
 use grail_protocol::v5::file::{
     BYTES_MAX, Expected, Footer, GroupKeys, Row, RowBench, RowFault, Scalar, StructureCheck,
-    StructureFault, commit_digest, completion_digest, inspect_row, is_size_allowed, map_rows,
+    StructureFault, commit_digest, completion_digest, inspect_row, is_size_allowed,
 };
 use grail_protocol::v5::groups::{self, GroupFault};
 use grail_protocol::v5::python::json::{self, Value};
@@ -156,7 +156,6 @@ fn judge<R: ChunkReader + Clone + 'static>(
         n_tokens: 0,
         checkpoints: BTreeMap::new(),
     };
-    let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     let mut rows = first.map(Ok).into_iter().chain(rows);
     loop {
         let some: Vec<Row> = rows.by_ref().take(ROWS_AT_A_TIME).collect::<Result<_, _>>()?;
@@ -164,7 +163,7 @@ fn judge<R: ChunkReader + Clone + 'static>(
             break;
         }
         // Signatures and digests take the time.
-        let looked_at = map_rows(&some, threads, |row| judge.look_at(row));
+        let looked_at = on_all_threads(some.len(), |at| judge.look_at(&some[at]));
         for (row, look) in some.iter().zip(looked_at) {
             judge.row(row, &look);
         }

@@ -111,7 +111,7 @@ mod tests {
         fn the_largest_magnitudes_are_chosen(row in prop::collection::vec(any::<f32>(), 16..600)) {
             let chosen = top_indices(&row);
             let mut sorted: Vec<usize> = (0..row.len()).collect();
-            sorted.sort_by_key(|&index| std::cmp::Reverse(rank(row[index])));
+            sorted.sort_by_key(|&index| Reverse(rank(row[index])));
             let mut want = sorted[..PROOF_TOPK].to_vec();
             want.sort_unstable();
             prop_assert_eq!(chosen.to_vec(), want);

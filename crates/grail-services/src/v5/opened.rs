@@ -3,15 +3,12 @@
 //! The file is read twice, some rows at a time, so that memory holds the chosen rows and few others.
 
 use std::collections::BTreeMap;
-use std::num::NonZero;
-use std::thread;
 
 use bytes::Bytes;
-use grail_parquet::{Limits, ReadError, RowReader};
+use grail_parquet::{Limits, ReadError, RowReader, on_all_threads};
 use grail_protocol::v5::copycat::Submission;
 use grail_protocol::v5::file::{
     Expected, GroupKeys, Row, StructureCheck, StructureFault, commit_digest, completion_digest,
-    map_rows,
 };
 use tracing::debug;
 
@@ -74,7 +71,6 @@ pub fn open(bytes: &Bytes, expected: &Expected<'_>, randomness: &str) -> Result<
 
 fn try_open(bytes: &Bytes, expected: &Expected<'_>, randomness: &str) -> Result<Opened, ReadError> {
     let mut reader = RowReader::open(bytes.clone(), &Limits::default())?;
-    let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     // The reference reads all rows before it looks at any: a file that cannot be read bans nobody.
     let mut check = StructureCheck::new(reader.footer(), expected);
     let mut keys = GroupKeys::default();
@@ -94,8 +90,9 @@ fn try_open(bytes: &Bytes, expected: &Expected<'_>, randomness: &str) -> Result<
         if check.is_err() {
             continue;
         }
-        let of_rows = map_rows(&rows, threads, |row| {
-            (commit_digest(&row.commit), completion_digest(&row.commit))
+        let of_rows = on_all_threads(rows.len(), |at| {
+            let commit = &rows[at].commit;
+            (commit_digest(commit), completion_digest(commit))
         });
         for (row, (commit, completion)) in rows.iter().zip(&of_rows) {
             keys.push(&row.rollout_group, commit);

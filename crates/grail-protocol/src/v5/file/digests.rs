@@ -5,9 +5,6 @@
 //! from the fields; a test holds them to the slow way.
 
 use std::collections::BTreeMap;
-use std::num::NonZero;
-use std::panic::resume_unwind;
-use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
@@ -33,30 +30,6 @@ pub fn completion_digest(commit: &Commit) -> Option<[u8; 32]> {
     let completion = &commit.tokens[slice_start(commit.tokens.len(), start)..];
     print_tokens(completion, |piece| hash.update(piece));
     Some(hash.finalize().into())
-}
-
-/// Returns what `work` makes of each row, in their order. The rows are shared out to `threads`.
-pub fn map_rows<T: Send>(
-    rows: &[Row],
-    threads: NonZero<usize>,
-    work: impl Fn(&Row) -> T + Sync,
-) -> Vec<T> {
-    let share = rows.len().div_ceil(threads.get());
-    if share == rows.len() {
-        return rows.iter().map(work).collect();
-    }
-    let work = &work;
-    thread::scope(|scope| {
-        let mut parts =
-            rows.chunks(share).map(|part| move || -> Vec<T> { part.iter().map(work).collect() });
-        let ours = parts.next();
-        let running: Vec<_> = parts.map(|part| scope.spawn(part)).collect();
-        let mut all = ours.map_or_else(Vec::new, |part| part());
-        for part in running {
-            all.extend(part.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        all
-    })
 }
 
 /// The groups of a file that passed its structure check, in the order of their first rows.
@@ -240,18 +213,6 @@ mod tests {
             let tokens = value.get("tokens").unwrap();
             let want = completion::completion_digest(tokens, Some(&length));
             prop_assert_eq!(completion_digest(&commit), want);
-        }
-    }
-
-    #[test]
-    fn shared_out_rows_keep_their_order() {
-        let rows: Vec<Row> =
-            (0..7_i64).map(|at| Row { nonce: at.into(), ..Row::default() }).collect();
-        for threads in [1, 2, 3, 7, 9] {
-            let threads = NonZero::new(threads).unwrap();
-            let nonces = map_rows(&rows, threads, |row| row.nonce.to_int());
-            assert_eq!(nonces, (0..7).map(Some).collect::<Vec<_>>());
-            assert!(map_rows(&[], threads, |row| row.nonce.to_int()).is_empty());
         }
     }
 

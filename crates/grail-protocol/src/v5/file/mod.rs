@@ -15,7 +15,7 @@ mod structure;
 mod tokens;
 mod view;
 
-pub use digests::{GroupKeys, commit_digest, completion_digest, map_rows, rows_to_check};
+pub use digests::{GroupKeys, commit_digest, completion_digest, rows_to_check};
 use footer::footer_float;
 pub use footer::{BadFooter, FOOTER_KEYS};
 pub use inspect::{RowBench, RowCheck, RowFault, inspect_row};

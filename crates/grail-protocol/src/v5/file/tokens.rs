@@ -48,9 +48,9 @@ fn digits_and_comma(number: i32) -> ([u8; TOKEN_BYTES_MAX], usize) {
 fn few_digits_and_comma(number: u32) -> ([u8; TOKEN_BYTES_MAX], usize) {
     // Two lanes of four digits, four of two, eight of one; the first digit is in the lowest byte.
     let fours = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
-    let hundreds = (fours * 10_486 >> 20) & 0x0000_007f_0000_007f;
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
     let twos = hundreds | (fours - 100 * hundreds) << 16;
-    let tens = (twos * 103 >> 10) & 0x000f_000f_000f_000f;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
     let ones = tens | (twos - 10 * tens) << 8;
     // Zero itself keeps its last digit.
     let zeros = (ones | 1 << 56).trailing_zeros() / 8;
