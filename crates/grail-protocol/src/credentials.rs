@@ -161,9 +161,10 @@ impl CredentialCommitment {
         let (keys, name) = bytes.split_at_checked(COMMITMENT_CHARS / 2).ok_or_else(damaged)?;
         let (account, keys) = keys.split_at(ACCOUNT_ID_CHARS / 2);
         let (key_id, secret) = keys.split_at(ACCESS_KEY_ID_CHARS / 2);
+        let account_id = hex::encode(account);
         Ok(Self {
-            account_id: hex::encode(account),
-            bucket_name: Some(bucket_name(name)?),
+            bucket_name: own_name(bucket_name(name)?, &account_id),
+            account_id,
             access_key_id: hex::encode(key_id),
             secret_access_key: hex::encode(secret),
         })
@@ -174,9 +175,10 @@ impl CredentialCommitment {
         let [account, key_id, secret, name] = parts[..] else {
             return Err(BadCommitment::NotACommitment(format!("of {} values", parts.len())));
         };
+        let account_id = part("account id", account, ACCOUNT_ID_CHARS)?;
         Ok(Self {
-            account_id: part("account id", account, ACCOUNT_ID_CHARS)?,
-            bucket_name: Some(bucket_name(name)?),
+            bucket_name: own_name(bucket_name(name)?, &account_id),
+            account_id,
             access_key_id: part("access key id", key_id, ACCESS_KEY_ID_CHARS)?,
             secret_access_key: part("secret access key", secret, SECRET_CHARS)?,
         })
@@ -217,17 +219,23 @@ fn write(field: &'static str, value: &str, place: &mut [u8]) -> Result<(), BadCo
     Ok(())
 }
 
+/// Returns the bucket's name if it is not the account id, which needs no name.
+fn own_name(name: String, account_id: &str) -> Option<String> {
+    (name != account_id).then_some(name)
+}
+
 /// Reads one value of the form for any keys.
 fn part(field: &'static str, bytes: &[u8], max: usize) -> Result<String, BadCommitment> {
-    if bytes.is_empty() || bytes.len() > max {
-        return Err(BadCommitment::WrongLength { field, found: bytes.len(), max });
+    let text = std::str::from_utf8(bytes).map_err(|_| BadCommitment::NotAscii(field))?;
+    // As it is written: without white space at the ends.
+    let text = text.trim_matches(' ');
+    if !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Err(BadCommitment::NotAscii(field));
     }
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
-            Ok(text.to_owned())
-        }
-        _ => Err(BadCommitment::NotAscii(field)),
+    if text.is_empty() || text.len() > max {
+        return Err(BadCommitment::WrongLength { field, found: text.len(), max });
     }
+    Ok(text.to_owned())
 }
 
 fn bucket_name(bytes: &[u8]) -> Result<String, BadCommitment> {
@@ -264,6 +272,21 @@ mod tests {
 
     fn text(value: &Value, key: &str) -> String {
         value[key].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn what_was_read_of_another_form_reads_the_same_again() {
+        for bytes in [
+            &b"\xfe account\0key \0secret\0a-bucket"[..],
+            b"\xfeaccount\0key\0secret\0account",
+            b"\xfe0011223344556677\0key\0secret\0a-bucket",
+        ] {
+            let read = CredentialCommitment::decode(bytes).unwrap();
+            assert_eq!(CredentialCommitment::decode(&read.encode().unwrap()), Ok(read));
+        }
+        for bytes in [&b"\xfe \0key\0secret\0a-bucket"[..], b"\xfea\tb\0key\0secret\0a-bucket"] {
+            assert!(CredentialCommitment::decode(bytes).is_err());
+        }
     }
 
     #[test]
