@@ -51,7 +51,7 @@ async def official(endpoint, netuid, keys):
         graph = await client.subnets.metagraph(netuid)
         hotkeys = [neuron.hotkey for neuron in graph.neurons]
         check("and the metagraph", validator.ss58_address in hotkeys, hotkeys)
-        parameters = await client.subnets.hyperparameters(netuid)
+        parameters = await client.subnets.subnet_hyperparameters(netuid)
         check("and hyperparameters", bool(parameters))
         epoch = await client.read("epoch_status", netuid=netuid)
         check("and the epoch's state", epoch["tempo"] == 20, epoch)
