@@ -5,8 +5,9 @@
 //!
 //! BASE and CURRENT are safetensors files with the same tensors, such as two checkpoints of a
 //! training; without them a step is drawn: 64 Mi words of bf16, of which one in 50 moves to a
-//! neighbour. Speeds are bytes of the weights in a second. `benches/peers/reference/delta.py` does
-//! the same work in Python.
+//! neighbour. Speeds are bytes of the weights in a second; what tensors or blocks can do side by side
+//! is measured on one thread and on all. `benches/peers/reference/delta.py` does the same work in
+//! Python.
 
 #![expect(clippy::print_stdout, reason = "a table is what it is for")]
 #![expect(
@@ -15,18 +16,24 @@
     reason = "it reads files and times"
 )]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::hint::black_box;
+use std::mem::take;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Mutex;
 use std::time::Instant;
+use std::{iter, thread};
 
 use grail_protocol::checkpoint::WeightsHash;
 use grail_protocol::checkpoint::delta::frame::{compress, decompress};
 use grail_protocol::checkpoint::delta::native::{
-    Block, DeltaWriter, blocks, decode_block, read_blocks,
+    Block, DeltaWriter, blocks, decode_block, encode_block, read_blocks,
 };
 use grail_protocol::checkpoint::delta::payload::{decode, encode};
-use grail_protocol::checkpoint::delta::{Format, SparseTensor, ValueType};
-use grail_protocol::checkpoint::tensors::{LENGTH_BYTES, TensorIndex};
+use grail_protocol::checkpoint::delta::{DeltaError, Format, SparseTensor, ValueType};
+use grail_protocol::checkpoint::tensors::{LENGTH_BYTES, TensorEntry, TensorIndex};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Words of the drawn step.
@@ -42,7 +49,7 @@ struct Step {
 
 /// One line of the table.
 struct Row {
-    name: &'static str,
+    name: String,
     value: f64,
     unit: &'static str,
 }
@@ -119,29 +126,45 @@ fn drawn() -> Result<Step, Box<dyn Error>> {
 fn measure(step: &Step) -> Result<Vec<Row>, Box<dyn Error>> {
     let bytes = step.base.len() as f64;
     let mut rows = Vec::new();
-    let mut speed = |name, seconds: f64| {
+    let mut speed = |name: String, seconds: f64| {
         rows.push(Row { name, value: bytes / seconds / 1e9, unit: "GB/s" });
     };
 
-    let (changes, seconds) = timed(|| between(step));
-    speed("v3.1 find changes", seconds);
-    let (frame, seconds) = timed(|| encode(&changes, Format::V31).and_then(|it| compress(&it)));
-    let frame = frame?;
-    speed("v3.1 encode", seconds);
-    let (decoded, seconds) =
-        timed(|| decompress(&frame, u64::MAX).and_then(|payload| decode(&payload, Format::V31)));
-    let decoded = decoded?;
-    speed("v3.1 decode", seconds);
-    let (applied, seconds) = timed(|| apply(step, &decoded));
-    speed("v3.1 apply to a copy", seconds);
-    assert!(applied? == step.current, "a delta leads to what it was made of");
-
+    let all = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let each = BTreeSet::from([NonZero::<usize>::MIN, all]);
     let plan = blocks(&step.index);
-    let (native, seconds) = timed(|| native(step, &plan));
-    speed("native find and encode", seconds);
-    let (result, seconds) = timed(|| native_apply(step, &plan, &native));
-    speed("native decode and apply", seconds);
-    assert!(result? == step.current, "a delta leads to what it was made of");
+    let mut out = vec![0; step.base.len()];
+    let (mut changes, mut frame, mut native_delta) = (Vec::new(), Vec::new(), Vec::new());
+    for threads in each.iter().map(|threads| threads.get()) {
+        let mut speed = |name: &str, seconds| speed(format!("{name}, {threads} threads"), seconds);
+        let (found, seconds) = timed(|| between(step, threads));
+        changes = found;
+        speed("v3.1 find changes", seconds);
+        if threads == 1 {
+            let encoded = || encode(&changes, Format::V31).and_then(|payload| compress(&payload));
+            let (encoded, seconds) = timed(encoded);
+            frame = encoded?;
+            speed("v3.1 encode", seconds);
+        }
+        let decoded = || decompress(&frame, u64::MAX).and_then(|it| decode(&it, Format::V31));
+        let (decoded, seconds) = timed(decoded);
+        if threads == 1 {
+            speed("v3.1 decode", seconds);
+        }
+        let decoded = decoded?;
+        let (applied, seconds) = timed(|| apply(step, &decoded, &mut out, threads));
+        speed("v3.1 apply to a copy", seconds);
+        applied?;
+        assert!(out == step.current, "a delta leads to what it was made of");
+        let (coded, seconds) = timed(|| native(step, &plan, threads));
+        native_delta = coded;
+        speed("native find and encode", seconds);
+        let (applied, seconds) =
+            timed(|| native_apply(step, &plan, &native_delta, &mut out, threads));
+        speed("native decode and apply", seconds);
+        applied?;
+        assert!(out == step.current, "a delta leads to what it was made of");
+    }
 
     let tensors = || {
         step.index.tensors.iter().map(|tensor| {
@@ -150,17 +173,21 @@ fn measure(step: &Step) -> Result<Vec<Row>, Box<dyn Error>> {
         })
     };
     let (_, seconds) = timed(|| black_box(WeightsHash::of(tensors())));
-    speed("weights hash", seconds);
+    speed("weights hash".to_owned(), seconds);
     let (_, plain) = timed(|| black_box(xxh3_128(&step.current)));
-    speed("xxh3 in one piece", plain);
+    speed("xxh3 in one piece".to_owned(), plain);
     let n_changes: usize = changes.iter().map(|tensor| tensor.positions.len()).sum();
-    let size = |name, value: usize| Row { name, value: value as f64, unit: "bytes" };
+    let size = |name: &str, value: usize| Row {
+        name: name.to_owned(),
+        value: value as f64,
+        unit: "bytes",
+    };
     rows.push(size("weights", step.base.len()));
-    rows.push(Row { name: "changes", value: n_changes as f64, unit: "words" });
+    rows.push(Row { name: "changes".to_owned(), value: n_changes as f64, unit: "words" });
     rows.push(size("v3.1 delta", frame.len()));
-    rows.push(size("native delta", native.len()));
-    let ratio = native.len() as f64 / frame.len() as f64;
-    rows.push(Row { name: "native / v3.1", value: ratio, unit: "" });
+    rows.push(size("native delta", native_delta.len()));
+    let ratio = native_delta.len() as f64 / frame.len() as f64;
+    rows.push(Row { name: "native / v3.1".to_owned(), value: ratio, unit: "" });
     Ok(rows)
 }
 
@@ -178,50 +205,106 @@ fn timed<T>(mut work: impl FnMut() -> T) -> (T, f64) {
     (last.expect("it ran three times"), best)
 }
 
-fn between(step: &Step) -> Vec<SparseTensor> {
-    let tensors = step.index.tensors.iter().filter_map(|tensor| {
+/// Does `work` for all parts, each thread the next one; results are in the order of the parts.
+fn shared_out<P: Send, T: Send>(
+    parts: Vec<P>,
+    threads: usize,
+    work: impl Fn(P) -> T + Sync,
+) -> Vec<T> {
+    let left = Mutex::new(parts.into_iter().enumerate());
+    let next = || left.lock().expect("no part panics").next();
+    let share = || iter::from_fn(next).map(|(at, part)| (at, work(part))).collect::<Vec<_>>();
+    let mut done = thread::scope(|scope| {
+        let running: Vec<_> = (1..threads).map(|_| scope.spawn(share)).collect();
+        let mut done = share();
+        done.extend(running.into_iter().flat_map(|part| part.join().expect("no part panics")));
+        done
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+fn bytes_of(tensor: &TensorEntry) -> Range<usize> {
+    tensor.range.start as usize..tensor.range.end as usize
+}
+
+fn between(step: &Step, threads: usize) -> Vec<SparseTensor> {
+    let changes = shared_out(step.index.tensors.iter().collect(), threads, |tensor| {
         let value_type = match tensor.dtype.as_str() {
             "BF16" => ValueType::Bf16,
             "F16" => ValueType::F16,
             "F32" => ValueType::F32,
             _ => return None,
         };
-        let range = tensor.range.start as usize..tensor.range.end as usize;
-        let (base, current) = (&step.base[range.clone()], &step.current[range]);
+        let (base, current) = (&step.base[bytes_of(tensor)], &step.current[bytes_of(tensor)]);
         Some(SparseTensor::between(&tensor.name, &tensor.shape, value_type, base, current))
     });
-    tensors.filter(|tensor| !tensor.positions.is_empty()).collect()
+    let mut changes: Vec<_> =
+        changes.into_iter().flatten().filter(|tensor| !tensor.positions.is_empty()).collect();
+    changes.sort_by(|a, b| a.name.cmp(&b.name));
+    changes
 }
 
-fn apply(step: &Step, changes: &[SparseTensor]) -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut out = step.base.clone();
-    for tensor in &step.index.tensors {
-        let Ok(at) = changes.binary_search_by(|change| change.name.cmp(&tensor.name)) else {
-            continue;
-        };
-        changes[at].apply(&mut out[tensor.range.start as usize..tensor.range.end as usize])?;
-    }
-    Ok(out)
+/// Applies the changes to a copy of the base in `out`.
+fn apply(
+    step: &Step,
+    changes: &[SparseTensor],
+    out: &mut [u8],
+    threads: usize,
+) -> Result<(), DeltaError> {
+    let places = step.index.tensors.iter().scan(out, |out, tensor| {
+        let (tensor_out, rest) = take(out).split_at_mut(bytes_of(tensor).len());
+        *out = rest;
+        Some((tensor, tensor_out))
+    });
+    let done = shared_out(places.collect(), threads, |(tensor, out)| {
+        out.copy_from_slice(&step.base[bytes_of(tensor)]);
+        match changes.binary_search_by(|change| change.name.cmp(&tensor.name)) {
+            Ok(at) => changes[at].apply(out),
+            Err(_) => Ok(()),
+        }
+    });
+    done.into_iter().collect()
 }
 
-fn native(step: &Step, plan: &[Block]) -> Vec<u8> {
+/// Returns the blocks and where they lie.
+fn placed(plan: &[Block]) -> Vec<(&Block, Range<usize>)> {
+    let mut end = 0;
+    let place = |block: &Block| {
+        let start = end;
+        end += block.bytes();
+        start..end
+    };
+    let places: Vec<_> = plan.iter().map(place).collect();
+    plan.iter().zip(places).collect()
+}
+
+fn native(step: &Step, plan: &[Block], threads: usize) -> Vec<u8> {
     let mut writer = DeltaWriter::new(&step.header);
-    let mut at = 0;
-    for block in plan {
-        let range = at..at + block.bytes();
-        writer.push(block, &step.base[range.clone()], &step.current[range]);
-        at += block.bytes();
+    for coded in shared_out(placed(plan), threads, |(block, range)| {
+        encode_block(block, &step.base[range.clone()], &step.current[range])
+    }) {
+        writer.push(&coded);
     }
     writer.finish()
 }
 
-fn native_apply(step: &Step, plan: &[Block], delta: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut out = vec![0; step.base.len()];
-    let mut at = 0;
-    for (block, coded) in plan.iter().zip(read_blocks(delta, &step.header, plan.len())?) {
-        let range = at..at + block.bytes();
-        decode_block(block, &step.base[range.clone()], coded, &mut out[range])?;
-        at += block.bytes();
-    }
-    Ok(out)
+fn native_apply(
+    step: &Step,
+    plan: &[Block],
+    delta: &[u8],
+    out: &mut [u8],
+    threads: usize,
+) -> Result<(), DeltaError> {
+    let coded = read_blocks(delta, &step.header, plan.len())?;
+    let outs = plan.iter().scan(out, |out, block| {
+        let (block_out, rest) = take(out).split_at_mut(block.bytes());
+        *out = rest;
+        Some(block_out)
+    });
+    let parts = placed(plan).into_iter().zip(coded).zip(outs);
+    let done = shared_out(parts.collect(), threads, |(((block, range), coded), out)| {
+        decode_block(block, &step.base[range], coded, out)
+    });
+    done.into_iter().collect()
 }

@@ -17,7 +17,7 @@ use grail_protocol::v5::file::{
 };
 use grail_protocol::v5::sketch;
 
-const ROWS: usize = 320;
+const ROWS: usize = 1_280;
 const TOKENS: usize = 512;
 const PROMPT: usize = 64;
 const POSITIONS: usize = 512;

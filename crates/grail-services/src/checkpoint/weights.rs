@@ -7,7 +7,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use grail_protocol::checkpoint::delta::native::{DeltaWriter, blocks, decode_block, read_blocks};
+use grail_parquet::on_all_threads;
+use grail_protocol::checkpoint::delta::native::{
+    Block, DeltaWriter, blocks, decode_block, encode_block, read_blocks,
+};
 use grail_protocol::checkpoint::delta::{DeltaError, ValueType};
 use grail_protocol::checkpoint::tensors::{BadTensors, LENGTH_BYTES, TensorIndex};
 use grail_protocol::checkpoint::{WeightsHash, WeightsHasher};
@@ -123,6 +126,30 @@ impl HashedFile {
     }
 }
 
+/// Blocks that are in memory together, for as many threads; one has at most 16 MiB of weights.
+const BLOCKS_AT_A_TIME: usize = 4;
+
+/// Blocks that follow one another in a file.
+#[derive(Default)]
+struct Batch {
+    blocks: Vec<Vec<u8>>,
+    /// Where the next batch starts.
+    at: u64,
+}
+
+impl Batch {
+    /// Reads the blocks of `plan`, which follow those of before.
+    fn read(&mut self, file: &mut TensorFile, plan: &[Block]) -> Result<(), WeightsError> {
+        self.blocks.resize(plan.len(), Vec::new());
+        for (block, buffer) in plan.iter().zip(&mut self.blocks) {
+            let range = self.at..self.at + block.bytes() as u64;
+            self.at = range.end;
+            file.read(range, buffer)?;
+        }
+        Ok(())
+    }
+}
+
 /// Returns the native delta from one weights file to another, or nothing where their tensors differ.
 ///
 /// # Errors
@@ -133,13 +160,14 @@ pub fn native_delta(base: &Path, current: &Path) -> Result<Option<Vec<u8>>, Weig
         return Ok(None);
     }
     let mut writer = DeltaWriter::new(&base.header);
-    let (mut old, mut new, mut at) = (Vec::new(), Vec::new(), 0);
-    for block in blocks(&base.index) {
-        let range = at..at + block.bytes() as u64;
-        at = range.end;
-        base.read(range.clone(), &mut old)?;
-        current.read(range, &mut new)?;
-        writer.push(&block, &old, &new);
+    let (mut old, mut new) = (Batch::default(), Batch::default());
+    for batch in blocks(&base.index).chunks(BLOCKS_AT_A_TIME) {
+        old.read(&mut base, batch)?;
+        new.read(&mut current, batch)?;
+        let code = |at: usize| encode_block(&batch[at], &old.blocks[at], &new.blocks[at]);
+        for coded in on_all_threads(batch.len(), code) {
+            writer.push(&coded);
+        }
     }
     Ok(Some(writer.finish()))
 }
@@ -156,14 +184,17 @@ pub fn apply_native(base: &Path, delta: &[u8], out: &Path) -> Result<Digest, Wei
     let mut file = HashedFile::create(out)?;
     file.push(&(base.header.len() as u64).to_le_bytes())?;
     file.push(&base.header)?;
-    let (mut old, mut new, mut at) = (Vec::new(), Vec::new(), 0);
-    for (block, coded) in plan.iter().zip(coded) {
-        let range = at..at + block.bytes() as u64;
-        at = range.end;
-        base.read(range, &mut old)?;
-        new.resize(old.len(), 0);
-        decode_block(block, &old, coded, &mut new)?;
-        file.push(&new)?;
+    let mut old = Batch::default();
+    for (batch, coded) in plan.chunks(BLOCKS_AT_A_TIME).zip(coded.chunks(BLOCKS_AT_A_TIME)) {
+        old.read(&mut base, batch)?;
+        let decode = |at: usize| -> Result<Vec<u8>, DeltaError> {
+            let mut new = vec![0; old.blocks[at].len()];
+            decode_block(&batch[at], &old.blocks[at], coded[at], &mut new)?;
+            Ok(new)
+        };
+        for new in on_all_threads(batch.len(), decode) {
+            file.push(&new?)?;
+        }
     }
     Ok(file.finish()?)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use grail_ports::signer::Signer;
 use grail_protocol::calibration::{Calibration, Pairing, RolloutSample};
 use grail_protocol::checkpoint::delta::frame::decompress;
-use grail_protocol::checkpoint::delta::native::{Block, DeltaWriter, blocks};
+use grail_protocol::checkpoint::delta::native::{Block, DeltaWriter, blocks, encode_block};
 use grail_protocol::checkpoint::tensors::TensorIndex;
 use grail_protocol::checkpoint::{
     CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, GenerationParams, WhiteningRecord,
@@ -368,7 +368,7 @@ pub fn native_delta() -> Vec<Vec<u8>> {
         let mut current = base.clone();
         current.iter_mut().step_by(every).for_each(|byte| *byte = byte.wrapping_add(1));
         let mut writer = DeltaWriter::new(&header);
-        writer.push(&plan[0], &base, &current);
+        writer.push(&encode_block(&plan[0], &base, &current));
         let length = u16::try_from(header.len()).expect("a short header").to_le_bytes();
         [&length[..], &header, &writer.finish()[40..]].concat()
     };

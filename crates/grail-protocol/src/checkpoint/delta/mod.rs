@@ -7,6 +7,7 @@
 //! tensor listed twice, index blocks that end beyond the payload and blocks that share bytes are
 //! errors. A change is a change of bits, so a zero that turns negative is one.
 
+mod changes;
 pub mod frame;
 mod header;
 mod indices;
@@ -189,23 +190,10 @@ impl SparseTensor {
             base.len(),
             current.len()
         );
-        let (mut positions, mut values) = (Vec::new(), Vec::new());
-        // Most values of a step stay as they are, and equal blocks are passed over as fast as memory
-        // is read.
-        let blocks = base.chunks(COMPARED_BYTES).zip(current.chunks(COMPARED_BYTES));
-        for (block, (base, current)) in (0u64..).zip(blocks) {
-            if base == current {
-                continue;
-            }
-            let first = block * (COMPARED_BYTES / size) as u64;
-            let pairs = base.chunks_exact(size).zip(current.chunks_exact(size));
-            for (position, (old, new)) in (first..).zip(pairs) {
-                if old != new {
-                    positions.push(position);
-                    values.extend_from_slice(new);
-                }
-            }
-        }
+        let (positions, values) = match value_type {
+            ValueType::Bf16 | ValueType::F16 => changes::find::<2>(base, current),
+            ValueType::F32 => changes::find::<4>(base, current),
+        };
         Self { name: name.to_owned(), shape: shape.to_vec(), value_type, positions, values }
     }
 
@@ -247,9 +235,6 @@ impl SparseTensor {
         }
     }
 }
-
-/// Bytes of a tensor that are compared at a time: a multiple of every value's size.
-const COMPARED_BYTES: usize = 64;
 
 /// Returns the number of values of a shape; `None` for a shape that no tensor of a checkpoint has.
 fn elements(shape: &[u64]) -> Option<u64> {

@@ -1,10 +1,13 @@
-//! Prints lists of tokens for hashing, eight digits at a time.
+//! Prints lists of tokens for hashing, three digits at a time.
 
 /// Tokens that are printed before the sink gets them.
 const TOKENS_AT_A_TIME: usize = 256;
 
-/// Longest text of a token with its comma, and what a store of fixed length may write behind it.
-const TOKEN_BYTES_MAX: usize = 16;
+/// Longest text of a token with its comma: ten digits and a sign.
+const TOKEN_BYTES_MAX: usize = 12;
+
+/// Bytes that are stored for a token of a usual vocabulary, whatever its length.
+const STORED_BYTES: usize = 8;
 
 /// Hands `sink` the pieces of `[t0,t1,…]`, as Python prints a list of integers without spaces.
 pub fn print_tokens(tokens: &[i32], mut sink: impl FnMut(&[u8])) {
@@ -17,10 +20,7 @@ pub fn print_tokens(tokens: &[i32], mut sink: impl FnMut(&[u8])) {
             end = 0;
         }
         for &token in tokens {
-            let (digits, length) = digits_and_comma(token);
-            // A store of fixed length costs less than a copy of just what is needed.
-            text[end..end + TOKEN_BYTES_MAX].copy_from_slice(&digits);
-            end += length;
+            end += put(token, &mut text[end..]);
         }
     }
     // Over the last comma, if there is one.
@@ -29,37 +29,47 @@ pub fn print_tokens(tokens: &[i32], mut sink: impl FnMut(&[u8])) {
     sink(&text[..=end]);
 }
 
-/// Returns a number's digits with a comma behind them, and their length together.
-fn digits_and_comma(number: i32) -> ([u8; TOKEN_BYTES_MAX], usize) {
+/// Writes a number and a comma to the front of `out`, and returns their length.
+#[inline]
+fn put(number: i32, out: &mut [u8]) -> usize {
     match u32::try_from(number) {
-        Ok(number) if number < 100_000_000 => few_digits_and_comma(number),
+        Ok(number) if number < 1_000_000 => {
+            let (text, length) = digits_and_comma(number);
+            // A store of fixed length costs less than a copy of just what is needed.
+            out[..STORED_BYTES].copy_from_slice(&text.to_le_bytes());
+            length
+        }
         _ => {
-            let mut digits = [0; TOKEN_BYTES_MAX];
             let mut buffer = itoa::Buffer::new();
-            let text = buffer.format(number).as_bytes();
-            digits[..text.len()].copy_from_slice(text);
-            digits[text.len()] = b',';
-            (digits, text.len() + 1)
+            let digits = buffer.format(number).as_bytes();
+            out[..digits.len()].copy_from_slice(digits);
+            out[digits.len()] = b',';
+            digits.len() + 1
         }
     }
 }
 
-/// The same for a number below 10^8.
-fn few_digits_and_comma(number: u32) -> ([u8; TOKEN_BYTES_MAX], usize) {
-    // Two lanes of four digits, four of two, eight of one; the first digit is in the lowest byte.
-    let fours = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
-    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
-    let twos = hundreds | (fours - 100 * hundreds) << 16;
-    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
-    let ones = tens | (twos - 10 * tens) << 8;
+/// Returns a number below 10^6 with a comma behind it, the first character in the lowest byte, and
+/// the length of both.
+fn digits_and_comma(number: u32) -> (u64, usize) {
+    let threes = |number: u32| u64::from(THREE_DIGITS[number as usize]);
+    let six = threes(number / 1_000) | threes(number % 1_000) << 24;
     // Zero itself keeps its last digit.
-    let zeros = (ones | 1 << 56).trailing_zeros() / 8;
-    let text = (ones | 0x3030_3030_3030_3030) >> (8 * zeros);
-    let length = 8 - zeros as usize;
-    // Put together in a register: bytes stored one by one would have to arrive before they are copied.
-    let comma = u128::from(b',') << (8 * length);
-    ((u128::from(text) | comma).to_le_bytes(), length + 1)
+    let zeros = ((six & 0x0f0f_0f0f_0f0f) | 1 << 40).trailing_zeros() / 8;
+    ((six | u64::from(b',') << 48) >> (8 * zeros), 7 - zeros as usize)
 }
+
+/// The numbers below 1,000 with their zeros in front, the first digit in the lowest byte.
+static THREE_DIGITS: [u32; 1_000] = {
+    let mut table = [0; 1_000];
+    let mut number = 0;
+    while number < 1_000 {
+        let digits = (number / 100) | ((number / 10 % 10) << 8) | ((number % 10) << 16);
+        table[number as usize] = digits | 0x30_3030;
+        number += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,9 @@
 //! Deltas of checkpoints: frames, and payloads that need no valid frame around them.
 
 use grail_protocol::checkpoint::delta::frame::{compress, decompress};
-use grail_protocol::checkpoint::delta::native::{DeltaWriter, blocks, decode_block, read_blocks};
+use grail_protocol::checkpoint::delta::native::{
+    DeltaWriter, blocks, decode_block, encode_block, read_blocks,
+};
 use grail_protocol::checkpoint::delta::payload::{decode, encode};
 use grail_protocol::checkpoint::delta::{Format, SparseTensor};
 use grail_protocol::checkpoint::tensors::TensorIndex;
@@ -88,7 +90,7 @@ pub fn drive_native(data: &[u8]) -> bool {
         if decode_block(block, &base[range.clone()], coded, &mut out[range.clone()]).is_err() {
             return false;
         }
-        writer.push(block, &base[range.clone()], &out[range]);
+        writer.push(&encode_block(block, &base[range.clone()], &out[range]));
     }
     // What came out is coded again, perhaps shorter, and comes out again.
     let written = writer.finish();

@@ -144,30 +144,84 @@ struct Changes {
 }
 
 impl Changes {
-    #[expect(clippy::cast_possible_truncation, reason = "a piece has at most 2^18 words")]
     fn find<B: Bits>(base: &[u8], current: &[u8]) -> Self {
-        let (mut seen, mut changed) = ([0u32; CLASSES], [0u32; CLASSES]);
-        let (mut first, mut last) = ([NEVER; CLASSES], [NEVER; CLASSES]);
-        let mut list: Vec<Change> = Vec::new();
-        let pairs = base.chunks_exact(B::SIZE).zip(current.chunks_exact(B::SIZE));
-        for (place, (old, new)) in pairs.enumerate() {
+        let mut finder = Finder::new();
+        // Most words stay, and those that do are only counted.
+        let size = LANES * B::SIZE;
+        let (old, new) = (base.chunks_exact(size), current.chunks_exact(size));
+        let rest = (old.remainder(), new.remainder());
+        let mut place = 0;
+        for (old, new) in old.zip(new) {
+            if old == new {
+                for (lane, word) in old.chunks_exact(B::SIZE).enumerate() {
+                    finder.seen[lane][B::read(word).class()] += 1;
+                }
+            } else {
+                finder.words::<B>(place, old, new);
+            }
+            place += LANES;
+        }
+        finder.words::<B>(place, rest.0, rest.1);
+        finder.finish()
+    }
+}
+
+/// Words that are counted side by side: a sum may then follow another without waiting for it.
+const LANES: usize = 4;
+
+struct Finder {
+    list: Vec<Change>,
+    /// Words of each class so far, in as many sums as there are lanes.
+    seen: [[u32; CLASSES]; LANES],
+    changed: [u32; CLASSES],
+    first: [u32; CLASSES],
+    last: [u32; CLASSES],
+}
+
+impl Finder {
+    fn new() -> Self {
+        Self {
+            list: Vec::new(),
+            seen: [[0; CLASSES]; LANES],
+            changed: [0; CLASSES],
+            first: [NEVER; CLASSES],
+            last: [NEVER; CLASSES],
+        }
+    }
+
+    fn seen(&self, class: usize) -> u32 {
+        self.seen.iter().map(|lane| lane[class]).sum()
+    }
+
+    /// Looks at words of which the first is number `place` of the piece.
+    fn words<B: Bits>(&mut self, place: usize, old: &[u8], new: &[u8]) {
+        let pairs = old.chunks_exact(B::SIZE).zip(new.chunks_exact(B::SIZE));
+        for (nth, (old, new)) in pairs.enumerate() {
             let (old, new) = (B::read(old), B::read(new));
             let class = old.class();
             if old != new {
-                let number = list.len() as u32;
-                match last[class] {
-                    NEVER => first[class] = number,
-                    before => list[before as usize].next = number,
-                }
-                last[class] = number;
-                changed[class] += 1;
-                let (place, rank) = (place as u32, seen[class]);
-                list.push(Change { place, rank, next: NEVER, class: class as u8 });
+                self.push(place + nth, class);
             }
-            seen[class] += 1;
+            self.seen[0][class] += 1;
         }
-        let levels = std::array::from_fn(|class| level(seen[class], changed[class]));
-        Self { list, first, levels }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a piece has at most 2^18 words")]
+    fn push(&mut self, place: usize, class: usize) {
+        let number = self.list.len() as u32;
+        match self.last[class] {
+            NEVER => self.first[class] = number,
+            before => self.list[before as usize].next = number,
+        }
+        self.last[class] = number;
+        self.changed[class] += 1;
+        let (place, rank) = (place as u32, self.seen(class));
+        self.list.push(Change { place, rank, next: NEVER, class: class as u8 });
+    }
+
+    fn finish(self) -> Changes {
+        let levels = std::array::from_fn(|class| level(self.seen(class), self.changed[class]));
+        Changes { list: self.list, first: self.first, levels }
     }
 }
 

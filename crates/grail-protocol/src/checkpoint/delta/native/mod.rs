@@ -98,15 +98,15 @@ impl DeltaWriter {
         Self([&MAGIC[..], &Digest::of(header).0].concat())
     }
 
-    /// Adds the next block; both slices have its [`Block::bytes`].
+    /// Adds what [`encode_block`] made of the next block. Blocks do not depend on one another, so
+    /// several may be coded at a time.
     ///
     /// # Panics
-    /// When they do not.
-    pub fn push(&mut self, block: &Block, base: &[u8], current: &[u8]) {
-        let coded = encode_block(block, base, current);
+    /// When it was not made of a block.
+    pub fn push(&mut self, coded: &[u8]) {
         let length = u32::try_from(coded.len()).expect("a block has at most 4 million words");
         self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(&coded);
+        self.0.extend_from_slice(coded);
     }
 
     /// Returns the file.
