@@ -55,8 +55,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Returns a node of `chain` with `runtime`.
+    /// Returns a node of `chain` with `runtime`, see [`Runtime::for_chain`].
     pub fn new(chain: Arc<LocalChain>, runtime: Arc<Runtime>) -> Arc<Self> {
+        let runtime = fitted(runtime, &chain);
         Arc::new(Self {
             chain,
             runtime: RwLock::new(runtime),
@@ -73,6 +74,7 @@ impl Node {
 
     /// Changes the runtime, as an upgrade does.
     pub fn upgrade(&self, runtime: Arc<Runtime>) {
+        let runtime = fitted(runtime, &self.chain);
         *self.runtime.write().unwrap_or_else(PoisonError::into_inner) = runtime;
         self.storages.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -100,6 +102,12 @@ impl Node {
         kept.push((block.row.hash, Arc::clone(&storage)));
         storage
     }
+}
+
+/// Returns `runtime` as `chain` has it.
+fn fitted(runtime: Arc<Runtime>, chain: &LocalChain) -> Arc<Runtime> {
+    let block_time_ms = chain.rules().block_time_ms;
+    Arc::clone(&runtime).for_chain(block_time_ms).unwrap_or(runtime)
 }
 
 /// Answers requests by HTTP.

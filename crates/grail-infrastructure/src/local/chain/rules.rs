@@ -1,6 +1,7 @@
 //! What a chain starts with: its subnet, its times, and the first values of its hyperparameters.
 
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
+use grail_protocol::randomness::BeaconSchedule;
 use grail_protocol::timelock::BeaconPublicKey;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,29 @@ pub struct ChainRules {
     /// The beacon whose rounds open timelocked weights and commitments; drand's quicknet if absent.
     #[serde(default)]
     pub beacon_key: Option<BeaconPublicKey>,
+    /// When the rounds of that beacon come out; quicknet's times if absent.
+    #[serde(default)]
+    pub beacon_times: Option<BeaconTimes>,
+}
+
+/// When the rounds of a beacon come out, in whole seconds as the chain keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeaconTimes {
+    /// Time of round 1, seconds since the Unix epoch.
+    pub genesis_s: u32,
+    /// Time between rounds, seconds, at least 1.
+    pub period_s: u32,
+}
+
+impl From<BeaconSchedule> for BeaconTimes {
+    /// Rounds what is finer than seconds: the period up, the beginning down.
+    fn from(schedule: BeaconSchedule) -> Self {
+        let seconds = |ms: u64| u32::try_from(ms / 1000).unwrap_or(u32::MAX);
+        Self {
+            genesis_s: seconds(schedule.genesis_ms),
+            period_s: seconds(schedule.period_ms.saturating_add(999)).max(1),
+        }
+    }
 }
 
 impl ChainRules {
@@ -97,6 +121,7 @@ impl ChainRules {
             sudo: None,
             endowed: vec![(ALICE, ALICE_RAO)],
             beacon_key: None,
+            beacon_times: None,
         }
     }
 

@@ -10,7 +10,7 @@ mod registration;
 mod tests;
 pub mod weights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grail_ports::chain::{Hyperparameters, Metagraph};
 use grail_protocol::ids::{BlockHash, BlockNumber, Hotkey, Uid};
@@ -383,8 +383,15 @@ impl State {
 
     pub(super) fn store_pulse(&mut self, round: u64, pulse: Pulse) {
         self.pulses.insert(round, pulse);
-        while self.pulses.len() > PULSES_MAX {
-            self.pulses.pop_first();
+        if self.pulses.len() > PULSES_MAX {
+            // What a commit waits for stays: its epoch may come long after its round.
+            let awaited = self.rounds_awaited();
+            let spare: Vec<u64> =
+                self.pulses.keys().copied().filter(|round| !awaited.contains(round)).collect();
+            let excess = self.pulses.len() - PULSES_MAX;
+            for round in spare.into_iter().take(excess) {
+                self.pulses.remove(&round);
+            }
         }
     }
 
@@ -393,21 +400,21 @@ impl State {
         self.pulses.last_key_value().map_or(0, |(round, _)| *round)
     }
 
-    /// Returns the rounds that commits and commitments wait for, each once.
+    /// Returns the rounds that commits and commitments wait for and that are not stored.
     pub fn rounds_waited_for(&self) -> Vec<u64> {
+        let awaited = self.rounds_awaited().into_iter();
+        awaited.filter(|round| !self.pulses.contains_key(round)).collect()
+    }
+
+    /// Returns the rounds that commits and commitments wait for.
+    fn rounds_awaited(&self) -> BTreeSet<u64> {
         let of_weights = self.commits.values().flatten().map(|commit| commit.round);
         let fields = self.commitments.values().flat_map(|commitment| &commitment.fields);
         let of_commitments = fields.filter_map(|field| match field {
             Data::Timelocked { round, .. } => Some(*round),
             _ => None,
         });
-        let mut rounds: Vec<u64> = of_weights
-            .chain(of_commitments)
-            .filter(|round| !self.pulses.contains_key(round))
-            .collect();
-        rounds.sort_unstable();
-        rounds.dedup();
-        rounds
+        of_weights.chain(of_commitments).collect()
     }
 
     /// Ends an epoch: permits follow from stake, scores from the weights of those who had permits.

@@ -93,6 +93,7 @@ fn fill(dir: &Path, config: &NetworkConfig) -> Result<(), NetworkError> {
     let beacon = LocalBeacon::from_seed(&beacon_seed, schedule, Arc::new(|| 0))?;
     let mut rules = config.rules.clone();
     rules.beacon_key.get_or_insert(Beacon::public_key(&beacon));
+    rules.beacon_times.get_or_insert(schedule.into());
     let chain_seed = subseed(&seed, "chain");
     let chain = LocalChain::create(&dir.join(CHAIN_FILE), rules, &chain_seed, &stakes)?;
     let beacon_path = dir.join(BEACON_FILE);

@@ -5,8 +5,12 @@ use std::sync::{Arc, OnceLock};
 use frame_metadata::v14::{
     ExtrinsicMetadata, PalletMetadata, RuntimeMetadataV14, SignedExtensionMetadata,
 };
+use frame_metadata::v15::{
+    RuntimeMetadataV15, StorageEntryMetadata, StorageEntryModifier, StorageEntryType,
+};
 use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
 use parity_scale_codec::{Decode, Encode};
+use scale_info::{PortableType, TypeDefVariant};
 use serde_json::{Value as Json, json};
 
 use crate::substrate::{Metadata, MetadataError};
@@ -59,6 +63,34 @@ impl Runtime {
         Self::new(&self.bytes, spec_version)
     }
 
+    /// Returns the runtime as a chain with this time between blocks has it: clients read that from
+    /// the metadata. Metadata of format 15 also gets what the newest clients ask for, see
+    /// [`add_epoch_consensus`].
+    ///
+    /// # Errors
+    /// Never for a runtime that was read before.
+    pub fn for_chain(self: Arc<Self>, block_time_ms: u64) -> Result<Arc<Self>, MetadataError> {
+        let mut bytes = self.bytes.as_slice();
+        let Ok(mut prefixed) = RuntimeMetadataPrefixed::decode(&mut bytes) else { return Ok(self) };
+        let half = block_time_ms / 2;
+        let constants =
+            [(("Aura", "SlotDuration"), block_time_ms), (("Timestamp", "MinimumPeriod"), half)];
+        for ((pallet, name), value) in constants {
+            if let Some(constant) = constant_of(&mut prefixed.1, pallet, name) {
+                *constant = value.encode();
+            }
+        }
+        if let RuntimeMetadata::V15(metadata) = &mut prefixed.1 {
+            add_epoch_consensus(metadata);
+        }
+        let bytes = prefixed.encode();
+        if bytes == self.bytes {
+            return Ok(self);
+        }
+        let transaction_version = self.transaction_version;
+        Ok(Arc::new(Self { transaction_version, ..Self::new(&bytes, self.spec_version)? }))
+    }
+
     /// Returns the formats that the metadata is there in.
     pub fn formats(&self) -> Vec<u32> {
         if self.metadata.format() == 14 { vec![14] } else { vec![14, 15] }
@@ -88,6 +120,67 @@ impl Runtime {
             "stateVersion": 1,
         })
     }
+}
+
+/// Finds the value of a constant.
+fn constant_of<'a>(
+    metadata: &'a mut RuntimeMetadata,
+    pallet: &str,
+    name: &str,
+) -> Option<&'a mut Vec<u8>> {
+    match metadata {
+        RuntimeMetadata::V14(metadata) => {
+            let pallet = metadata.pallets.iter_mut().find(|known| known.name == pallet)?;
+            let mut constants = pallet.constants.iter_mut();
+            constants.find(|known| known.name == name).map(|known| &mut known.value)
+        }
+        RuntimeMetadata::V15(metadata) => {
+            let pallet = metadata.pallets.iter_mut().find(|known| known.name == pallet)?;
+            let mut constants = pallet.constants.iter_mut();
+            constants.find(|known| known.name == name).map(|known| &mut known.value)
+        }
+        _ => None,
+    }
+}
+
+/// Adds the storage item `SubtensorModule.SubnetEpochConsensus`, which runtimes after 461 have: the
+/// official SDK 11.3 sets no weights where the metadata lacks it. It is nowhere stored, so a subnet
+/// has the default, `Yuma`. Source: spec/bittensor.md sections 3 and 6.
+fn add_epoch_consensus(metadata: &mut RuntimeMetadataV15) {
+    const ITEM: &str = "SubnetEpochConsensus";
+    let pallet = metadata.pallets.iter_mut().find(|pallet| pallet.name == "SubtensorModule");
+    let Some(storage) = pallet.and_then(|pallet| pallet.storage.as_mut()) else { return };
+    // Another item by netuid lends the type of its key.
+    let tempo = storage.entries.iter().find(|entry| entry.name == "Tempo");
+    let Some(StorageEntryType::Map { hashers, key, .. }) = tempo.map(|tempo| tempo.ty.clone())
+    else {
+        return;
+    };
+    if storage.entries.iter().any(|entry| entry.name == ITEM) {
+        return;
+    }
+    let value = u32::try_from(metadata.types.types.len()).unwrap_or(u32::MAX);
+    let variant = |name: &str, index| scale_info::Variant {
+        name: name.to_owned(),
+        fields: Vec::new(),
+        index,
+        docs: Vec::new(),
+    };
+    let segments = ["pallet_subtensor", "epoch", "EpochConsensus"].map(str::to_owned);
+    let consensus = scale_info::Type {
+        path: scale_info::Path::from_segments_unchecked(segments),
+        type_params: Vec::new(),
+        type_def: TypeDefVariant { variants: vec![variant("Yuma", 0), variant("Null", 1)] }.into(),
+        docs: Vec::new(),
+    };
+    metadata.types.types.push(PortableType { id: value, ty: consensus });
+    storage.entries.push(StorageEntryMetadata {
+        name: ITEM.to_owned(),
+        modifier: StorageEntryModifier::Default,
+        ty: StorageEntryType::Map { hashers, key, value: value.into() },
+        default: vec![0],
+        docs: Vec::new(),
+    });
 }
 
 /// Returns metadata of format 15 in format 14, which describes no runtime APIs.
@@ -135,7 +228,7 @@ fn add_extrinsic_type(
     types: &mut scale_info::PortableRegistry,
     extrinsic: &frame_metadata::v15::ExtrinsicMetadata<scale_info::form::PortableForm>,
 ) -> u32 {
-    use scale_info::{PortableType, TypeDefTuple};
+    use scale_info::TypeDefTuple;
     let id = u32::try_from(types.types.len()).unwrap_or(u32::MAX);
     let parameters = [
         ("Address", extrinsic.address_ty),

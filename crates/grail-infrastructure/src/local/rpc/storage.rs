@@ -58,7 +58,7 @@ pub fn storage(metadata: &Metadata, rules: &ChainRules, block: &SealedBlock) -> 
     parameters(&mut writer, rules.netuid.0, state);
     neurons(&mut writer, rules.netuid.0, block.number.0, state);
     commitments(&mut writer, rules.netuid.0, state);
-    beacon(&mut writer, state);
+    beacon(&mut writer, rules, state);
     writer.storage
 }
 
@@ -196,7 +196,21 @@ fn commitments(writer: &mut Writer<'_>, netuid: u16, state: &State) {
     }
 }
 
-fn beacon(writer: &mut Writer<'_>, state: &State) {
+fn beacon(writer: &mut Writer<'_>, rules: &ChainRules, state: &State) {
+    if let (Some(key), Some(times)) = (rules.beacon_key, rules.beacon_times) {
+        let text = |text: &str| Value::bytes(text);
+        let info = Value::record([("beacon_id", text("embedded"))]);
+        let value = Value::record([
+            ("public_key", Value::bytes(key.0)),
+            ("period", Value::from(times.period_s)),
+            ("genesis_time", Value::from(times.genesis_s)),
+            ("hash", Value::bytes([])),
+            ("group_hash", Value::bytes([])),
+            ("scheme_id", text("bls-unchained-g1-rfc9380")),
+            ("metadata", info),
+        ]);
+        writer.put("Drand", "BeaconConfig", &[], value);
+    }
     for (round, pulse) in &state.pulses {
         let value = Value::record([
             ("round", Value::from(*round)),

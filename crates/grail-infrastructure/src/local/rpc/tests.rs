@@ -43,6 +43,7 @@ async fn every_runtime_function_has_the_shape_of_the_metadata() {
         ("SubnetInfoRuntimeApi_get_next_epoch_start_block", vec![81, 0]),
         ("SubnetInfoRuntimeApi_get_subnet_hyperparams", vec![81, 0]),
         ("SubnetInfoRuntimeApi_get_subnet_hyperparams_v2", vec![81, 0]),
+        ("SubnetInfoRuntimeApi_get_subnet_hyperparams_v3", vec![81, 0]),
         ("SubnetInfoRuntimeApi_get_selective_metagraph", selective),
         ("NeuronInfoRuntimeApi_get_neurons_lite", vec![81, 0]),
         ("NeuronInfoRuntimeApi_get_neurons", vec![81, 0]),
@@ -69,6 +70,46 @@ async fn metadata_comes_in_both_formats() {
     assert_eq!(old.extensions().len(), new.extensions().len());
     let absent = ask(&node, "state_call", json!(["Metadata_metadata_at_version", "0x10000000"]));
     assert_eq!(absent.await["result"], "0x00");
+}
+
+/// Clients read the pace of a chain and its beacon from the chain itself.
+#[tokio::test]
+async fn the_runtime_and_its_storage_tell_the_chains_own_rules() {
+    let key = grail_protocol::timelock::BeaconPublicKey([5; 96]);
+    let schedule =
+        grail_protocol::randomness::BeaconSchedule { genesis_ms: 7_900, period_ms: 1_500 };
+    let rules = ChainRules {
+        block_time_ms: 3000,
+        beacon_key: Some(key),
+        beacon_times: Some(schedule.into()),
+        ..ChainRules::local(1_700_000_000_000)
+    };
+    let chain = LocalChain::in_memory(rules, &[1; 32], &[(MINER, 0)]).unwrap();
+    let node = Node::new(chain, Runtime::current());
+    let answer = ask(&node, "state_call", json!(["Metadata_metadata_at_version", "0x0f000000"]));
+    let new = crate::substrate::Metadata::parse_at_version(&unhex(&answer.await["result"]));
+    let old = unhex(&ask(&node, "state_getMetadata", json!([])).await["result"]);
+    for metadata in [new.unwrap().unwrap(), crate::substrate::Metadata::parse(&old).unwrap()] {
+        for (pallet, name, value) in
+            [("Aura", "SlotDuration", 3000_u64), ("Timestamp", "MinimumPeriod", 1500)]
+        {
+            assert_eq!(metadata.constant(pallet, name).unwrap(), Value::from(value));
+        }
+        // The official SDK sets no weights where it is missing.
+        let item = metadata.storage("SubtensorModule", "SubnetEpochConsensus").unwrap();
+        assert_eq!(item.decode(None).unwrap(), Some(Value::unit("Yuma")));
+        let item = metadata.storage("Drand", "BeaconConfig").unwrap();
+        let item_key = format!("0x{}", hex::encode(item.key(&[]).unwrap()));
+        let stored = unhex(&ask(&node, "state_getStorage", json!([item_key])).await["result"]);
+        let stored = item.decode(Some(&stored)).unwrap().unwrap();
+        assert_eq!(stored.field("public_key").unwrap(), &Value::bytes(key.0));
+        assert_eq!(stored.field("period").unwrap().as_uint(), Ok(2_u32));
+        assert_eq!(stored.field("genesis_time").unwrap().as_uint(), Ok(7_u32));
+    }
+    assert_eq!(
+        ask(&node, "state_getRuntimeVersion", json!([])).await["result"]["specVersion"],
+        461
+    );
 }
 
 #[tokio::test]

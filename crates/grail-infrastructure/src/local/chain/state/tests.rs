@@ -393,6 +393,32 @@ fn committed_weights_appear_in_the_epoch_after_next_when_the_round_is_out() {
     assert_eq!(many, Err(Refusal::TooManyUnrevealedCommits));
 }
 
+/// Rounds come faster than epochs where blocks are slow, and a commit may wait for an old one.
+#[test]
+fn a_round_that_a_commit_waits_for_is_kept() {
+    let (rules, beacon, key) = timelocked();
+    let mut state = state(&rules);
+    let commit = sealed_row(key, 3, VALIDATOR, &[(0, 1), (2, 3)]);
+    let call = Call::CommitTimelockedWeights {
+        netuid: NETUID,
+        mechanism: 0,
+        commit,
+        reveal_round: 3,
+        version: 4,
+    };
+    state.dispatch(&rules, BlockNumber(1), Origin::Signed(VALIDATOR), &call).unwrap();
+    for round in 1..=100 {
+        state.store_pulse(round, pulse(&beacon, round));
+    }
+    assert_eq!((state.pulses.len(), state.last_stored_round()), (PULSES_MAX, 100));
+    assert!(state.pulses.contains_key(&3) && !state.pulses.contains_key(&4));
+    assert!(state.rounds_waited_for().is_empty(), "it need not be asked for again");
+    (1..=20).for_each(|block| state.begin_block(&rules, BlockNumber(block)));
+    assert_eq!(state.neurons[1].weights, [(0, 21845), (2, 65535)]);
+    state.store_pulse(101, pulse(&beacon, 101));
+    assert!(!state.pulses.contains_key(&3), "nothing waits for it any more");
+}
+
 #[test]
 fn a_timelocked_commitment_is_revealed_by_its_round() {
     let (rules, beacon, key) = timelocked();
