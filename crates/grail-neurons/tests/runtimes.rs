@@ -8,8 +8,8 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use grail_neurons::neuron::Neuron as _;
-use grail_neurons::roles::MinerNeuron;
+use grail_neurons::neuron::Neuron;
+use grail_neurons::roles::{CheaterNeuron, MinerNeuron};
 use grail_ports::environment::Environment as _;
 use grail_ports::model::{
     Completion, GenerateRequest, Model, ModelProvider as _, RaceCheck, Sampling, ScoreRequest,
@@ -25,6 +25,7 @@ use grail_protocol::verdict::VerdictRecord;
 use grail_services::checkpoint::cache::identity_of;
 use grail_services::checkpoint::whitening;
 use grail_services::context::RunContext;
+use grail_services::mining::adversary::{Adversary, Cheat, Perturb};
 use grail_services::mining::service::MiningService;
 use grail_services::validation::calibrations::CalibrationSource;
 use grail_testkit::{FakeEnvironment, FakeProvider, FakeSigner};
@@ -93,11 +94,25 @@ fn measure(
     answers.iter().zip(scores).map(sample).collect()
 }
 
+/// A cheater in bf16 that writes other answers and proves them as well as it can.
+fn editor(world: &World) -> CheaterNeuron {
+    let ctx =
+        RunContext { models: Arc::new(FakeProvider::in_bf16()), ..world.context(OTHER_MINER) };
+    let unused: Perturb = Arc::new(|_, _| Err("its weights are its own".to_owned()));
+    let cheats = vec![Cheat::EditedAnswer];
+    CheaterNeuron::new(ctx.clone(), Adversary::new(ctx, world.mining_config(), cheats, unused))
+}
+
 /// Runs a window of an exact miner and one in bf16; returns the verdicts on both.
 async fn run_window(world: &World) -> (VerdictRecord, VerdictRecord) {
+    let mut bf16 = miner_with(world, OTHER_MINER, FakeProvider::in_bf16());
+    run_window_with(world, &mut bf16).await
+}
+
+/// The same with `bf16` as the other miner.
+async fn run_window_with(world: &World, bf16: &mut impl Neuron) -> (VerdictRecord, VerdictRecord) {
     let (mut trainer, mut validator) = (world.trainer(), world.validator());
     let mut exact = world.miner(MINER);
-    let mut bf16 = miner_with(world, OTHER_MINER, FakeProvider::in_bf16());
     trainer.start().await.unwrap();
     validator.start().await.unwrap();
     exact.start().await.unwrap();
@@ -105,7 +120,7 @@ async fn run_window(world: &World) -> (VerdictRecord, VerdictRecord) {
     settle(&mut trainer, world.chain.head()).await;
     let head = world.next_window();
     let window = Window::containing(head.number);
-    let log = settle(&mut exact, head).await + &settle(&mut bf16, head).await;
+    let log = settle(&mut exact, head).await + &settle(bf16, head).await;
     let log = log + &settle(&mut validator, world.next_window()).await;
     let read = |seed| {
         let bytes = world.storage.peek(hotkey(VALIDATOR), &keys::verdict(window, hotkey(seed)));
@@ -141,4 +156,16 @@ async fn with_a_calibration_another_engine_is_judged_and_paid() {
     calibrate(&world, &signer, &file);
     world.calibrations = CalibrationSource { paths: vec![file], signers: vec![hotkey(VALIDATOR)] };
     assert_eq!(run_window(&world).await.1.profile, "shadow");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_calibration_does_not_excuse_another_answer() {
+    let mut world = World::new();
+    let (file, signer) = (world.folder.path().join("bf16.json"), FakeSigner::new(50));
+    calibrate(&world, &signer, &file);
+    world.calibrations = CalibrationSource { paths: vec![file], signers: vec![signer.hotkey()] };
+    let (exact, cheater) = run_window_with(&world, &mut editor(&world)).await;
+    assert_eq!(exact.accepted, ROLLOUTS);
+    assert_eq!((cheater.profile.as_str(), cheater.accepted), ("tolerant", 0), "{cheater:?}");
+    assert!(cheater.rejected.contains_key("margin_veto"), "{:?}", cheater.rejected);
 }
