@@ -46,6 +46,14 @@ pub fn disk(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Stat
     move |error| StateError::Disk { action, path, reason: error.to_string() }
 }
 
+/// Moves a file to `to`, whose old content goes; what it holds reaches the disk first.
+pub fn move_file(from: &Path, to: &Path) -> Result<(), StateError> {
+    let file = File::open(from).map_err(disk("read", from))?;
+    file.sync_all().map_err(disk("flush", from))?;
+    fs::rename(from, to).map_err(disk("rename", from))?;
+    sync_parent(to)
+}
+
 /// Replaces the file at `path`, making its folder if needed.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let partial = partial_name(path);

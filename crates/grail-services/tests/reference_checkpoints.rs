@@ -73,6 +73,9 @@ impl ObjectStore for Watched {
         range: std::ops::Range<u64>,
         etag: Option<&str>,
     ) -> Result<Option<Bytes>, StoreError> {
+        if self.cut.lock().unwrap().is_some_and(|part| key.contains(part)) {
+            return Err(StoreError::Unavailable("the test cut it off".to_owned()));
+        }
         self.reads.lock().unwrap().push(key.to_owned());
         self.inner.get_range(key, range, etag).await
     }

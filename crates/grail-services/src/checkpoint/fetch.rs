@@ -24,6 +24,7 @@ use super::CheckpointError;
 use super::cache::{
     CheckpointCache, MANIFEST_SIGNATURE_BYTES_MAX, SignedFiles, file_bytes_max, file_digest,
 };
+use super::download::{self, Wanted};
 use super::weights::{WeightsError, apply_native};
 use crate::blocking::blocking;
 use crate::context::Heartbeat;
@@ -291,25 +292,10 @@ impl Fetcher<'_> {
         expected: Digest,
         path: PathBuf,
     ) -> Result<(), CheckpointError> {
-        let kept = path.clone();
-        if blocking(move || file_digest(&kept).is_ok_and(|found| found == expected)).await {
-            return Ok(());
-        }
-        let bytes = self.get(source, name, file_bytes_max(name)).await?;
-        self.heartbeat.beat();
-        let found = blocking(move || {
-            let found = Digest::of(&bytes);
-            if found == expected {
-                state::write_file(&path, &bytes)?;
-            }
-            Ok::<_, CheckpointError>(found)
-        })
-        .await?;
-        if found != expected {
-            let (checkpoint, file) = (source.0, name.to_owned());
-            return Err(CheckpointError::Damaged { checkpoint, file, expected, found });
-        }
-        Ok(())
+        let (checkpoint, bytes_max) = (source.0, file_bytes_max(name));
+        let wanted =
+            Wanted { checkpoint, name, key: key(source, name), digest: expected, bytes_max, path };
+        download::obtain(self.bucket, &wanted, self.heartbeat).await
     }
 
     async fn install(&self, signed: &Signed) -> Result<(), CheckpointError> {

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod consumer;
+mod download;
 mod fetch;
 pub mod reference;
 mod sparse;

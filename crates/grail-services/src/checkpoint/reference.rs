@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::CheckpointError;
 use super::cache::{MANIFEST_SIGNATURE_BYTES_MAX, file_bytes_max, file_digest};
+use super::download::{self, Wanted};
 use super::sparse::{Link, reconstruct};
 use crate::blocking::blocking;
 use crate::context::Heartbeat;
@@ -295,18 +296,10 @@ impl ReferenceConsumer {
         expected: Digest,
         path: PathBuf,
     ) -> Result<(), CheckpointError> {
-        let kept = path.clone();
-        if blocking(move || file_digest(&kept).is_ok_and(|found| found == expected)).await {
-            return Ok(());
-        }
-        let bytes = self.get(source, name, FILE_BYTES_MAX).await?;
-        self.heartbeat.beat();
-        let file = name.to_owned();
-        blocking(move || {
-            check(source.0, &file, expected, Digest::of(&bytes))?;
-            Ok(state::write_file(&path, &bytes)?)
-        })
-        .await
+        let checkpoint = source.0;
+        let (key, bytes_max) = (key(source, name), FILE_BYTES_MAX);
+        let wanted = Wanted { checkpoint, name, key, digest: expected, bytes_max, path };
+        download::obtain(&*self.bucket, &wanted, &self.heartbeat).await
     }
 
     /// Returns the verified metadata of a source, if it is there and was not found unusable.
