@@ -18,7 +18,7 @@ use grail_protocol::ids::Digest;
 use grail_protocol::timelock::{BeaconPublicKey, RoundSignature};
 use tokio::time::{sleep, timeout};
 
-pub use self::chain::{DrandChain, UnknownDrandChain};
+pub use self::chain::{DrandChain, OwnChain, UnknownDrandChain};
 pub use self::fetch::read as read_answer;
 use self::fetch::{Fetched, Relay};
 use crate::clock::Clock;

@@ -1,7 +1,8 @@
 //! A whole network in one folder: chain, beacon and store, with nothing to install.
 //!
-//! Roles in this process use the in-process adapters, other processes the HTTP clients; both
-//! implement the same ports.
+//! The chain speaks the real one's protocol and the beacon drand's, so roles reach them with the
+//! adapters of the real ones, whether they live in this process or in another. The store is a folder
+//! for this process and HTTP for others.
 
 pub mod beacon;
 pub mod chain;

@@ -1,14 +1,16 @@
-//! The public chains of drand: names, schedules and keys, known before any relay says a word.
+//! Chains of drand, the public ones and one's own: schedules and keys, known before any relay says a
+//! word.
 
 use std::fmt;
 use std::str::FromStr;
 
 use grail_ports::beacon::{BeaconError, BeaconSchedule};
+use grail_protocol::ids::Digest;
 use grail_protocol::timelock::BeaconPublicKey;
 
 use super::VerifiedRound;
 use crate::beacon::chained::ChainedKey;
-use crate::beacon::verify::BeaconKey;
+use crate::beacon::verify::{BeaconInfo, BeaconInfoError, BeaconKey};
 
 /// A chain of drand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,28 @@ pub enum DrandChain {
     Quicknet,
     /// A round every 30 seconds, each signed over the one before; the oldest.
     Default,
+    /// One of quicknet's kind that somebody else runs.
+    Own(OwnChain),
+}
+
+/// A chain of quicknet's kind with a key and a schedule of its own, such as an embedded network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnChain {
+    hash: Digest,
+    key: BeaconKey,
+    schedule: BeaconSchedule,
+}
+
+impl OwnChain {
+    /// Returns the chain that `info` describes; `info` must come from a source that is trusted, such
+    /// as the network's own file.
+    ///
+    /// # Errors
+    /// When the description contradicts itself.
+    pub fn new(info: &BeaconInfo) -> Result<Self, BeaconInfoError> {
+        let (key, schedule) = info.check()?;
+        Ok(Self { hash: info.hash, key, schedule })
+    }
 }
 
 /// Text that names no chain of drand.
@@ -36,15 +60,18 @@ impl DrandChain {
         match self {
             Self::Quicknet => "quicknet",
             Self::Default => "default",
+            Self::Own(_) => "own",
         }
     }
 
     /// Returns the hash that names the chain in addresses.
-    pub fn hash(self) -> &'static str {
-        match self {
+    pub fn hash(self) -> String {
+        let public = match self {
             Self::Quicknet => "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971",
             Self::Default => "8990e7a9aaed2ffed73dbd7092123d6f289930540d7651336225dc172e51b2ce",
-        }
+            Self::Own(own) => return own.hash.to_hex(),
+        };
+        public.to_owned()
     }
 
     /// Returns when rounds come out.
@@ -52,6 +79,7 @@ impl DrandChain {
         match self {
             Self::Quicknet => BeaconSchedule { genesis_ms: 1_692_803_367_000, period_ms: 3_000 },
             Self::Default => BeaconSchedule { genesis_ms: 1_595_431_050_000, period_ms: 30_000 },
+            Self::Own(own) => own.schedule,
         }
     }
 
@@ -60,6 +88,7 @@ impl DrandChain {
         match self {
             Self::Quicknet => Some(BeaconPublicKey(quicknet_key().to_bytes())),
             Self::Default => None,
+            Self::Own(own) => Some(BeaconPublicKey(own.key.to_bytes())),
         }
     }
 
@@ -76,6 +105,7 @@ impl DrandChain {
     ) -> Result<VerifiedRound, BeaconError> {
         let randomness = match self {
             Self::Quicknet => quicknet_key().verify(round, signature)?.randomness,
+            Self::Own(own) => own.key.verify(round, signature)?.randomness,
             Self::Default => {
                 let key = hex::decode(DEFAULT_KEY).expect("the key is hexadecimal");
                 let key = ChainedKey::from_bytes(&key).expect("the key is a point of the group");

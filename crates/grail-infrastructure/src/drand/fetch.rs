@@ -1,5 +1,7 @@
 //! One question to one relay, with bounds on the answer.
 
+use std::net::IpAddr;
+
 use grail_ports::beacon::BeaconError;
 use grail_protocol::ids::Digest;
 use reqwest::{Client, StatusCode, Url, redirect};
@@ -39,15 +41,17 @@ struct Answer {
 impl Relay {
     pub(super) fn new(base: &str, chain: DrandChain) -> Result<Self, DrandConfigError> {
         let url: Option<Url> = base.parse().ok();
-        let is_web = url.is_some_and(|url| matches!(url.scheme(), "https" | "http"));
-        if !is_web {
+        let url = url.filter(|url| matches!(url.scheme(), "https" | "http"));
+        let Some(url) = url else {
             return Err(DrandConfigError::Address(base.chars().take(128).collect()));
-        }
+        };
         tls::install_provider();
-        let client = Client::builder()
-            .redirect(redirect::Policy::limited(3))
-            .build()
-            .map_err(|error| DrandConfigError::Client(error.to_string()))?;
+        let mut client = Client::builder().redirect(redirect::Policy::limited(3));
+        if is_loopback(&url) {
+            // A proxy from the environment cannot reach this machine's loopback.
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|error| DrandConfigError::Client(error.to_string()))?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), chain })
     }
 
@@ -80,6 +84,11 @@ impl Relay {
         }
         read(self.chain, round, &body).map(Fetched::Round)
     }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Returns the round in the answer `body` to a question for `round`, if it is genuine.

@@ -4,7 +4,6 @@
 //! [`LocalChain::advance`] finishes that block. Every advance and every call is one durable
 //! transaction, so the chain goes on where it stood after a `kill -9`.
 
-pub(crate) mod adapter;
 mod builder;
 pub mod call;
 pub mod data;
@@ -24,7 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use grail_ports::chain::{Block, Chain, Hyperparameters, Metagraph};
+use grail_ports::chain::{Block, Hyperparameters, Metagraph};
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Uid};
 use sha2::{Digest as _, Sha256};
@@ -531,11 +530,6 @@ impl LocalChain {
             *heads = change(before).settled();
             *heads != before
         });
-    }
-
-    /// Returns the port for the holder of `signer`'s hotkey.
-    pub fn chain_for(self: &Arc<Self>, signer: Arc<dyn Signer>) -> Arc<dyn Chain> {
-        Arc::new(adapter::InProcessChain::new(Arc::clone(self), signer))
     }
 
     /// Makes a block each block time until `stop`.

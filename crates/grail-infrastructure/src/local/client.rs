@@ -1,14 +1,10 @@
-//! The ports over HTTP, for roles in other processes than the network's.
+//! The store over HTTP, for roles in other processes than the network's.
 //!
 //! Every call has a time limit, every answer a size limit, and every answer must name the network
 //! that was meant. Retries are not here but in [`crate::retry`].
 
-mod beacon;
-mod chain;
 mod http;
 mod store;
 
-pub use self::beacon::HttpBeacon;
-pub use self::chain::{ChainIdentity, HttpChain};
 pub use self::http::{ClientError, Http};
 pub use self::store::{HttpBuckets, create_bucket};

@@ -10,7 +10,9 @@
 mod config;
 mod draft;
 mod file;
+mod gateway;
 mod identity;
+mod remote;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,20 +20,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use grail_ports::beacon::Beacon;
-use grail_ports::chain::Chain;
+use grail_ports::chain::{Chain, ChainError};
 use grail_ports::object_store::Buckets;
 use grail_ports::signer::Signer;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{NetworkConfig, NeuronConfig};
 pub use self::file::{
     NETWORK_FILE, NETWORK_FILE_VERSION, NetworkFile, NetworkFileError, NetworkRole, NeuronEntry,
 };
+pub use self::gateway::Gateway;
 use self::identity::{ensure_identity, load_identity};
+pub use self::remote::{RemoteNetwork, connect};
 use super::beacon::{BeaconKeyError, LocalBeacon};
 use super::chain::refusal::Refusal;
 use super::chain::{LocalChain, LocalChainError, Pulses};
-use super::client::{ChainIdentity, ClientError, Http, HttpBeacon, HttpBuckets, HttpChain};
+use super::client::ClientError;
 use super::rpc;
 use super::server::{Served, Server};
 use super::store::credentials::CredentialsError;
@@ -39,7 +44,6 @@ use super::store::{FolderBuckets, FolderStore, OpenStoreError, StoreLimits};
 use crate::clock::Clock;
 use crate::files;
 use crate::lock::{FolderLock, LockError};
-use crate::retry::{RetryPolicy, Retrying};
 use crate::wallet::{Wallet, WalletError};
 
 const LOCK_FILE: &str = "network.lock";
@@ -57,6 +61,8 @@ pub struct LocalNetwork {
     beacon: Arc<LocalBeacon>,
     store: Arc<FolderStore>,
     rpc: Arc<rpc::Node>,
+    /// Made when the first role of this process asks for it.
+    gateway: OnceCell<Gateway>,
     _lock: FolderLock,
 }
 
@@ -126,6 +132,9 @@ pub enum NetworkError {
     /// The server of the network.
     #[error("cannot reach the network: {0}")]
     Client(#[from] ClientError),
+    /// The chain that the network serves.
+    #[error("while calling the network's chain: {0}")]
+    Outside(#[from] ChainError),
     /// The operating system refused.
     #[error("cannot access {path}: {source}; check permissions and free space")]
     Io {
@@ -187,6 +196,7 @@ impl LocalNetwork {
             chain,
             beacon,
             store: Arc::new(store),
+            gateway: OnceCell::new(),
             _lock: lock,
         })
     }
@@ -216,16 +226,24 @@ impl LocalNetwork {
         self.chain.clock()
     }
 
-    /// Returns what the neuron `name` acts with, inside this process.
+    /// Returns what the neuron `name` acts with, in this process, which must serve the network.
     ///
     /// # Errors
-    /// When there is no such neuron, or its wallet or credentials are damaged.
-    pub fn node(&self, name: &str) -> Result<Node, NetworkError> {
-        let entry = entry_of(&self.locked_file(), name)?;
+    /// When there is no such neuron, its wallet or credentials are damaged, or the network is not
+    /// served.
+    pub async fn node(&self, name: &str) -> Result<Node, NetworkError> {
+        let file = self.file();
+        let entry = entry_of(&file, name)?;
         let (wallet, keys) = load_identity(&self.dir, &entry)?;
+        let gateway = self.gateway.get_or_try_init(|| async {
+            let endpoint = file.endpoint.as_ref();
+            let endpoint = endpoint.ok_or_else(|| NetworkError::NotServed(self.dir.clone()))?;
+            Gateway::open(&file, endpoint, self.clock()).await
+        });
+        let gateway = gateway.await?;
         Ok(Node {
-            chain: self.chain.chain_for(Arc::clone(&wallet) as Arc<dyn Signer>),
-            beacon: Arc::clone(&self.beacon) as Arc<dyn Beacon>,
+            chain: Arc::new(gateway.chain(Arc::clone(&wallet) as Arc<dyn Signer>)),
+            beacon: gateway.beacon(),
             buckets: Arc::new(FolderBuckets::new(Arc::clone(&self.store), keys)),
             dir: role_dir(&self.dir, name)?,
             wallet,
@@ -298,38 +316,6 @@ impl LocalNetwork {
     fn locked_file(&self) -> MutexGuard<'_, NetworkFile> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns what the neuron `name` of the network in the folder `dir` acts with, in another process
-/// than the network's; unanswered calls are tried again as `retry` says.
-///
-/// # Errors
-/// When the network is not served, or `name` is none of its neurons.
-pub async fn connect(dir: &Path, name: &str, retry: RetryPolicy) -> Result<Node, NetworkError> {
-    let file = NetworkFile::load(dir)?;
-    let entry = entry_of(&file, name)?;
-    let (wallet, keys) = load_identity(dir, &entry)?;
-    let endpoint = file.endpoint.ok_or_else(|| NetworkError::NotServed(dir.to_owned()))?;
-    let http = Http::new(&endpoint, file.genesis)?;
-    retry.run(|error| matches!(error, ClientError::Unavailable(_)), || http.ping()).await?;
-    let identity = ChainIdentity {
-        network: file.name,
-        netuid: file.netuid,
-        block_time_ms: file.block_time_ms,
-    };
-    let signer: Arc<dyn Signer> = Arc::clone(&wallet) as Arc<dyn Signer>;
-    let beacon = HttpBeacon::new(http.clone(), &file.beacon)
-        .map_err(|error| NetworkError::Config(error.to_string()))?;
-    let chain = HttpChain::new(http.clone(), identity, Arc::clone(&signer), retry);
-    let buckets = HttpBuckets::new(http, keys, signer);
-    Ok(Node {
-        chain: Arc::new(Retrying::new(Arc::new(chain) as Arc<dyn Chain>, retry)),
-        beacon: Arc::new(Retrying::new(Arc::new(beacon) as Arc<dyn Beacon>, retry)),
-        buckets: Arc::new(Retrying::new(Arc::new(buckets) as Arc<dyn Buckets>, retry)),
-        dir: role_dir(dir, name)?,
-        wallet,
-        entry,
-    })
 }
 
 fn entry_of(file: &NetworkFile, name: &str) -> Result<NeuronEntry, NetworkError> {

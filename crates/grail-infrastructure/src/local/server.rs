@@ -1,7 +1,6 @@
 //! Serves chain, beacon and store to other processes, on loopback unless told otherwise.
 
 mod beacon;
-mod chain;
 mod listener;
 mod reply;
 mod store;
@@ -92,7 +91,7 @@ impl Server {
         let task = tokio::spawn(async move {
             let serving =
                 axum::serve(guarded, app).with_graceful_shutdown(stop.clone().cancelled_owned());
-            tokio::select! {
+            let outcome = tokio::select! {
                 outcome = serving => outcome,
                 () = async {
                     stop.cancelled().await;
@@ -101,7 +100,10 @@ impl Server {
                     cut.cancel();
                     pending::<()>().await;
                 } => Ok(()),
-            }
+            };
+            // WebSockets are no requests under way: nobody waits for them.
+            cut.cancel();
+            outcome
         });
         Ok(Self { address, task })
     }
@@ -138,7 +140,6 @@ fn router(served: Served) -> Router {
     });
     let quick = Router::new()
         .route("/health", get(health))
-        .merge(chain::routes())
         .merge(beacon::routes())
         .layer(from_fn(|request, next| within(ANSWER_TIME, request, next)));
     let slow = store::routes().layer(from_fn(|request, next| within(TRANSFER_TIME, request, next)));

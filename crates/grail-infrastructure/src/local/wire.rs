@@ -1,11 +1,8 @@
 //! What the embedded network's server and its clients say to each other: JSON over HTTP.
 
-use grail_ports::chain::{Metagraph, Neuron};
 use grail_ports::object_store::{ObjectInfo, PutCondition};
-use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Netuid, Uid};
+use grail_protocol::ids::{BlockHash, Digest};
 use serde::{Deserialize, Serialize};
-
-use super::chain::refusal::Refusal;
 
 /// Header with the genesis hash, on every answer: a client knows at once that it speaks to another
 /// network, or to no network at all.
@@ -36,7 +33,6 @@ pub(crate) const JSON_BYTES_MAX: u64 = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "error", rename_all = "snake_case")]
 pub(crate) enum ErrorBody {
-    Refused { call: String, refusal: Refusal },
     BadNonce { expected: u64 },
     ConditionFailed,
     Changed { key: String },
@@ -45,93 +41,6 @@ pub(crate) enum ErrorBody {
     Malformed { message: String },
     NotFound { message: String },
     Unavailable { message: String },
-}
-
-/// `/chain/info`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ChainInfo {
-    pub(crate) network: String,
-    pub(crate) netuid: Netuid,
-    pub(crate) genesis: BlockHash,
-    pub(crate) block_time_ms: u64,
-}
-
-/// `/chain/account/{hotkey}`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SigningTerms {
-    pub(crate) nonce: u64,
-    pub(crate) valid_until: BlockNumber,
-}
-
-/// Answer to `/chain/submit`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Submitted {
-    pub(crate) block: BlockNumber,
-}
-
-/// `/chain/metagraph`; incentives travel as the chain's integers, so that nothing is rounded twice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MetagraphJson {
-    netuid: Netuid,
-    pub(crate) block: BlockNumber,
-    neurons: Vec<NeuronJson>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct NeuronJson {
-    uid: Uid,
-    hotkey: Hotkey,
-    stake: u64,
-    validator_permit: bool,
-    /// Of 65535.
-    incentive: u16,
-    last_update: BlockNumber,
-}
-
-impl From<&Metagraph> for MetagraphJson {
-    fn from(metagraph: &Metagraph) -> Self {
-        let neurons = metagraph
-            .neurons
-            .iter()
-            .map(|neuron| NeuronJson {
-                uid: neuron.uid,
-                hotkey: neuron.hotkey,
-                stake: neuron.stake,
-                validator_permit: neuron.validator_permit,
-                incentive: incentive_to_u16(neuron.incentive),
-                last_update: neuron.last_update,
-            })
-            .collect();
-        Self { netuid: metagraph.netuid, block: metagraph.block, neurons }
-    }
-}
-
-impl From<MetagraphJson> for Metagraph {
-    fn from(json: MetagraphJson) -> Self {
-        let neurons = json
-            .neurons
-            .into_iter()
-            .map(|neuron| Neuron {
-                uid: neuron.uid,
-                hotkey: neuron.hotkey,
-                stake: neuron.stake,
-                validator_permit: neuron.validator_permit,
-                incentive: f64::from(neuron.incentive) / f64::from(u16::MAX),
-                last_update: neuron.last_update,
-            })
-            .collect();
-        Self { netuid: json.netuid, block: json.block, neurons }
-    }
-}
-
-fn incentive_to_u16(incentive: f64) -> u16 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the embedded chain's incentives are sixteen-bit integers over 65535"
-    )]
-    let integer = (incentive * f64::from(u16::MAX)).round() as u16;
-    integer
 }
 
 /// One entry of a listing.
@@ -195,13 +104,6 @@ pub(crate) fn put_method(condition: Option<&PutCondition>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_incentive_survives_the_wire() {
-        for incentive in 0..=u16::MAX {
-            assert_eq!(incentive_to_u16(f64::from(incentive) / f64::from(u16::MAX)), incentive);
-        }
-    }
 
     #[test]
     fn each_part_of_a_change_is_signed() {

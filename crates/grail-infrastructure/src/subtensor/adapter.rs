@@ -1,29 +1,25 @@
 //! The chain port, for one hotkey on one subnet of subtensor.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
+use grail_ports::beacon::BeaconSchedule;
 use grail_ports::chain::{
     Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
 };
 use grail_ports::signer::Signer;
-use grail_protocol::ids::{BlockNumber, Digest, Hotkey, Netuid, Uid};
-use tokio::sync::Mutex;
-use tokio_util::sync::DropGuard;
-use tracing::{info, warn};
+use grail_protocol::ids::{BlockNumber, Hotkey, Netuid, Uid};
+use grail_protocol::timelock::{BeaconPublicKey, SealTo};
+use tracing::info;
 
 use super::commitments;
 use super::error::{Trouble, unreadable};
-use super::heads::Heads;
-use super::metagraph;
 use super::network::Network;
-use super::node::{MakeArchive, Node};
 use super::pool;
-use super::rpc::{Connector, RpcClient, RpcConfig, WebSocketConnector};
-use super::runtime::{Runtime, Runtimes};
+use super::reader::{Connection, Reader};
+use super::rpc::{Connector, RpcConfig};
+use super::runtime::Runtime;
 use super::submit::{Included, SubmitConfig, SubmitError, Submitter};
 use super::subnet::{PALLET, Subnet, storage_index};
 use super::view::View;
@@ -45,6 +41,8 @@ pub struct SubtensorConfig {
     pub follow_heads: bool,
     /// How calls are brought into blocks.
     pub submit: SubmitConfig,
+    /// The beacon whose rounds open sealed weights on this chain.
+    pub beacon: SealBeacon,
 }
 
 impl SubtensorConfig {
@@ -58,33 +56,32 @@ impl SubtensorConfig {
             rpc,
             follow_heads: false,
             submit: SubmitConfig::default(),
+            beacon: SealBeacon::default(),
         }
     }
 }
 
-/// What is kept until the head moves.
-struct Cached<T> {
-    block: u64,
-    value: T,
+/// The beacon that weights are sealed to; drand's quicknet unless a chain of one's own has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealBeacon {
+    /// Its public key.
+    pub key: BeaconPublicKey,
+    /// When its rounds come out.
+    pub schedule: BeaconSchedule,
 }
 
-/// What each hotkey has committed.
-type Committed = Arc<BTreeMap<Hotkey, Vec<u8>>>;
+impl Default for SealBeacon {
+    fn default() -> Self {
+        Self { key: weights::quicknet_key(), schedule: super::schedule::QUICKNET }
+    }
+}
 
 /// Subtensor, for one hotkey on one subnet.
 pub struct Subtensor {
-    config: SubtensorConfig,
+    reader: Arc<Reader>,
     signer: Arc<dyn Signer>,
-    node: Arc<Node>,
-    runtimes: Runtimes,
-    heads: Heads,
-    block_time_ms: AtomicU64,
-    metagraph: Mutex<Option<Arc<Metagraph>>>,
-    commitments: Mutex<Option<Cached<Committed>>>,
-    hyperparameters: Mutex<Option<Cached<Hyperparameters>>>,
     submitter: Submitter,
     sent: std::sync::Mutex<Option<Sent>>,
-    _following: Option<DropGuard>,
 }
 
 impl Subtensor {
@@ -96,8 +93,7 @@ impl Subtensor {
         config: SubtensorConfig,
         signer: Arc<dyn Signer>,
     ) -> Result<Self, ChainError> {
-        let connector = Arc::new(WebSocketConnector::new(config.rpc.message_bytes_max));
-        Self::connect_through(config, connector, signer).await
+        Ok(Connection::open(config).await?.act_for(signer))
     }
 
     /// As [`Self::connect`], through connections that `connector` makes.
@@ -109,66 +105,17 @@ impl Subtensor {
         connector: Arc<dyn Connector>,
         signer: Arc<dyn Signer>,
     ) -> Result<Self, ChainError> {
-        let rpc_config =
-            RpcConfig { endpoints: config.network.endpoints.clone(), ..config.rpc.clone() };
-        let archive: Option<MakeArchive> =
-            (!config.network.archive_endpoints.is_empty()).then(|| {
-                let endpoints = config.network.archive_endpoints.clone();
-                let rpc_config = RpcConfig { endpoints, ..config.rpc.clone() };
-                let connector = connector.clone();
-                let make = move || RpcClient::start(rpc_config.clone(), connector.clone());
-                Arc::new(make) as MakeArchive
-            });
-        let rpc = RpcClient::start(rpc_config, connector);
-        let node = Arc::new(Node::new(rpc, archive, config.network.genesis));
-        let heads = Heads::default();
-        let following = config.follow_heads.then(|| heads.follow(node.clone()));
-        let submitter = Submitter::new(config.submit);
-        let subtensor = Self {
-            config,
-            signer,
-            node,
-            runtimes: Runtimes::default(),
-            heads,
-            block_time_ms: AtomicU64::new(1),
-            metagraph: Mutex::default(),
-            commitments: Mutex::default(),
-            hyperparameters: Mutex::default(),
-            submitter,
-            sent: std::sync::Mutex::default(),
-            _following: following,
-        };
-        let (_, view) = subtensor.best().await.map_err(|e| e.into_chain_error("connect", None))?;
-        let (network, spec) = (&subtensor.config.network.name, view.runtime.version.spec);
-        let netuid = subtensor.config.netuid.0;
-        info!(%network, netuid, spec, "connected to subtensor");
-        drop(view);
-        Ok(subtensor)
+        Ok(Connection::open_through(config, connector).await?.act_for(signer))
+    }
+
+    pub(super) fn new(reader: Arc<Reader>, signer: Arc<dyn Signer>) -> Self {
+        let submitter = Submitter::new(reader.config.submit);
+        Self { reader, signer, submitter, sent: std::sync::Mutex::default() }
     }
 
     /// Says goodbye to the nodes. Calls fail from then on.
     pub async fn close(&self) {
-        self.node.rpc().close().await;
-    }
-
-    /// Opens the newest block.
-    async fn best(&self) -> Result<(u64, View<'_>), Trouble> {
-        let head = self.newest().await?;
-        Ok((head.number.0, self.view(head.hash).await?))
-    }
-
-    async fn view(&self, hash: Digest) -> Result<View<'_>, Trouble> {
-        let view = View::at(&self.node, &self.runtimes, hash).await?;
-        self.block_time_ms.store(view.runtime.block_time_ms, Ordering::Relaxed);
-        Ok(view)
-    }
-
-    async fn newest(&self) -> Result<Block, Trouble> {
-        self.heads.head(&self.node, &self.runtimes, self.block_time()).await
-    }
-
-    fn block_time(&self) -> Duration {
-        Duration::from_millis(self.block_time_ms.load(Ordering::Relaxed))
+        self.reader.node.rpc().close().await;
     }
 
     /// Returns the uid of this hotkey.
@@ -178,10 +125,10 @@ impl Subtensor {
     pub async fn registration(&self) -> Result<Uid, ChainError> {
         let call = "registration";
         let (number, view) =
-            self.best().await.map_err(|error| error.into_chain_error(call, None))?;
+            self.reader.best().await.map_err(|error| error.into_chain_error(call, None))?;
         let subnet = self.subnet(&view, number).await?;
         subnet.uid.ok_or_else(|| {
-            let (netuid, network) = (self.config.netuid.0, &self.config.network.name);
+            let (netuid, network) = (self.reader.config.netuid.0, &self.reader.config.network.name);
             ChainError::Refused {
                 call: call.to_owned(),
                 name: "HotKeyNotRegisteredInSubNet".to_owned(),
@@ -196,7 +143,7 @@ impl Subtensor {
     }
 
     async fn subnet(&self, view: &View<'_>, number: u64) -> Result<Subnet, ChainError> {
-        Subnet::read(view, number, self.config.netuid.0, self.signer.hotkey())
+        Subnet::read(view, number, self.reader.config.netuid.0, self.signer.hotkey())
             .await
             .map_err(|error| error.into_chain_error("hyperparameters", None))
     }
@@ -207,7 +154,7 @@ impl Subtensor {
     /// The chain's refusal, or why nobody knows.
     pub async fn register(&self, coldkey: &dyn Signer) -> Result<BlockNumber, ChainError> {
         const NAME: &str = "burned_register";
-        let (netuid, hotkey) = (self.config.netuid.0, self.signer.hotkey().0);
+        let (netuid, hotkey) = (self.reader.config.netuid.0, self.signer.hotkey().0);
         let included = self
             .submit(coldkey, |runtime| {
                 let arguments = [("netuid", netuid.into()), ("hotkey", hotkey.into())];
@@ -223,7 +170,7 @@ impl Subtensor {
         signer: &dyn Signer,
         make: impl Fn(&Runtime) -> Result<Vec<u8>, Trouble> + Send + Sync,
     ) -> Result<Included, SubmitError> {
-        self.submitter.submit(&self.node, &self.runtimes, signer, make).await
+        self.submitter.submit(&self.reader.node, &self.reader.runtimes, signer, make).await
     }
 
     fn last_sent(&self) -> Option<Sent> {
@@ -232,13 +179,13 @@ impl Subtensor {
 
     /// Looks for the weights that were sent, as the chain has them at its newest block.
     async fn look_for(&self, sent: &Sent) -> Result<WeightsStatus, Trouble> {
-        let (number, view) = self.best().await?;
+        let (number, view) = self.reader.best().await?;
         if number < sent.block {
             // A node that is behind the one that included them.
             return Ok(WeightsStatus::Sealed { opens: BlockNumber(sent.block) });
         }
-        let netuid = self.config.netuid.0;
-        let index = storage_index(netuid, self.config.mechanism);
+        let netuid = self.reader.config.netuid.0;
+        let index = storage_index(netuid, self.reader.config.mechanism);
         let member = [Value::from(netuid), Value::from(self.signer.hotkey().0)];
         let row = [Value::from(index), Value::from(sent.uid.0)];
         let values = view
@@ -299,94 +246,37 @@ fn encode<'a>(
 #[async_trait]
 impl Chain for Subtensor {
     fn netuid(&self) -> Netuid {
-        self.config.netuid
+        self.reader.config.netuid
     }
 
     fn network(&self) -> &str {
-        &self.config.network.name
+        &self.reader.config.network.name
     }
 
     fn block_time_ms(&self) -> u64 {
-        self.block_time_ms.load(Ordering::Relaxed)
+        self.reader.block_time_ms()
     }
 
     async fn head(&self) -> Result<Block, ChainError> {
-        self.newest().await.map_err(|error| error.into_chain_error("head", None))
+        self.reader.newest().await.map_err(|error| error.into_chain_error("head", None))
     }
 
     async fn block(&self, number: BlockNumber) -> Result<Option<Block>, ChainError> {
-        let read = async {
-            let Some(hash) = self.node.block_hash(number.0).await? else { return Ok(None) };
-            self.heads.block(&self.node, &self.runtimes, number.0, hash).await.map(Some)
-        };
-        read.await.map_err(|error: Trouble| error.into_chain_error("block", Some(number)))
+        let read = self.reader.block(number.0).await;
+        read.map_err(|error| error.into_chain_error("block", Some(number)))
     }
 
     async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
-        let mut cached = self.metagraph.lock().await;
-        let read = async {
-            let head = self.newest().await?;
-            if let Some(known) = &*cached
-                && known.block >= head.number
-            {
-                return Ok(known.clone());
-            }
-            let view = self.view(head.hash).await?;
-            let netuid = self.config.netuid;
-            let read = metagraph::read(&view, netuid, head.number.0).await?;
-            let absent = || {
-                let reason = format!("there is no subnet {netuid} on this chain; check NETUID");
-                unreadable("get_metagraph", reason)
-            };
-            Ok(Arc::new(read.ok_or_else(absent)?))
-        };
-        let fresh = read.await.map_err(|e: Trouble| e.into_chain_error("metagraph", None))?;
-        *cached = Some(fresh.clone());
-        Ok(fresh)
+        self.reader.metagraph().await.map_err(|e| e.into_chain_error("metagraph", None))
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
-        let mut cached = self.hyperparameters.lock().await;
-        let head = self.head().await?;
-        if let Some(known) = &*cached
-            && known.block >= head.number.0
-        {
-            return Ok(known.value);
-        }
-        let view = self
-            .view(head.hash)
-            .await
-            .map_err(|error| error.into_chain_error("hyperparameters", None))?;
-        let value = self.subnet(&view, head.number.0).await?.hyperparameters();
-        *cached = Some(Cached { block: head.number.0, value });
-        Ok(value)
+        let read = self.reader.hyperparameters(self.signer.hotkey()).await;
+        read.map_err(|error| error.into_chain_error("hyperparameters", None))
     }
 
     async fn commitments(&self) -> Result<Arc<BTreeMap<Hotkey, Vec<u8>>>, ChainError> {
-        let mut cached = self.commitments.lock().await;
-        let read = async {
-            let head = self.newest().await?;
-            if let Some(known) = &*cached
-                && known.block >= head.number.0
-            {
-                return Ok((known.block, known.value.clone()));
-            }
-            let view = self.view(head.hash).await?;
-            let map = commitments::read(&view, self.config.netuid.0).await?;
-            Ok((head.number.0, Arc::new(map)))
-        };
-        match (read.await, &*cached) {
-            (Ok((block, value)), _) => {
-                *cached = Some(Cached { block, value: value.clone() });
-                Ok(value)
-            }
-            (Err(error), Some(good)) => {
-                let error: Trouble = error;
-                warn!(%error, block = good.block, "commitments are those of an older block");
-                Ok(good.value.clone())
-            }
-            (Err(error), None) => Err(error.into_chain_error("commitments", None)),
-        }
+        self.reader.commitments().await.map_err(|e| e.into_chain_error("commitments", None))
     }
 
     async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError> {
@@ -400,7 +290,7 @@ impl Chain for Subtensor {
                 advice,
             });
         };
-        let netuid = self.config.netuid.0;
+        let netuid = self.reader.config.netuid.0;
         self.submit(&*self.signer, |runtime| {
             let arguments = [("netuid", netuid.into()), ("info", info.clone())];
             encode(runtime, "Commitments", NAME, arguments)
@@ -413,12 +303,14 @@ impl Chain for Subtensor {
     async fn set_weights(&self, submission: &WeightSubmission) -> Result<BlockNumber, ChainError> {
         const NAME: &str = "set_weights";
         let (number, view) =
-            self.best().await.map_err(|error| error.into_chain_error(NAME, None))?;
+            self.reader.best().await.map_err(|error| error.into_chain_error(NAME, None))?;
         let subnet = self.subnet(&view, number).await?;
         let (uid, weights) = weights::quantise(&subnet, submission)?;
         let trouble = |error: Trouble| error.into_chain_error(NAME, None);
-        let opening = weights::opening(&subnet, view.runtime.block_time_ms).map_err(trouble)?;
-        let (netuid, mechanism) = (self.config.netuid.0, self.config.mechanism);
+        let beacon = self.reader.config.beacon;
+        let block_time_ms = view.runtime.block_time_ms;
+        let opening = weights::opening(&subnet, block_time_ms, beacon.schedule).map_err(trouble)?;
+        let (netuid, mechanism) = (self.reader.config.netuid.0, self.reader.config.mechanism);
         let commit = match &opening {
             None => None,
             Some(opening) => {
@@ -426,7 +318,8 @@ impl Chain for Subtensor {
                 getrandom::fill(&mut entropy)
                     .map_err(|e| trouble(unreadable("the system's randomness", e)))?;
                 let hotkey = self.signer.hotkey();
-                let commit = weights::seal(hotkey, &weights, opening.round, &entropy);
+                let to = SealTo { key: beacon.key, round: opening.round };
+                let commit = weights::seal_to(to, hotkey, &weights, &entropy);
                 Some((commit.map_err(trouble)?, *opening))
             }
         };
@@ -449,13 +342,7 @@ impl Chain for Subtensor {
     }
 
     async fn finalized(&self) -> Result<BlockNumber, ChainError> {
-        let read = async {
-            let hash = self.node.finalized().await?;
-            let header = self.node.header(Some(hash)).await?;
-            let header = header.ok_or_else(|| unreadable("the final head", "it has no header"))?;
-            Ok(BlockNumber(header.number.into()))
-        };
-        read.await.map_err(|error: Trouble| error.into_chain_error("finalized", None))
+        self.reader.finalized().await.map_err(|error| error.into_chain_error("finalized", None))
     }
 
     async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {

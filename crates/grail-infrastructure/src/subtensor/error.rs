@@ -35,6 +35,11 @@ pub fn unreadable(what: &str, reason: impl Display) -> Trouble {
 }
 
 impl Trouble {
+    /// Returns whether the node has dropped what was asked for, or never had it.
+    pub fn is_pruned(&self) -> bool {
+        matches!(self, Self::Rpc(error) if is_pruned(error))
+    }
+
     /// Returns what the port says of it; `at` is the block that was asked for, if any.
     pub fn into_chain_error(self, call: &str, at: Option<BlockNumber>) -> ChainError {
         let malformed = |reason: String| ChainError::Malformed { call: call.to_owned(), reason };

@@ -14,7 +14,7 @@ use super::error::{Trouble, unreadable};
 use super::node::{Node, read_head};
 use super::runtime::Runtimes;
 use super::view::View;
-use crate::substrate::Header;
+use crate::substrate::{Extrinsic, Header};
 
 /// Blocks that are remembered by hash; a block never changes.
 const REMEMBERED_MAX: usize = 512;
@@ -23,6 +23,9 @@ const REMEMBERED_MAX: usize = 512;
 const STALL_BLOCKS: u32 = 10;
 /// Shortest such time.
 const STALL_MIN: Duration = Duration::from_secs(60);
+
+/// Extrinsics of a block among which the one with its time is looked for; they come first.
+const INHERENTS_MAX: usize = 4;
 
 /// Wait before the node is asked again for a subscription that it ended or refused.
 const RESUBSCRIBE: Duration = Duration::from_secs(30);
@@ -99,13 +102,13 @@ impl Heads {
         if let Some(block) = known {
             return Ok(block);
         }
-        let view = View::at(node, runtimes, hash).await?;
-        let timestamp_ms = view
-            .value("Timestamp", "Now", &[])
-            .await?
-            .ok_or_else(|| unreadable("Timestamp.Now", "the block has no time"))?
-            .as_uint::<u64>()
-            .map_err(|error| unreadable("Timestamp.Now", error))?;
+        let timestamp_ms = match time_in_state(node, runtimes, hash).await {
+            // Nodes keep blocks longer than their states, and a block says its time itself.
+            Err(pruned) if pruned.is_pruned() => {
+                time_in_body(node, runtimes, hash).await?.ok_or(pruned)?
+            }
+            time => time?,
+        };
         let block = Block { number: BlockNumber(number), hash, timestamp_ms };
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         if blocks.len() >= REMEMBERED_MAX {
@@ -132,6 +135,35 @@ impl Heads {
         });
         stop.drop_guard()
     }
+}
+
+async fn time_in_state(node: &Node, runtimes: &Runtimes, at: BlockHash) -> Result<u64, Trouble> {
+    let view = View::at(node, runtimes, at).await?;
+    view.value("Timestamp", "Now", &[])
+        .await?
+        .ok_or_else(|| unreadable("Timestamp.Now", "the block has no time"))?
+        .as_uint::<u64>()
+        .map_err(|error| unreadable("Timestamp.Now", error))
+}
+
+/// Returns the time that the block's author put into it; `None` if it cannot be read with the
+/// runtime in use, which may be newer than the block.
+async fn time_in_body(
+    node: &Node,
+    runtimes: &Runtimes,
+    at: BlockHash,
+) -> Result<Option<u64>, Trouble> {
+    let (Some(body), Some(runtime)) = (node.body(at).await?, runtimes.newest()) else {
+        return Ok(None);
+    };
+    Ok(body.extrinsics.iter().take(INHERENTS_MAX).find_map(|bytes| {
+        let Ok(Extrinsic::Bare(call)) = runtime.metadata.decode_extrinsic(bytes) else {
+            return None;
+        };
+        let call = runtime.metadata.decode_call(&call).ok()?;
+        let is_time = call.pallet == "Timestamp" && call.name == "set";
+        is_time.then(|| call.arguments.field("now").ok()?.as_uint().ok())?
+    }))
 }
 
 /// Subscribes again and again.

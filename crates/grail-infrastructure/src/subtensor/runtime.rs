@@ -68,6 +68,11 @@ impl Runtimes {
         Some(runtime)
     }
 
+    /// Returns the runtime that was used last.
+    pub fn newest(&self) -> Option<Arc<Runtime>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
     /// Forgets every runtime, so that the next use reads its metadata anew.
     pub fn clear(&self) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();

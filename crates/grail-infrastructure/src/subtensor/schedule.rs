@@ -3,16 +3,17 @@
 //! The schedule is stateful: an epoch may come early because the owner asked for it, and the tempo
 //! may change. Source: `spec/bittensor.md`, section 6, reveal round.
 
+use grail_ports::beacon::BeaconSchedule;
+
 use super::subnet::Subnet;
 
 /// Blocks without an epoch after which one is due whatever the tempo says.
 const EPOCH_OVERDUE_BLOCKS: u64 = 50_400;
 /// Blocks after the first one of the epoch that opens the seal, so that the round is not too early.
 const OPENING_DELAY_BLOCKS: u64 = 3;
-/// Time of quicknet's round 1, seconds since the Unix epoch.
-const QUICKNET_GENESIS_S: u64 = 1_692_803_367;
-/// Seconds from round to round.
-const QUICKNET_PERIOD_S: u64 = 3;
+/// When rounds of drand's quicknet come out.
+pub const QUICKNET: BeaconSchedule =
+    BeaconSchedule { genesis_ms: 1_692_803_367_000, period_ms: 3_000 };
 
 /// When weights that are sealed now are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +109,8 @@ impl EpochState {
     }
 }
 
-/// Returns when weights sealed in the block after `head` are opened; `now_ms` is the time of
-/// `head`, milliseconds since the Unix epoch.
+/// Returns when weights sealed to quicknet in the block after `head` are opened; `now_ms` is the
+/// time of `head`, milliseconds since the Unix epoch.
 ///
 /// # Errors
 /// When they never are.
@@ -120,9 +121,24 @@ pub fn opening(
     block_time_ms: u64,
     reveal_epochs: u64,
 ) -> Result<Opening, NoOpening> {
+    opening_by(QUICKNET, state, head, now_ms, block_time_ms, reveal_epochs)
+}
+
+/// As [`opening`], for a chain that opens seals with rounds of another beacon.
+///
+/// # Errors
+/// As there.
+pub fn opening_by(
+    beacon: BeaconSchedule,
+    state: EpochState,
+    head: u64,
+    now_ms: u64,
+    block_time_ms: u64,
+    reveal_epochs: u64,
+) -> Result<Opening, NoOpening> {
     let (epoch, block) = state.opening(head, reveal_epochs)?;
     let blocks = block + OPENING_DELAY_BLOCKS - head;
     let opens_ms = now_ms.saturating_add(blocks.saturating_mul(block_time_ms));
-    let since_genesis_s = (opens_ms / 1_000).saturating_sub(QUICKNET_GENESIS_S);
-    Ok(Opening { epoch, block, round: (since_genesis_s / QUICKNET_PERIOD_S).max(1) })
+    let since_genesis_ms = opens_ms.saturating_sub(beacon.genesis_ms);
+    Ok(Opening { epoch, block, round: (since_genesis_ms / beacon.period_ms.max(1)).max(1) })
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use grail_ports::beacon::BeaconSchedule;
 use grail_ports::chain::{ChainError, WeightSubmission};
 use grail_protocol::ids::{Hotkey, Uid};
 use grail_protocol::timelock::{BeaconPublicKey, SealTo, drand};
@@ -145,11 +146,16 @@ fn clip(weights: &mut [f64], limit: f64) {
 ///
 /// # Errors
 /// When the subnet never opens any.
-pub fn opening(subnet: &Subnet, block_time_ms: u64) -> Result<Option<Opening>, Trouble> {
+pub fn opening(
+    subnet: &Subnet,
+    block_time_ms: u64,
+    beacon: BeaconSchedule,
+) -> Result<Option<Opening>, Trouble> {
     if !subnet.commit_reveal {
         return Ok(None);
     }
-    let mut opening = schedule::opening(
+    let mut opening = schedule::opening_by(
+        beacon,
         EpochState::of(subnet),
         subnet.number,
         subnet.timestamp_ms,
@@ -239,7 +245,14 @@ fn newest_call(
         .map_err(|error| unreadable(&format!("{PALLET}.{name}"), error))
 }
 
-/// Seals weights to the round that opens them; `entropy` must be drawn afresh.
+/// Returns the public key of quicknet.
+pub fn quicknet_key() -> BeaconPublicKey {
+    let mut key = [0; 96];
+    hex::decode_to_slice(QUICKNET_KEY, &mut key).expect("the constant has 192 digits");
+    BeaconPublicKey(key)
+}
+
+/// Seals weights to quicknet's round that opens them; `entropy` must be drawn afresh.
 ///
 /// # Errors
 /// When there are more weights than a seal takes.
@@ -249,11 +262,21 @@ pub fn seal(
     round: u64,
     entropy: &[u8; 32],
 ) -> Result<Vec<u8>, Trouble> {
+    seal_to(SealTo { key: quicknet_key(), round }, hotkey, weights, entropy)
+}
+
+/// As [`seal`], to a round of any beacon.
+///
+/// # Errors
+/// As there.
+pub fn seal_to(
+    to: SealTo,
+    hotkey: Hotkey,
+    weights: &Quantised,
+    entropy: &[u8; 32],
+) -> Result<Vec<u8>, Trouble> {
     use parity_scale_codec::Encode as _;
     let payload = (hotkey.0.to_vec(), &weights.uids, &weights.values, weights.version_key).encode();
-    let mut key = [0; 96];
-    hex::decode_to_slice(QUICKNET_KEY, &mut key).expect("the constant has 192 digits");
-    let to = SealTo { key: BeaconPublicKey(key), round };
     let commit = drand::seal_commit(to, &payload, entropy)
         .map_err(|error| unreadable("the seal of weights", error))?;
     if commit.len() > drand::COMMIT_BYTES_MAX {

@@ -2,13 +2,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use grail_infrastructure::local::chain::LocalChain;
 use grail_infrastructure::local::network::{LocalNetwork, NetworkConfig, Node, connect};
 use grail_infrastructure::local::server::Server;
 use grail_infrastructure::retry::RetryPolicy;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub const GENESIS_MS: u64 = 1_700_000_000_000;
 
@@ -28,12 +30,13 @@ pub fn config() -> NetworkConfig {
     }
 }
 
-/// A served network in a temporary folder.
+/// A served network in a temporary folder; a block comes whenever a call waits for one.
 pub struct Served {
     pub network: LocalNetwork,
     pub server: Server,
     pub stop: CancellationToken,
     folder: TempDir,
+    _blocks: DropGuard,
 }
 
 impl Served {
@@ -42,7 +45,8 @@ impl Served {
         let network = LocalNetwork::create(&folder.path().join("net"), config).unwrap();
         let stop = CancellationToken::new();
         let server = network.serve(loopback(), stop.clone()).await.unwrap();
-        Self { network, server, stop, folder }
+        let _blocks = blocks_on_demand(network.chain());
+        Self { network, server, stop, folder, _blocks }
     }
 
     pub fn dir(&self) -> PathBuf {
@@ -52,6 +56,22 @@ impl Served {
     pub async fn remote(&self, name: &str) -> Node {
         connect(&self.dir(), name, ONCE).await.unwrap()
     }
+}
+
+/// Finishes the block being built whenever it has a call, for as long as the guard lives.
+pub fn blocks_on_demand(chain: &Arc<LocalChain>) -> DropGuard {
+    let (stop, chain) = (CancellationToken::new(), Arc::clone(chain));
+    let stopped = stop.clone();
+    tokio::spawn(stopped.run_until_cancelled_owned(async move {
+        let mut looks = tokio::time::interval(Duration::from_millis(1));
+        loop {
+            looks.tick().await;
+            if !chain.pending().is_empty() {
+                chain.advance(1).unwrap();
+            }
+        }
+    }));
+    stop.drop_guard()
 }
 
 pub fn loopback() -> SocketAddr {

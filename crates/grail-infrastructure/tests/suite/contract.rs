@@ -1,13 +1,15 @@
-//! Every port, in process and over HTTP, against the contract suites of the testkit.
+//! Every port of a local network, from inside and from outside its process, against the contract
+//! suites of the testkit.
 
 use std::sync::Arc;
 
 use crate::common::{Served, config};
 use grail_infrastructure::local::chain::LocalChain;
-use grail_infrastructure::local::network::{NetworkConfig, Node};
+use grail_infrastructure::local::network::{Gateway, NetworkConfig, Node};
 use grail_infrastructure::wallet::Wallet;
 use grail_ports::chain::Chain;
 use grail_ports::signer::Signer;
+use grail_protocol::ids::Netuid;
 use grail_testkit::contract::{self, Advance, ChainUnderTest};
 
 fn with_version(weights_version: u64) -> NetworkConfig {
@@ -30,50 +32,51 @@ fn with_hotkey(node: &Node) -> (grail_protocol::ids::Hotkey, Arc<dyn Chain>) {
     (node.wallet.hotkey(), Arc::clone(&node.chain))
 }
 
-#[tokio::test]
-async fn the_chain_in_process() {
-    let served = Served::start(&with_version(3)).await;
-    let chain = served.network.chain();
+async fn chain_contract(served: &Served, validator: Node, miner: Node) {
     let stranger = Arc::new(Wallet::from_seed(&[99; 32]));
+    let (file, endpoint) = (served.network.file(), served.server.endpoint());
+    let gateway = Gateway::open(&file, &endpoint, served.network.clock()).await.unwrap();
     contract::chain(ChainUnderTest {
-        validator: with_hotkey(&served.network.node("validator").unwrap()),
-        miner: with_hotkey(&served.network.node("miner-1").unwrap()),
-        stranger: (stranger.hotkey(), chain.chain_for(stranger)),
-        advance: advance(chain),
+        validator: with_hotkey(&validator),
+        miner: with_hotkey(&miner),
+        stranger: (stranger.hotkey(), Arc::new(gateway.chain(stranger))),
+        advance: advance(served.network.chain()),
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_chain_over_http() {
-    use grail_infrastructure::local::client::{ChainIdentity, Http, HttpChain};
-
+async fn the_chain_from_inside() {
     let served = Served::start(&with_version(3)).await;
-    let chain = served.network.chain();
-    let stranger = Arc::new(Wallet::from_seed(&[99; 32]));
-    let file = served.network.file();
-    let http = Http::new(&served.server.endpoint(), file.genesis).unwrap();
-    let identity = ChainIdentity {
-        network: file.name,
-        netuid: file.netuid,
-        block_time_ms: file.block_time_ms,
-    };
-    let signer = Arc::clone(&stranger) as Arc<dyn Signer>;
-    let stranger_chain = HttpChain::new(http, identity, signer, crate::common::ONCE);
-    contract::chain(ChainUnderTest {
-        validator: with_hotkey(&served.remote("validator").await),
-        miner: with_hotkey(&served.remote("miner-1").await),
-        stranger: (stranger.hotkey(), Arc::new(stranger_chain)),
-        advance: advance(chain),
-    })
-    .await;
+    let validator = served.network.node("validator").await.unwrap();
+    let miner = served.network.node("miner-1").await.unwrap();
+    chain_contract(&served, validator, miner).await;
 }
 
 #[tokio::test]
-async fn the_beacon_in_process_and_over_http() {
+async fn the_chain_from_outside() {
+    let served = Served::start(&with_version(3)).await;
+    let (validator, miner) = (served.remote("validator").await, served.remote("miner-1").await);
+    chain_contract(&served, validator, miner).await;
+}
+
+#[tokio::test]
+async fn the_pace_of_the_chain_is_that_of_its_rules() {
+    for block_time_ms in [250, 1_000, 12_000] {
+        let mut config = config();
+        config.rules.block_time_ms = block_time_ms;
+        let served = Served::start(&config).await;
+        let node = served.remote("miner-1").await;
+        assert_eq!(node.chain.block_time_ms(), block_time_ms);
+        assert_eq!((node.chain.network(), node.chain.netuid()), ("local", Netuid(81)));
+    }
+}
+
+#[tokio::test]
+async fn the_beacon_from_inside_and_outside() {
     let served = Served::start(&config()).await;
     served.network.chain().advance(5).unwrap();
-    let local = served.network.node("trainer").unwrap();
+    let local = served.network.node("trainer").await.unwrap();
     let remote = served.remote("trainer").await;
     assert_eq!(local.beacon.schedule(), remote.beacon.schedule());
     // Block 5 comes 5 s after round 1, and two rounds a second.
@@ -83,16 +86,16 @@ async fn the_beacon_in_process_and_over_http() {
 }
 
 #[tokio::test]
-async fn the_store_in_process() {
+async fn the_store_from_inside() {
     let served = Served::start(&config()).await;
-    let ours = served.network.node("miner-1").unwrap();
-    let theirs = served.network.node("validator").unwrap();
+    let ours = served.network.node("miner-1").await.unwrap();
+    let theirs = served.network.node("validator").await.unwrap();
     contract::object_store(&*ours.buckets.own()).await;
     contract::buckets(&*ours.buckets, &*theirs.buckets).await;
 }
 
 #[tokio::test]
-async fn the_store_over_http() {
+async fn the_store_from_outside() {
     let served = Served::start(&config()).await;
     let ours = served.remote("miner-1").await;
     let theirs = served.remote("validator").await;
@@ -104,7 +107,7 @@ async fn the_store_over_http() {
 async fn the_store_from_both_sides() {
     let served = Served::start(&config()).await;
     let ours = served.remote("miner-1").await;
-    let theirs = served.network.node("validator").unwrap();
+    let theirs = served.network.node("validator").await.unwrap();
     contract::buckets(&*ours.buckets, &*theirs.buckets).await;
     contract::buckets(&*theirs.buckets, &*ours.buckets).await;
 }
@@ -112,7 +115,7 @@ async fn the_store_from_both_sides() {
 #[tokio::test]
 async fn both_sides_see_the_same_metagraph() {
     let served = Served::start(&config()).await;
-    let local = served.network.node("validator").unwrap();
+    let local = served.network.node("validator").await.unwrap();
     let remote = served.remote("miner-1").await;
     let weights = grail_ports::chain::WeightSubmission {
         weights: vec![(local.entry.uid, 0.0), (remote.entry.uid, 0.3)],

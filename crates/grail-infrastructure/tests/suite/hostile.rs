@@ -5,26 +5,21 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use grail_infrastructure::local::chain::data::Data;
-use grail_infrastructure::local::chain::extrinsic::{Call, SignedExtrinsic};
-use grail_infrastructure::local::client::{
-    ChainIdentity, Http, HttpBeacon, HttpBuckets, HttpChain,
-};
+use grail_infrastructure::drand::{Drand, DrandBeacon, DrandChain, DrandConfig, OwnChain};
+use grail_infrastructure::local::client::{Http, HttpBuckets};
 use grail_infrastructure::local::network::{NetworkFile, Node};
 use grail_infrastructure::local::store::credentials::BucketKeys;
 use grail_infrastructure::wallet::Wallet;
 use grail_ports::beacon::{Beacon, BeaconError};
-use grail_ports::chain::{Chain, ChainError};
 use grail_ports::object_store::{Buckets, StoreError};
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockNumber, Digest};
 use serde_json::{Value, json};
 
-use crate::common::{ONCE, Served, config, loopback};
+use crate::common::{Served, config, loopback};
 
 // ---- lying clients
 
@@ -209,67 +204,33 @@ async fn oversized_bodies_are_refused_unread() {
         String::from_utf8_lossy(&bytes).into_owned()
     });
     assert_eq!(text.await.unwrap(), "HTTP/1.1 413");
-
-    let call = attacker.http.post(attacker.url("/chain/submit")).body(vec![b'['; 100 << 10]);
-    let (status, body) = answer(call.send().await.unwrap()).await;
-    assert_eq!((status.as_u16(), body["error"].as_str()), (400, Some("malformed")));
 }
 
 #[tokio::test]
-async fn a_captured_call_is_included_once_and_a_forged_one_never() {
+async fn a_captured_extrinsic_is_included_once_and_a_forged_one_never() {
     let attacker = Attacker::start().await;
     let chain = attacker.served.network.chain();
-    let genesis = attacker.genesis();
-    let wallet = &attacker.node.wallet;
-    let sign = |nonce, data: &[u8]| {
-        let fields = vec![Data::Raw { bytes: data.to_vec() }];
-        let call = Call::SetCommitment { netuid: 81, fields };
-        SignedExtrinsic::sign(&**wallet, genesis, nonce, BlockNumber(20), call)
+    let submit = async |extrinsic: &[u8]| {
+        let params = [format!("0x{}", hex::encode(extrinsic))];
+        let request = json!({"id": 1, "method": "author_submitExtrinsic", "params": params});
+        let response = attacker.http.post(attacker.url("/")).json(&request).send().await.unwrap();
+        answer(response).await.1
     };
-    let submit = async |extrinsic: &Value| {
-        let request = attacker.http.post(attacker.url("/chain/submit")).json(extrinsic);
-        answer(request.send().await.unwrap()).await
-    };
-    let first = serde_json::to_value(sign(0, b"first")).unwrap();
-    assert_eq!(submit(&first).await, (StatusCode::OK, json!({"block": 1})));
-    chain.advance(3).unwrap();
-    assert_eq!(submit(&first).await, (StatusCode::OK, json!({"block": 1})), "the same answer");
-    let second = serde_json::to_value(sign(1, b"second")).unwrap();
-    assert_eq!(submit(&second).await, (StatusCode::OK, json!({"block": 4})));
-    let (status, body) = submit(&first).await;
-    assert_eq!((status.as_u16(), body["refusal"]["name"].as_str()), (422, Some("BadNonce")));
-    assert_eq!(chain.commitments()[&wallet.hotkey()], b"second");
-
-    let good = serde_json::to_value(sign(2, b"third")).unwrap();
-    let altered = |field: &str, value: Value| {
-        let mut bad = good.clone();
-        bad[field] = value;
-        bad
-    };
-    let other = Wallet::from_seed(&[50; 32]).hotkey().to_ss58();
-    for bad in [
-        altered("fields", json!([])),
-        altered("nonce", json!(3)),
-        altered("valid_until", json!(21)),
-        altered("signer", json!(other)),
-        altered("signature", json!("00".repeat(64))),
-    ] {
-        let (status, body) = submit(&bad).await;
-        let name = body["refusal"]["name"].as_str();
-        assert_eq!((status.as_u16(), name), (422, Some("BadSignature")), "{bad}");
+    attacker.node.chain.set_commitment(b"first").await.unwrap();
+    let row = chain.block(BlockNumber(1)).unwrap().unwrap();
+    let captured = row.extrinsics[0].bytes.clone().unwrap();
+    assert_eq!(submit(&captured).await["error"]["data"], "Transaction is outdated");
+    attacker.node.chain.set_commitment(b"second").await.unwrap();
+    assert_eq!(submit(&captured).await["error"]["data"], "Transaction is outdated");
+    let head = chain.head();
+    for position in 0..captured.len() {
+        let mut forged = captured.clone();
+        forged[position] ^= 1;
+        let answer = submit(&forged).await;
+        assert!(answer["error"]["code"].is_i64(), "byte {position}: {answer}");
     }
-    for bad in [
-        altered("call", json!("mint")),
-        altered("nonce", json!(-1)),
-        altered("nonce", json!(1e40)),
-        altered("signature", json!("00")),
-        json!([]),
-        json!(null),
-    ] {
-        let (status, body) = submit(&bad).await;
-        assert_eq!((status.as_u16(), body["error"].as_str()), (400, Some("malformed")), "{bad}");
-    }
-    assert_eq!(submit(&good).await.0, StatusCode::OK);
+    assert_eq!(chain.head(), head, "no block was made for any of them");
+    assert_eq!(chain.commitments()[&attacker.node.wallet.hotkey()], b"second");
 }
 
 #[tokio::test]
@@ -278,12 +239,6 @@ async fn pages_answer_nonsense_with_reasons() {
     let hash = attacker.served.network.file().beacon.hash;
     let max = u64::MAX;
     for (path, status) in [
-        ("/chain/block/99".to_owned(), 404),
-        (format!("/chain/block/{max}"), 404),
-        ("/chain/block/-1".into(), 400),
-        ("/chain/block/18446744073709551616".into(), 400),
-        ("/chain/account/5xyz".into(), 400),
-        ("/chain/submit".into(), 405),
         (format!("/{hash}/public/{max}"), 404),
         (format!("/{hash}/public/0"), 404),
         (format!("/{hash}/public/latest"), 200),
@@ -326,12 +281,17 @@ async fn a_forged_round_is_never_believed() {
     let served = Served::start(&config()).await;
     served.network.chain().advance(10).unwrap();
     let file = served.network.file();
-    let http = Http::new(&served.server.endpoint(), file.genesis).unwrap();
     let path = format!("{}/{}/public/3", served.server.endpoint(), file.beacon.hash);
     grail_infrastructure::tls::install_provider();
     let genuine = reqwest::Client::builder().no_proxy().build().unwrap();
     let genuine: Value = genuine.get(path).send().await.unwrap().json().await.unwrap();
-    let honest = HttpBeacon::new(http, &file.beacon).unwrap();
+    let beacon_at = |relay: &str| {
+        let chain = DrandChain::Own(OwnChain::new(&file.beacon).unwrap());
+        let config = DrandConfig { relays: vec![relay.to_owned()], ..DrandConfig::public() };
+        let drand = Drand::new(chain, config, Arc::new(|| u64::MAX)).unwrap();
+        DrandBeacon::new(Arc::new(drand)).unwrap()
+    };
+    let honest = beacon_at(&served.server.endpoint());
     assert!(honest.round(3).await.unwrap().is_some());
     let altered = |field: &str, value: Value| {
         let mut answer = genuine.clone();
@@ -351,57 +311,9 @@ async fn a_forged_round_is_never_believed() {
         String::new(),
     ] {
         let endpoint = impostor(&file, move |_| body.clone().into_response()).await;
-        let http = Http::new(&endpoint, file.genesis).unwrap();
-        let beacon = HttpBeacon::new(http, &file.beacon).unwrap();
-        let outcome = beacon.round(3).await;
+        let outcome = beacon_at(&endpoint).round(3).await;
         assert!(matches!(outcome, Err(BeaconError::Invalid { round: 3, .. })), "{outcome:?}");
     }
-}
-
-#[tokio::test]
-async fn answers_of_a_lying_chain_are_malformed_or_unavailable() {
-    let served = Served::start(&config()).await;
-    let file = served.network.file();
-    let chain_at = |endpoint: &str| {
-        let http = Http::new(endpoint, file.genesis).unwrap();
-        let identity = ChainIdentity {
-            network: file.name.clone(),
-            netuid: file.netuid,
-            block_time_ms: file.block_time_ms,
-        };
-        HttpChain::new(http, identity, Arc::new(Wallet::from_seed(&[1; 32])), ONCE)
-    };
-    let endless = || {
-        let chunk = vec![b' '; 1 << 20];
-        let chunks = std::iter::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()));
-        Body::from_stream(futures::stream::iter(chunks)).into_response()
-    };
-    for (what, respond) in [
-        (
-            "nonsense",
-            Arc::new(|| "nonsense".into_response()) as Arc<dyn Fn() -> Response + Send + Sync>,
-        ),
-        ("an endless answer", Arc::new(endless)),
-        ("an unexplained refusal", Arc::new(|| StatusCode::IM_A_TEAPOT.into_response())),
-        ("absence", Arc::new(|| StatusCode::NOT_FOUND.into_response())),
-        ("a redirect", Arc::new(|| (StatusCode::FOUND, [("location", "/x")]).into_response())),
-    ] {
-        let endpoint = impostor(&file, move |_| respond()).await;
-        let chain = chain_at(&endpoint);
-        assert!(matches!(chain.head().await, Err(ChainError::Malformed { .. })), "{what}");
-        assert!(matches!(chain.metagraph().await, Err(ChainError::Malformed { .. })), "{what}");
-        assert!(chain.set_commitment(b"x").await.is_err(), "{what}");
-    }
-    let away = impostor(&file, |_| StatusCode::BAD_GATEWAY.into_response()).await;
-    assert!(matches!(chain_at(&away).head().await, Err(ChainError::Unavailable(_))));
-    let other_block = impostor(&file, |_| {
-        r#"{"number": 8, "hash": "HASH", "timestamp_ms": 1}"#
-            .replace("HASH", &"0".repeat(64))
-            .into_response()
-    })
-    .await;
-    let outcome = chain_at(&other_block).block(BlockNumber(7)).await;
-    assert!(matches!(outcome, Err(ChainError::Malformed { .. })));
 }
 
 #[tokio::test]

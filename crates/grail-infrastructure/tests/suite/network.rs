@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use crate::common::{GENESIS_MS, ONCE, Served, config, copy_folder, loopback, message};
 use grail_infrastructure::local::chain::{ADVANCE_BLOCKS_MAX, LocalChain, LocalChainError};
-use grail_infrastructure::local::client::{
-    ChainIdentity, Http, HttpBuckets, HttpChain, create_bucket,
-};
+use grail_infrastructure::local::client::{Http, create_bucket};
 use grail_infrastructure::local::network::{
-    LocalNetwork, NetworkConfig, NetworkError, NetworkFile, NetworkRole, NeuronConfig, connect,
+    LocalNetwork, NetworkConfig, NetworkError, NetworkFile, NetworkRole, NeuronConfig,
+    RemoteNetwork, connect,
 };
 use grail_infrastructure::local::store::credentials::BucketKeys;
 use grail_infrastructure::wallet::Wallet;
-use grail_ports::object_store::Buckets;
 use grail_ports::signer::Signer;
-use grail_protocol::ids::Uid;
+use grail_protocol::ids::{BlockNumber, Uid};
 use tokio_util::sync::CancellationToken;
 
 #[test]
@@ -171,14 +169,14 @@ fn flipped_bits_in_the_chain_are_found_or_harmless() {
     }
 }
 
-#[test]
-fn parts_of_different_networks_do_not_mix() {
+#[tokio::test]
+async fn parts_of_different_networks_do_not_mix() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     drop(LocalNetwork::create(&one, &config()).unwrap());
     let other = NetworkConfig { seed: Some([8; 32]), ..config() };
     drop(LocalNetwork::create(&two, &other).unwrap());
-    let mixed = |part: &str| {
+    let mixed = async |part: &str| {
         let dir = folder.path().join("mixed");
         copy_folder(&one, &dir);
         fs::remove_dir_all(dir.join(part)).or_else(|_| fs::remove_file(dir.join(part))).unwrap();
@@ -187,13 +185,15 @@ fn parts_of_different_networks_do_not_mix() {
         } else {
             fs::copy(two.join(part), dir.join(part)).unwrap();
         }
-        let outcome =
-            LocalNetwork::open(&dir).and_then(|network| network.node("miner-1").map(drop));
+        let outcome = match LocalNetwork::open(&dir) {
+            Ok(network) => network.node("miner-1").await.map(drop),
+            Err(error) => Err(error),
+        };
         fs::remove_dir_all(&dir).unwrap();
         outcome
     };
     for part in ["chain.redb", "beacon.key", "wallets"] {
-        assert!(matches!(mixed(part), Err(NetworkError::Mixed(_))), "{part}");
+        assert!(matches!(mixed(part).await, Err(NetworkError::Mixed(_))), "{part}");
     }
     let dir = folder.path().join("key");
     copy_folder(&one, &dir);
@@ -204,10 +204,10 @@ fn parts_of_different_networks_do_not_mix() {
 #[tokio::test]
 async fn a_neuron_needs_a_name_of_the_network() {
     let served = Served::start(&config()).await;
-    let told = message(served.network.node("nobody").map(drop));
+    let told = message(served.network.node("nobody").await.map(drop));
     assert!(told.contains("`nobody`") && told.contains("validator, miner-1"), "{told}");
     assert!(connect(&served.dir(), "nobody", ONCE).await.is_err());
-    let node = served.network.node("trainer").unwrap();
+    let node = served.network.node("trainer").await.unwrap();
     assert!(node.dir.is_dir());
     assert_eq!(node.entry.uid, Uid(0));
 }
@@ -264,34 +264,92 @@ async fn the_owner_adds_a_neuron_to_a_running_network() {
 }
 
 #[tokio::test]
+async fn a_network_that_is_not_served_has_no_nodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = LocalNetwork::create(&folder.path().join("net"), &config()).unwrap();
+    let told = message(network.node("miner-1").await.map(drop));
+    assert!(told.contains("no endpoint"), "{told}");
+}
+
+#[tokio::test]
 async fn a_stranger_registers_and_gets_a_bucket() {
     let served = Served::start(&config()).await;
     let file = served.network.file();
     let http = Http::new(&served.server.endpoint(), file.genesis).unwrap();
     let wallet = Arc::new(Wallet::from_seed(&[77; 32]));
-    let signer = Arc::clone(&wallet) as Arc<dyn Signer>;
     let keys = BucketKeys::random(wallet.hotkey()).unwrap();
     let denied = message(create_bucket(&http, &keys, &*wallet).await);
     assert!(denied.contains("register the hotkey first"), "{denied}");
-    let identity = ChainIdentity {
-        network: file.name,
-        netuid: file.netuid,
-        block_time_ms: file.block_time_ms,
-    };
-    let chain = HttpChain::new(http.clone(), identity, Arc::clone(&signer), ONCE);
-    chain.register().await.unwrap();
-    assert!(chain.register().await.is_err());
-    create_bucket(&http, &keys, &*wallet).await.unwrap();
-    create_bucket(&http, &keys, &*wallet).await.unwrap();
+
+    let network = RemoteNetwork::reach(&served.dir(), ONCE).await.unwrap();
+    let node = network.admit(wallet.clone(), keys.clone()).await.unwrap();
+    assert_eq!((node.entry.uid, node.entry.role), (Uid(4), NetworkRole::Miner));
+    let again = network.admit(wallet.clone(), keys.clone()).await.unwrap();
+    assert_eq!(again.entry, node.entry, "as after a crash");
+    let metagraph = node.chain.metagraph().await.unwrap();
+    assert_eq!(metagraph.neuron(wallet.hotkey()).unwrap().uid, Uid(4));
+    assert_eq!(metagraph.neurons.len(), 5, "once");
+
     let other = BucketKeys::random(wallet.hotkey()).unwrap();
     assert!(create_bucket(&http, &other, &*wallet).await.is_err(), "keys are not replaced");
     let forged = create_bucket(&http, &other, &Wallet::from_seed(&[78; 32])).await;
     assert!(message(forged).contains("not signed by its owner"));
-    let buckets = HttpBuckets::new(http, keys, signer);
-    buckets.own().put("hello", "world".into()).await.unwrap();
-    let reader = served.network.node("validator").unwrap();
-    let bucket = reader.buckets.open(&buckets.read_credentials()).unwrap();
+    node.buckets.own().put("hello", "world".into()).await.unwrap();
+    let reader = served.network.node("validator").await.unwrap();
+    let bucket = reader.buckets.open(&node.buckets.read_credentials()).unwrap();
     assert_eq!(bucket.get("hello", 10).await.unwrap().as_deref(), Some(b"world".as_slice()));
+}
+
+#[tokio::test]
+async fn two_strangers_register_at_once() {
+    let served = Served::start(&config()).await;
+    let join = async |seed: u8| {
+        let wallet = Arc::new(Wallet::from_seed(&[seed; 32]));
+        let keys = BucketKeys::random(wallet.hotkey()).unwrap();
+        let network = RemoteNetwork::reach(&served.dir(), ONCE).await.unwrap();
+        network.admit(wallet, keys).await.unwrap().entry.uid
+    };
+    let (one, two) = tokio::join!(join(77), join(78));
+    assert_eq!([one.min(two), one.max(two)], [Uid(4), Uid(5)]);
+}
+
+#[tokio::test]
+async fn registration_that_is_closed_is_told() {
+    let mut config = config();
+    config.rules.open_registration = false;
+    let served = Served::start(&config).await;
+    let wallet = Arc::new(Wallet::from_seed(&[77; 32]));
+    let keys = BucketKeys::random(wallet.hotkey()).unwrap();
+    let network = RemoteNetwork::reach(&served.dir(), ONCE).await.unwrap();
+    let told = message(network.admit(wallet, keys).await.map(drop));
+    assert!(told.contains("SubNetRegistrationDisabled"), "{told}");
+}
+
+#[tokio::test]
+async fn old_blocks_are_read_after_their_state_is_gone() {
+    let served = Served::start(&config()).await;
+    let chain = served.network.chain();
+    let node = served.network.node("miner-1").await.unwrap();
+    chain.advance(20).unwrap();
+    chain.prune(1);
+    let block = node.chain.block(BlockNumber(7)).await.unwrap().unwrap();
+    let row = chain.block(BlockNumber(7)).unwrap().unwrap();
+    assert_eq!((block.hash, block.timestamp_ms), (row.hash, GENESIS_MS + 7_000));
+}
+
+#[tokio::test]
+async fn old_blocks_are_read_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("net");
+    let network = LocalNetwork::create(&dir, &config()).unwrap();
+    network.chain().advance(20).unwrap();
+    let row = network.chain().block(BlockNumber(7)).unwrap().unwrap();
+    drop(network);
+    let network = LocalNetwork::open(&dir).unwrap();
+    network.serve(loopback(), CancellationToken::new()).await.unwrap();
+    let node = network.node("miner-1").await.unwrap();
+    let block = node.chain.block(BlockNumber(7)).await.unwrap().unwrap();
+    assert_eq!((block.hash, block.timestamp_ms), (row.hash, GENESIS_MS + 7_000));
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,8 +396,8 @@ async fn a_server_stops_within_its_grace_with_clients_connected() {
     tokio::time::pause();
     stop.cancel();
     tokio::time::timeout(Duration::from_secs(5), server.stopped()).await.unwrap().unwrap();
-    tokio::time::resume();
     assert!(remote.chain.head().await.is_err());
+    tokio::time::resume();
     drop(network);
 }
 

@@ -64,6 +64,8 @@ struct Session {
     metrics: Metrics,
     roles: JoinSet<(String, Result<(), NeuronExit>)>,
     chain: JoinHandle<Result<(), grail_infrastructure::local::chain::LocalChainError>>,
+    /// Stops what the roles stand on: the chain and the server.
+    ground: CancellationToken,
     screen: Screen,
     completion: Completion,
     /// Windows whose line was shown.
@@ -84,9 +86,12 @@ impl Session {
         let cheats = config.cheats()?;
         let miners = engine::miners_provider(config.engine, &provider)?;
         let crew = Arc::new(Crew::new(config.clone(), provider, miners, environment, &base));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, config.localnet.listen));
+        let ground = CancellationToken::new();
+        let server = network.serve(address, ground.clone()).await?;
         let mut nodes: Vec<(Member, Arc<Node>)> = Vec::new();
         for member in members(&config, &cheats) {
-            let node = network.node(&member.name)?;
+            let node = network.node(&member.name).await?;
             nodes.push((member, Arc::new(node)));
         }
         let roster = LocalRoster::new(
@@ -94,9 +99,7 @@ impl Session {
         );
         let (recorder, elapsed_before_s) = open_recorder(network.dir(), setup, roster)?;
 
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, config.localnet.listen));
-        let server = network.serve(address, stop.clone()).await?;
-        let chain = tokio::spawn(network.chain().clone().run(stop.clone()));
+        let chain = tokio::spawn(network.chain().clone().run(ground.clone()));
 
         let names: Vec<String> = nodes.iter().map(|(member, _)| member.name.clone()).collect();
         let screen = Screen::new(bars, &names, config.localnet.windows);
@@ -129,6 +132,7 @@ impl Session {
             config,
             recorder,
             chain,
+            ground,
             screen,
             completion,
             elapsed_before_s,
@@ -233,9 +237,6 @@ impl Session {
                     ));
                 }
                 ended = &mut self.chain => {
-                    if stop.is_cancelled() {
-                        return Ok(false);
-                    }
                     ended.context("the chain panicked")?.context("the chain stopped")?;
                     return Err(anyhow!("the chain stopped before the network did; report this"));
                 }
@@ -287,7 +288,7 @@ impl Session {
             warn!("some roles did not stop in time and were abandoned");
             self.roles.abort_all();
         }
-        self.chain.abort();
+        self.ground.cancel();
         self.catch_up().await;
     }
 

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use grail_protocol::ids::BlockHash;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
-use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::local::chain::refusal::Refusal;
 use crate::local::wire::{ErrorBody, JSON_BYTES_MAX, NETWORK_HEADER};
 use crate::tls;
 
@@ -44,14 +42,6 @@ pub enum ClientError {
     /// An answer that makes no sense.
     #[error("{0}")]
     Malformed(String),
-    /// The chain's rules forbid the call.
-    #[error("the chain refused {call}: {} ({})", .refusal.name(), .refusal.advice())]
-    Refused {
-        /// The call.
-        call: String,
-        /// The rule.
-        refusal: Refusal,
-    },
     /// The request was sent before, or not in its turn.
     #[error("nonce {expected} is due")]
     BadNonce {
@@ -141,16 +131,6 @@ impl Http {
         self.get_json(path).await?.ok_or_else(|| lacks(path))
     }
 
-    /// Sends `body` as JSON to `path` and returns the answer's JSON.
-    pub(super) async fn post_json<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T, ClientError> {
-        let request = self.request(Method::POST, path, CALL_TIME).json(body);
-        self.send_for_json(request).await?.ok_or_else(|| lacks(path))
-    }
-
     /// Sends `request` and returns the good answer, or `None` for "not there".
     pub(super) async fn send(
         &self,
@@ -185,7 +165,6 @@ impl Http {
             Err(error) => return error,
         };
         match serde_json::from_slice(&bytes) {
-            Ok(ErrorBody::Refused { call, refusal }) => ClientError::Refused { call, refusal },
             Ok(ErrorBody::BadNonce { expected }) => ClientError::BadNonce { expected },
             Ok(ErrorBody::ConditionFailed) => ClientError::ConditionFailed,
             Ok(ErrorBody::Changed { key }) => ClientError::Changed(key),

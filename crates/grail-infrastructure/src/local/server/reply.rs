@@ -5,7 +5,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use grail_ports::object_store::StoreError;
 
-use crate::local::chain::LocalChainError;
 use crate::local::store::WriteError;
 use crate::local::wire::ErrorBody;
 
@@ -28,15 +27,6 @@ impl Reply {
     #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
     pub(super) fn unavailable(error: impl ToString) -> Self {
         Self(ErrorBody::Unavailable { message: error.to_string() })
-    }
-
-    pub(super) fn of_chain(error: LocalChainError, call: &str) -> Self {
-        match error {
-            LocalChainError::Refused(refusal) => {
-                Self(ErrorBody::Refused { call: call.to_owned(), refusal })
-            }
-            other => Self::unavailable(other),
-        }
     }
 }
 
@@ -66,7 +56,6 @@ impl From<WriteError> for Reply {
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let status = match &self.0 {
-            ErrorBody::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorBody::BadNonce { .. } => StatusCode::CONFLICT,
             ErrorBody::ConditionFailed | ErrorBody::Changed { .. } => {
                 StatusCode::PRECONDITION_FAILED
