@@ -85,7 +85,7 @@ pub enum DrandConfigError {
         "nothing can be sealed to rounds of drand's `{0}` chain, whose messages are not known before; \
          use quicknet"
     )]
-    Chained(DrandChain),
+    Chained(&'static str),
 }
 
 /// A client of one chain of drand.
@@ -236,7 +236,7 @@ impl DrandBeacon {
     /// [`DrandConfigError::Chained`].
     pub fn new(drand: Arc<Drand>) -> Result<Self, DrandConfigError> {
         let chain = drand.chain();
-        let key = chain.sealing_key().ok_or(DrandConfigError::Chained(chain))?;
+        let key = chain.sealing_key().ok_or(DrandConfigError::Chained(chain.name()))?;
         Ok(Self { drand, key })
     }
 }

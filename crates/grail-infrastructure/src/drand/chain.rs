@@ -27,7 +27,7 @@ pub enum DrandChain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnChain {
     hash: Digest,
-    key: BeaconKey,
+    key: BeaconPublicKey,
     schedule: BeaconSchedule,
 }
 
@@ -39,7 +39,7 @@ impl OwnChain {
     /// When the description contradicts itself.
     pub fn new(info: &BeaconInfo) -> Result<Self, BeaconInfoError> {
         let (key, schedule) = info.check()?;
-        Ok(Self { hash: info.hash, key, schedule })
+        Ok(Self { hash: info.hash, key: BeaconPublicKey(key.to_bytes()), schedule })
     }
 }
 
@@ -88,7 +88,7 @@ impl DrandChain {
         match self {
             Self::Quicknet => Some(BeaconPublicKey(quicknet_key().to_bytes())),
             Self::Default => None,
-            Self::Own(own) => Some(BeaconPublicKey(own.key.to_bytes())),
+            Self::Own(own) => Some(own.key),
         }
     }
 
@@ -105,7 +105,10 @@ impl DrandChain {
     ) -> Result<VerifiedRound, BeaconError> {
         let randomness = match self {
             Self::Quicknet => quicknet_key().verify(round, signature)?.randomness,
-            Self::Own(own) => own.key.verify(round, signature)?.randomness,
+            Self::Own(own) => {
+                let key = BeaconKey::from_bytes(&own.key.0).expect("the key was checked before");
+                key.verify(round, signature)?.randomness
+            }
             Self::Default => {
                 let key = hex::decode(DEFAULT_KEY).expect("the key is hexadecimal");
                 let key = ChainedKey::from_bytes(&key).expect("the key is a point of the group");
