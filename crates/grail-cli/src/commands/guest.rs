@@ -56,7 +56,7 @@ pub async fn join(
     let network = RemoteNetwork::reach(dir, RetryPolicy::default())
         .await
         .with_context(|| format!("while joining the network in {}", dir.display()))?;
-    Ok(network.admit(Arc::new(wallet), keys).await.context("while registering")?)
+    network.admit(Arc::new(wallet), keys).await.context("while registering")
 }
 
 fn bucket_keys(path: &Path, signer: &dyn Signer) -> Result<BucketKeys> {
