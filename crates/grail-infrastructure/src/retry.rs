@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
 use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
+    Block, Chain, ChainError, Hyperparameters, Metagraph, SentWeights, WeightSubmission,
+    WeightsStatus,
 };
 use grail_ports::object_store::{
     Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
@@ -153,6 +154,10 @@ impl Chain for Retrying<dyn Chain> {
 
     async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
         self.policy.run(chain_is_away, || self.inner.weights_status()).await
+    }
+
+    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
+        self.policy.run(chain_is_away, || self.inner.watch_weights(sent)).await
     }
 }
 

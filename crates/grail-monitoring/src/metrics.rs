@@ -150,6 +150,7 @@ impl Update<'_> {
             | Event::MinerEvidence { .. }
             | Event::WindowValidated { .. }
             | Event::WeightsSet { .. }
+            | Event::WeightsLanded { .. }
             | Event::WeightsFailed { .. } => self.apply_validation(event),
             Event::WindowTrained { .. }
             | Event::Evaluated { .. }
@@ -242,7 +243,15 @@ impl Update<'_> {
                     self.set_of(Metric::Weight, Label::Miner(uid), weight);
                 }
             }
-            Event::WeightsFailed { reason: _ } => self.add(Metric::WeightsFailures, 1.0),
+            Event::WeightsLanded { block } => {
+                self.add(Metric::WeightsLandings, 1.0);
+                self.set(Metric::WeightsLandedBlock, float(block.0));
+                self.set(Metric::WeightsAlarm, 0.0);
+            }
+            Event::WeightsFailed { block: _, reason: _ } => {
+                self.add(Metric::WeightsFailures, 1.0);
+                self.set(Metric::WeightsAlarm, 1.0);
+            }
             _ => {}
         }
     }

@@ -113,8 +113,14 @@ metrics! {
     WeightsBlock = Gauge "weights/submission/block",
     /// Weights set.
     WeightsSubmissions = Counter "weights/submission/successful",
-    /// Attempts to set weights that failed.
+    /// Attempts to set weights that failed, and weights that the chain lost.
     WeightsFailures = Counter "weights/submission/failed",
+    /// Submissions that the chain counts.
+    WeightsLandings = Counter "weights/submission/landed",
+    /// Block that includes the last weights that the chain counts.
+    WeightsLandedBlock = Gauge "weights/submission/landed_block",
+    /// Whether the newest weights are not on the chain and a person should look (1) or not (0).
+    WeightsAlarm = Gauge "weights/alarm",
 
     /// Window whose rollouts were last trained on.
     TrainingWindow = Gauge "training/window",

@@ -23,6 +23,8 @@ pub struct HealthReport {
     pub last: Option<String>,
     /// Failures since the last success.
     pub failures: u32,
+    /// What a person should look at although the role goes on, such as weights that the chain lost.
+    pub alarm: Option<String>,
     /// The last failure, for a person; stays after a success.
     pub last_failure: Option<String>,
 }

@@ -150,6 +150,8 @@ impl Life {
                     return Ok(());
                 };
                 neuron = back;
+                let alarm = neuron.alarm().map(str::to_owned);
+                self.health.update(|report| report.alarm = alarm);
                 match ticked {
                     Ok(tick) => {
                         done_at = Some(head);

@@ -36,6 +36,11 @@ pub trait Neuron: Send + 'static {
     /// [`NeuronError::is_final`] tells whether calling again can help.
     async fn start(&mut self) -> Result<(), NeuronError>;
 
+    /// Returns what a person should look at although the role goes on, if there is anything.
+    fn alarm(&self) -> Option<&str> {
+        None
+    }
+
     /// Does what is to be done at `head`. Called again with the same head after an error.
     async fn tick(&mut self, head: Block) -> Result<Tick, NeuronError>;
 }

@@ -67,7 +67,7 @@ pub struct ReferenceTrainerNeuron {
 }
 
 macro_rules! role {
-    ($neuron:ident, $service:ty, $role:literal) => {
+    ($neuron:ident, $service:ty, $role:literal $(, $alarm:ident)?) => {
         impl $neuron {
             /// Wraps the service; `ctx` is the one that the service was made with.
             pub fn new(ctx: RunContext, service: $service) -> Self {
@@ -85,6 +85,12 @@ macro_rules! role {
                 &self.ctx
             }
 
+            $(
+                fn alarm(&self) -> Option<&str> {
+                    self.service.$alarm()
+                }
+            )?
+
             async fn start(&mut self) -> Result<(), NeuronError> {
                 Ok(announce(&self.ctx).await?)
             }
@@ -98,11 +104,11 @@ macro_rules! role {
 
 role!(MinerNeuron, MiningService, "miner");
 role!(CheaterNeuron, Adversary, "cheater");
-role!(ValidatorNeuron, ValidationService, "validator");
+role!(ValidatorNeuron, ValidationService, "validator", alarm);
 role!(TrainerNeuron, TrainingService, "trainer");
 role!(ReferenceMinerNeuron, ReferenceMining, "miner");
 role!(ReferenceCheaterNeuron, ReferenceAdversary, "cheater");
-role!(ReferenceValidatorNeuron, ReferenceValidation, "validator");
+role!(ReferenceValidatorNeuron, ReferenceValidation, "validator", alarm);
 role!(ReferenceTrainerNeuron, ReferenceTraining, "trainer");
 
 impl From<MiningOutcome> for Tick {

@@ -224,10 +224,14 @@ async fn refused_weights_are_set_again_in_the_same_interval() {
     validator.tick(world.chain.advance(1)).await.unwrap();
     let failed = |it: &Event| matches!(it, Event::WeightsFailed { .. });
     assert_eq!(world.take_events(VALIDATOR).iter().filter(|it| failed(it)).count(), 2);
-    validator.tick(world.chain.advance(1)).await.unwrap();
-    validator.tick(world.chain.advance(1)).await.unwrap();
+    assert!(validator.alarm().is_some_and(|it| it.contains("SettingWeightsTooFast")));
+    for _ in 0..3 {
+        validator.tick(world.chain.advance(1)).await.unwrap();
+    }
+    // After a pause of one block and one of two.
     assert_eq!(world.chain.submissions().len(), 1);
-    assert_eq!(world.chain.submissions()[0].block, BlockNumber(93));
+    assert_eq!(world.chain.submissions()[0].block, BlockNumber(94));
+    assert_eq!(validator.alarm(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,6 +123,15 @@ pub struct WeightSubmission {
     pub version_key: u64,
 }
 
+/// Weights that a block includes, to be looked for later.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SentWeights {
+    /// What was handed in.
+    pub submission: WeightSubmission,
+    /// The block.
+    pub block: BlockNumber,
+}
+
 /// Why the chain did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
@@ -183,6 +192,10 @@ pub trait Chain: Send + Sync {
     async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError>;
 
     /// Sets this validator's weights and returns the block that includes them, open or sealed.
+    ///
+    /// # Errors
+    /// After [`ChainError::Refused`] they are in no block. After any other error they may be in one
+    /// that is there; none that comes later will include them.
     async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError>;
 
     /// Returns the newest block that no re-organisation can take away. A chain without any is final
@@ -195,5 +208,14 @@ pub trait Chain: Send + Sync {
     /// weights as soon as it includes them, they have landed.
     async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
         Ok(WeightsStatus::Landed)
+    }
+
+    /// Makes [`Self::weights_status`] speak of weights that another instance set for this hotkey,
+    /// such as the same program before a restart.
+    ///
+    /// # Errors
+    /// [`ChainError::Refused`] when the chain cannot have taken them.
+    async fn watch_weights(&self, _sent: &SentWeights) -> Result<(), ChainError> {
+        Ok(())
     }
 }

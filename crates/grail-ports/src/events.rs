@@ -110,9 +110,17 @@ pub enum Event {
         /// Weight per uid.
         weights: Vec<(Uid, f64)>,
     },
-    /// Weights could not be set; tried again in the same interval.
+    /// The chain counts the weights that a validator set, and no re-organisation can change that.
+    WeightsLanded {
+        /// Block that includes them.
+        block: BlockNumber,
+    },
+    /// Weights could not be set, or the chain lost them: an alarm until weights have landed. They are
+    /// tried again.
     WeightsFailed {
-        /// Why, for a person.
+        /// Head when that was noticed.
+        block: BlockNumber,
+        /// Why, and what to do, for a person.
         reason: String,
     },
     /// The trainer applied its optimiser steps on a window.

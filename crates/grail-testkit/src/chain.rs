@@ -1,13 +1,18 @@
 //! A chain that is cranked by hand: blocks come when a test says so.
 
+mod weights;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, Neuron, WeightSubmission,
+    Block, Chain, ChainError, Hyperparameters, Metagraph, Neuron, SentWeights, WeightSubmission,
+    WeightsStatus,
 };
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid, Uid};
+
+pub use self::weights::{FakeReveal, RecordedWeights};
 
 use crate::{Clock, draw, lock};
 
@@ -47,19 +52,6 @@ impl Default for FakeChainConfig {
     }
 }
 
-/// Weights that the chain accepted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecordedWeights {
-    /// Who set them.
-    pub hotkey: Hotkey,
-    /// Its uid.
-    pub uid: Uid,
-    /// Block that includes them.
-    pub block: BlockNumber,
-    /// What was sent.
-    pub submission: WeightSubmission,
-}
-
 /// The chain that all handles of a test look at; clones share it.
 #[derive(Clone)]
 pub struct FakeChain {
@@ -72,7 +64,6 @@ struct Slot {
     stake: u64,
     permit: bool,
     registered_at: BlockNumber,
-    weights: Option<RecordedWeights>,
 }
 
 #[derive(Default)]
@@ -83,9 +74,14 @@ struct State {
     slots: Vec<Slot>,
     commitments: BTreeMap<Hotkey, Vec<u8>>,
     submissions: Vec<RecordedWeights>,
+    hyperparameters: Hyperparameters,
+    reveal: FakeReveal,
+    /// Blocks that the final one is behind the head.
+    finality_lag: u64,
     /// Blocks below this are no longer kept.
     pruned_below: u64,
     is_down: bool,
+    loses_answer: bool,
     refusals: VecDeque<String>,
 }
 
@@ -96,7 +92,8 @@ impl FakeChain {
     /// When the block time is 0.
     pub fn new(config: FakeChainConfig) -> Self {
         assert!(config.block_time_ms > 0, "the block time is at least 1 ms");
-        Self { config: Arc::new(config), state: Arc::default() }
+        let state = State { hyperparameters: config.hyperparameters, ..State::default() };
+        Self { config: Arc::new(config), state: Arc::new(Mutex::new(state)) }
     }
 
     /// Makes `blocks` blocks and returns the head.
@@ -147,7 +144,7 @@ impl FakeChain {
             return uid;
         }
         let registered_at = BlockNumber(state.head);
-        state.slots.push(Slot { hotkey, stake, permit, registered_at, weights: None });
+        state.slots.push(Slot { hotkey, stake, permit, registered_at });
         uid_at(state.slots.len() - 1)
     }
 
@@ -160,7 +157,7 @@ impl FakeChain {
         let registered_at = BlockNumber(state.head);
         let slot = state.slots.get_mut(usize::from(uid.0)).expect("the uid is registered");
         let gone = slot.hotkey;
-        *slot = Slot { hotkey, stake: 0, permit: false, registered_at, weights: None };
+        *slot = Slot { hotkey, stake: 0, permit: false, registered_at };
         state.commitments.remove(&gone);
     }
 
@@ -175,7 +172,7 @@ impl FakeChain {
 
     /// Returns the chain as `hotkey`, registered or not, sees it.
     pub fn handle(&self, hotkey: Hotkey) -> Arc<ChainHandle> {
-        Arc::new(ChainHandle { chain: self.clone(), hotkey })
+        Arc::new(ChainHandle { chain: self.clone(), hotkey, watched: Mutex::default() })
     }
 
     /// Returns every accepted submission of weights, oldest first.
@@ -191,6 +188,16 @@ impl FakeChain {
     /// Refuses the next `set_weights` that breaks no rule, with this name of an error.
     pub fn refuse_next_weights(&self, name: &str) {
         lock(&self.state).refusals.push_back(name.to_owned());
+    }
+
+    /// Changes the rules of the subnet.
+    pub fn set_hyperparameters(&self, hyperparameters: Hyperparameters) {
+        lock(&self.state).hyperparameters = hyperparameters;
+    }
+
+    /// Lets the final block be `blocks` behind the head.
+    pub fn set_finality_lag(&self, blocks: u64) {
+        lock(&self.state).finality_lag = blocks;
     }
 
     /// Forgets the blocks below `block`.
@@ -215,7 +222,7 @@ impl FakeChain {
             return refuse("HotKeyNotRegisteredInSubNet", "register the hotkey");
         };
         let slot = &state.slots[usize::from(uid.0)];
-        let rules = &self.config.hyperparameters;
+        let rules = &state.hyperparameters;
         let uids: BTreeSet<Uid> = submission.weights.iter().map(|(uid, _)| *uid).collect();
         if !slot.permit {
             return refuse("NeuronNoValidatorPermit", "stake more to this validator");
@@ -223,7 +230,7 @@ impl FakeChain {
         if submission.version_key < rules.weights_version {
             return refuse("IncorrectWeightVersionKey", "update this program");
         }
-        if let Some(last) = &slot.weights
+        if let Some(last) = state.last_weights(slot)
             && state.head - last.block.0 < rules.weights_rate_limit
         {
             return refuse("SettingWeightsTooFast", "wait for the rate limit");
@@ -250,7 +257,7 @@ impl State {
     fn incentives(&self) -> Vec<f64> {
         let mut shares = vec![0.0; self.slots.len()];
         for slot in self.slots.iter().filter(|slot| slot.permit) {
-            let Some(recorded) = &slot.weights else { continue };
+            let Some(recorded) = self.counted_weights(slot) else { continue };
             let weights = &recorded.submission.weights;
             let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
             for (uid, weight) in weights.iter().filter(|_| total > 0.0) {
@@ -279,6 +286,8 @@ fn refused(call: &str, name: &str, advice: &str) -> ChainError {
 pub struct ChainHandle {
     chain: FakeChain,
     hotkey: Hotkey,
+    /// Block of the weights that were set last, as far as this handle knows.
+    watched: Mutex<Option<BlockNumber>>,
 }
 
 impl ChainHandle {
@@ -332,7 +341,7 @@ impl Chain for ChainHandle {
                 stake: slot.stake,
                 validator_permit: slot.permit,
                 incentive: incentives[index],
-                last_update: slot.weights.as_ref().map_or(slot.registered_at, |last| last.block),
+                last_update: state.last_weights(slot).map_or(slot.registered_at, |last| last.block),
             };
             Ok(Arc::new(Metagraph {
                 netuid: self.chain.config.netuid,
@@ -343,7 +352,7 @@ impl Chain for ChainHandle {
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
-        self.call(|_| Ok(self.chain.config.hyperparameters))
+        self.call(|state| Ok(state.hyperparameters))
     }
 
     async fn commitments(&self) -> Result<Arc<BTreeMap<Hotkey, Vec<u8>>>, ChainError> {
@@ -370,12 +379,31 @@ impl Chain for ChainHandle {
             if let Some(name) = state.refusals.pop_front() {
                 return Err(refused("set_weights", &name, "a test asked for this refusal"));
             }
+            state.include(self.hotkey, uid, weights.clone());
+            if std::mem::take(&mut state.loses_answer) {
+                return Err(ChainError::Unavailable("a test lost the answer".to_owned()));
+            }
             let block = BlockNumber(state.head);
-            let submission = weights.clone();
-            let recorded = RecordedWeights { hotkey: self.hotkey, uid, block, submission };
-            state.slots[usize::from(uid.0)].weights = Some(recorded.clone());
-            state.submissions.push(recorded);
+            *lock(&self.watched) = Some(block);
             Ok(block)
+        })
+    }
+
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        self.call(|state| Ok(BlockNumber(state.head.saturating_sub(state.finality_lag))))
+    }
+
+    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
+        self.call(|state| {
+            let watched = *lock(&self.watched);
+            Ok(watched.map_or(WeightsStatus::Unknown, |block| state.status_of(self.hotkey, block)))
+        })
+    }
+
+    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
+        self.call(|_| {
+            *lock(&self.watched) = Some(sent.block);
+            Ok(())
         })
     }
 }

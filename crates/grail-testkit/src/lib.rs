@@ -18,7 +18,7 @@ mod store;
 pub mod vectors;
 
 pub use beacon::FakeBeacon;
-pub use chain::{ChainHandle, FakeChain, FakeChainConfig, RecordedWeights};
+pub use chain::{ChainHandle, FakeChain, FakeChainConfig, FakeReveal, RecordedWeights};
 pub use environment::FakeEnvironment;
 pub use events::RecordingEvents;
 pub use faults::{DrawnFault, FaultKind, FaultRates, Faults};

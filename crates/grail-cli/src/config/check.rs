@@ -188,6 +188,7 @@ impl Config {
             schedule: WeightSchedule {
                 interval_blocks: settings.weights_interval_blocks,
                 warmup_windows: settings.warmup_windows,
+                ..WeightSchedule::default()
             },
             scoring: ScoringRules {
                 windows: settings.scoring_windows,

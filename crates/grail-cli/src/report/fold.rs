@@ -6,8 +6,8 @@ use grail_ports::events::Event;
 use grail_protocol::ids::{Hotkey, Uid, Window};
 
 use super::{
-    Counts, Entry, MinerRole, MinerRow, Report, RoleTag, Skip, Start, UidWeight, WeightsRow,
-    WindowMiner, WindowRow,
+    Counts, Entry, MinerRole, MinerRow, Report, RoleTag, Skip, Start, UidWeight, WeightsFailure,
+    WeightsRow, WindowMiner, WindowRow,
 };
 
 /// What is known of the miners before they do anything.
@@ -30,8 +30,7 @@ impl Report {
             Event::BlockSeen { .. }
             | Event::CheckpointLoaded { .. }
             | Event::GroupMined { .. }
-            | Event::MinerEvidence { .. }
-            | Event::WeightsFailed { .. } => {}
+            | Event::MinerEvidence { .. } => {}
             Event::RolloutsUploaded { window, tokens, seconds, .. } => {
                 let RoleTag { uid, hotkey, .. } = entry.role;
                 let miner = self.window_miner(*window, uid, hotkey, roster);
@@ -75,6 +74,19 @@ impl Report {
             }
             Event::WeightsSet { block, weights } => {
                 self.set_weights(&entry.role, block.0, weights);
+            }
+            Event::WeightsLanded { block } => {
+                let of_this = |row: &&mut WeightsRow| {
+                    row.block == block.0 && row.validator == entry.role.name
+                };
+                self.weights_set.iter_mut().filter(of_this).for_each(|row| row.landed = true);
+            }
+            Event::WeightsFailed { block, reason } => {
+                let (validator, reason) = (entry.role.name.clone(), reason.clone());
+                let failure = WeightsFailure { validator, block: block.0, reason };
+                if !self.weights_failed.contains(&failure) {
+                    self.weights_failed.push(failure);
+                }
             }
             Event::WindowTrained {
                 window,
@@ -160,6 +172,7 @@ impl Report {
             self.weights_set.push(WeightsRow {
                 validator: role.name.clone(),
                 block,
+                landed: false,
                 weights: weights
                     .iter()
                     .map(|(uid, weight)| UidWeight { uid: uid.0, weight: *weight })
@@ -371,5 +384,18 @@ mod tests {
         assert_eq!(fold(&entries).miners[0].weight, Some(0.0));
         let report = fold(&entries);
         assert_eq!(report.weights_set[0].block, BlockNumber(90).0);
+    }
+
+    #[test]
+    fn weights_that_landed_and_those_that_did_not_are_told_apart() {
+        let failed = |block| judged::failed(block, "the chain lost them");
+        let mut entries = vec![judged::weights(90, &[(0, 1.0)]), failed(95), failed(95)];
+        let report = fold(&entries);
+        assert!(!report.weights_set[0].landed);
+        assert_eq!(report.weights_failed.len(), 1);
+        assert_eq!(report.weights_failed[0].block, 95);
+        entries.extend([judged::weights(96, &[(0, 1.0)]), judged::landed(96)]);
+        let landed: Vec<bool> = fold(&entries).weights_set.iter().map(|row| row.landed).collect();
+        assert_eq!(landed, [false, true]);
     }
 }

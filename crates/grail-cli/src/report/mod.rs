@@ -54,6 +54,10 @@ pub struct Report {
     pub miners: Vec<MinerRow>,
     /// Every accepted `set_weights`, in order.
     pub weights_set: Vec<WeightsRow>,
+    /// Every attempt to set weights that failed, and weights that the chain lost, in order; absent in
+    /// reports of versions that did not look.
+    #[serde(default)]
+    pub weights_failed: Vec<WeightsFailure>,
     /// Windows that a role left out, and why.
     pub skipped: Vec<Skip>,
 }
@@ -260,8 +264,22 @@ pub struct WeightsRow {
     pub validator: String,
     /// Block that includes it.
     pub block: u64,
+    /// Whether the validator saw that the chain counts it; absent in older reports.
+    #[serde(default)]
+    pub landed: bool,
     /// Weight of each uid.
     pub weights: Vec<UidWeight>,
+}
+
+/// Weights that did not get onto the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsFailure {
+    /// Name of the validator.
+    pub validator: String,
+    /// Head when that was noticed.
+    pub block: u64,
+    /// Why, and what to do, for a person.
+    pub reason: String,
 }
 
 /// The weight of one uid.
@@ -287,6 +305,7 @@ impl Report {
             windows: Vec::new(),
             miners: Vec::new(),
             weights_set: Vec::new(),
+            weights_failed: Vec::new(),
             skipped: Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::table::{self, Align};
-use super::{MinerRole, MinerRow, Report, WindowRow, learning_curve};
+use super::{MinerRole, MinerRow, Report, WeightsFailure, WindowRow, learning_curve};
 
 /// Returns the line that is shown when a window is finished.
 pub fn window_line(row: &WindowRow) -> String {
@@ -31,6 +31,7 @@ pub fn final_tables(report: &Report) -> String {
         sections.push(cheats_table(report));
     }
     sections.extend(skips(report));
+    sections.extend(weights_alarm(report));
     sections.extend(learning_curve(report));
     sections.extend(report.setup.caveat().map(str::to_owned));
     sections.push(closing_line(report));
@@ -157,6 +158,24 @@ fn skips(report: &Report) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
+/// Returns what became of each validator's newest weights, where a person should look.
+fn weights_alarm(report: &Report) -> Option<String> {
+    let newest: BTreeMap<&str, &WeightsFailure> =
+        report.weights_failed.iter().map(|it| (it.validator.as_str(), it)).collect();
+    let has_landed_since = |it: &WeightsFailure| {
+        let mut rows = report.weights_set.iter();
+        rows.any(|row| row.landed && row.validator == it.validator && row.block >= it.block)
+    };
+    let lines: Vec<String> = newest
+        .into_values()
+        .filter(|it| !has_landed_since(it))
+        .map(|it| {
+            format!("ALARM at block {}: {} has no weights: {}", it.block, it.validator, it.reason)
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
 fn closing_line(report: &Report) -> String {
     let finished = report.windows.iter().filter(|row| row.validated).count();
     let mut line = format!("{finished} windows validated in {}", minutes(report.elapsed_s));
@@ -243,6 +262,19 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.contains("1 windows validated in 0 s (stopped early"), "{text}");
+    }
+
+    #[test]
+    fn an_alarm_is_shown_until_weights_have_landed() {
+        let mut report = example();
+        report.apply(&judged::failed(91, "the chain lost them"), &TestRoster);
+        let text = final_tables(&report);
+        let alarm = "ALARM at block 91: validator has no weights: the chain lost them";
+        assert!(text.contains(alarm), "{text}");
+        for entry in [judged::weights(92, &[(0, 1.0)]), judged::landed(92)] {
+            report.apply(&entry, &TestRoster);
+        }
+        assert!(!final_tables(&report).contains("ALARM"));
     }
 
     #[test]

@@ -109,6 +109,16 @@ pub mod judged {
         let event = Event::WeightsSet { block: BlockNumber(block), weights };
         Entry { role: tag("validator", 1), event }
     }
+
+    pub fn landed(block: u64) -> Entry {
+        let event = Event::WeightsLanded { block: BlockNumber(block) };
+        Entry { role: tag("validator", 1), event }
+    }
+
+    pub fn failed(block: u64, reason: &str) -> Entry {
+        let event = Event::WeightsFailed { block: BlockNumber(block), reason: reason.to_owned() };
+        Entry { role: tag("validator", 1), event }
+    }
 }
 
 pub mod trained {

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError};
 use async_trait::async_trait;
 use grail_ports::beacon::BeaconSchedule;
 use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
+    Block, Chain, ChainError, Hyperparameters, Metagraph, SentWeights, WeightSubmission,
+    WeightsStatus,
 };
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid, Uid};
@@ -175,6 +176,43 @@ impl Subtensor {
 
     fn last_sent(&self) -> Option<Sent> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Works out once more what an earlier instance sent: from the state before the block that has it,
+    /// or from today's if no node keeps that any more.
+    async fn recall(&self, sent: &SentWeights) -> Result<Sent, ChainError> {
+        const NAME: &str = "watch_weights";
+        let block = sent.block.0;
+        let then = match self.subnet_at(block.saturating_sub(1)).await {
+            Err(ChainError::Pruned(_)) => None,
+            other => other?,
+        };
+        let (subnet, block_time_ms) = match then {
+            Some(found) => found,
+            None => {
+                let best = self.best().await;
+                let (number, view) = best.map_err(|error| error.into_chain_error(NAME, None))?;
+                (self.subnet(&view, number).await?, view.runtime.block_time_ms)
+            }
+        };
+        let (uid, weights) = weights::quantise(&subnet, &sent.submission)?;
+        let opening = weights::opening(&subnet, block_time_ms)
+            .map_err(|error| error.into_chain_error(NAME, None))?;
+        Ok(Sent { uid, weights, block, opening })
+    }
+
+    /// Returns the subnet at a block, and the time between blocks; `None` if there is no such block.
+    async fn subnet_at(&self, number: u64) -> Result<Option<(Subnet, u64)>, ChainError> {
+        let read = async {
+            let Some(hash) = self.node.block_hash(number).await? else { return Ok(None) };
+            let view = View::at(&self.node, &self.runtimes, hash).await?;
+            let (netuid, hotkey) = (self.config.netuid.0, self.signer.hotkey());
+            let subnet = Subnet::read(&view, number, netuid, hotkey).await?;
+            Ok(Some((subnet, view.runtime.block_time_ms)))
+        };
+        read.await.map_err(|error: Trouble| {
+            error.into_chain_error("watch_weights", Some(BlockNumber(number)))
+        })
     }
 
     /// Looks for the weights that were sent, as the chain has them at its newest block.
@@ -348,5 +386,11 @@ impl Chain for Subtensor {
     async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
         let Some(sent) = self.last_sent() else { return Ok(WeightsStatus::Unknown) };
         self.look_for(&sent).await.map_err(|e| e.into_chain_error("weights_status", None))
+    }
+
+    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
+        let sent = self.recall(sent).await?;
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+        Ok(())
     }
 }

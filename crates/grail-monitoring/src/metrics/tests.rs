@@ -79,7 +79,8 @@ fn every_event() -> Vec<Event> {
             reward_mean: 0.75,
         },
         Event::WeightsSet { block: BlockNumber(96), weights: vec![(Uid(2), 0.0), (Uid(3), 1.0)] },
-        Event::WeightsFailed { reason: "too fast".to_owned() },
+        Event::WeightsFailed { block: BlockNumber(97), reason: "too fast".to_owned() },
+        Event::WeightsLanded { block: BlockNumber(96) },
         Event::WindowTrained {
             window: window(60),
             steps: 2,
@@ -124,6 +125,8 @@ fn events_set_gauges_and_add_to_counters() {
         (Metric::WeightsSubmissions, 2.0),
         (Metric::WeightsFailures, 2.0),
         (Metric::WeightsBlock, 96.0),
+        (Metric::WeightsLandings, 2.0),
+        (Metric::WeightsLandedBlock, 96.0),
         (Metric::WeightedMiners, 1.0),
         (Metric::TrainingSteps, 4.0),
         (Metric::TrainingLoss, -0.1),
@@ -166,6 +169,16 @@ fn an_ejection_shows_and_ends() {
     let value = after([evidence(2, Some(window(90))), evidence(2, None)]);
     assert_eq!(value(Metric::MinerEjected, Label::Miner(Uid(2))), Some(0.0));
     assert_eq!(value(Metric::MinerLife, Label::Miner(Uid(2))), Some(1.0));
+}
+
+#[test]
+fn the_alarm_stands_until_weights_have_landed() {
+    let failed = || Event::WeightsFailed { block: BlockNumber(9), reason: "lost".to_owned() };
+    let set = Event::WeightsSet { block: BlockNumber(10), weights: vec![(Uid(2), 1.0)] };
+    let value = after([failed(), set.clone()]);
+    assert_eq!(value(Metric::WeightsAlarm, Label::None), Some(1.0));
+    let value = after([failed(), set, Event::WeightsLanded { block: BlockNumber(10) }]);
+    assert_eq!(value(Metric::WeightsAlarm, Label::None), Some(0.0));
 }
 
 #[test]

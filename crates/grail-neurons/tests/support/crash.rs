@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
 use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
+    Block, Chain, ChainError, Hyperparameters, Metagraph, SentWeights, WeightSubmission,
+    WeightsStatus,
 };
 use grail_ports::model::{
     LossGradient, Model, ModelError, ModelProvider, OptimizerConfig, StepStats, StopFlag, Trainer,
@@ -145,6 +146,10 @@ impl Chain for Doomed<dyn Chain> {
 
     async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
         self.plan.guard(self.inner.weights_status()).await
+    }
+
+    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
+        self.plan.guard(self.inner.watch_weights(sent)).await
     }
 }
 

@@ -243,7 +243,7 @@ pub fn validation_config() -> ValidationConfig {
     ValidationConfig {
         evidence: EvidenceRules { judge_ejected: true, ..EvidenceRules::default() },
         failure_lookback_windows: 0,
-        schedule: WeightSchedule { interval_blocks: 30, warmup_windows: 2 },
+        schedule: WeightSchedule { interval_blocks: 30, warmup_windows: 2, uncertain_blocks: 0 },
         version_key: 0,
         ..ValidationConfig::default()
     }

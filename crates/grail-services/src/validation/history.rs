@@ -60,6 +60,11 @@ impl History {
         Ok(Self { path, memory })
     }
 
+    /// Returns the folder that the history lies in.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().expect("the path is a file in a folder")
+    }
+
     /// Returns the newest window that is done.
     pub fn last(&self) -> Option<Window> {
         self.memory.last

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
 use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, WeightSubmission, WeightsStatus,
+    Block, Chain, ChainError, Hyperparameters, Metagraph, SentWeights, WeightSubmission,
+    WeightsStatus,
 };
 use grail_ports::object_store::{
     Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
@@ -212,6 +213,10 @@ impl Chain for FaultyChain {
 
     async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
         self.run("weights_status", "", self.inner.weights_status()).await
+    }
+
+    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
+        self.run("watch_weights", "", self.inner.watch_weights(sent)).await
     }
 }
 

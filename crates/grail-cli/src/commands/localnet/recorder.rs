@@ -123,7 +123,6 @@ fn is_lasting(event: &Event) -> bool {
             | Event::CheckpointLoaded { .. }
             | Event::GroupMined { .. }
             | Event::MinerEvidence { .. }
-            | Event::WeightsFailed { .. }
     )
 }
 

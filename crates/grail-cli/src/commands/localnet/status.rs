@@ -29,7 +29,8 @@ pub fn describe(event: &Event) -> Option<String> {
              {reward_mean:.2}"
         ),
         Event::WeightsSet { block, .. } => format!("set weights in block {block}"),
-        Event::WeightsFailed { reason } => format!("could not set weights: {reason}"),
+        Event::WeightsLanded { block } => format!("the weights of block {block} have landed"),
+        Event::WeightsFailed { reason, .. } => format!("ALARM: no weights: {reason}"),
         Event::WindowTrained { window, steps, rollouts, loss, .. } => {
             format!(
                 "trained {steps} steps on {rollouts} rollouts of window {window}, loss {loss:.4}"

@@ -7,7 +7,7 @@ use grail_infrastructure::substrate::Value;
 use grail_infrastructure::subtensor::network::Network;
 use grail_infrastructure::subtensor::rpc::Endpoint;
 use grail_infrastructure::subtensor::{Subtensor, SubtensorConfig};
-use grail_ports::chain::{Chain as _, ChainError, WeightSubmission, WeightsStatus};
+use grail_ports::chain::{Chain as _, ChainError, SentWeights, WeightSubmission, WeightsStatus};
 use grail_ports::signer::Signer as _;
 use grail_protocol::ids::{BlockNumber, Netuid, Uid};
 use grail_testkit::FakeSigner;
@@ -124,6 +124,37 @@ async fn weights_are_set_found_and_missed_when_they_vanish() {
     chain.advance(1);
     let status = subtensor.weights_status().await.unwrap();
     assert!(matches!(status, WeightsStatus::Lost { .. }), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_are_found_again_after_a_restart() {
+    for is_sealed in [false, true] {
+        let chain = scripted();
+        let net = [Value::from(NETUID)];
+        chain.put("SubtensorModule", "CommitRevealWeightsEnabled", &net, &is_sealed.into());
+        let before = connect(&[("a", chain.node())], &[]).await;
+        let block = before.set_weights(&weights()).await.unwrap();
+        chain.advance(3);
+        let told = before.weights_status().await.unwrap();
+        before.close().await;
+
+        let after = connect(&[("a", chain.node())], &[]).await;
+        assert_eq!(after.weights_status().await, Ok(WeightsStatus::Unknown));
+        let sent = SentWeights { submission: weights(), block };
+        after.watch_weights(&sent).await.unwrap();
+        assert_eq!(after.weights_status().await, Ok(told.clone()), "sealed: {is_sealed}");
+        assert_eq!(matches!(told, WeightsStatus::Sealed { .. }), is_sealed, "{told:?}");
+
+        // Others than were sent are not found, and what the chain cannot have taken is refused.
+        let other = vec![(Uid(1), 1.0), (Uid(2), 1.0)];
+        let submission = WeightSubmission { weights: other, ..weights() };
+        after.watch_weights(&SentWeights { submission, block }).await.unwrap();
+        let status = after.weights_status().await.unwrap();
+        assert_eq!(matches!(status, WeightsStatus::Lost { .. }), !is_sealed, "{status:?}");
+        let submission = WeightSubmission { weights: vec![], ..weights() };
+        let refusal = after.watch_weights(&SentWeights { submission, block }).await;
+        assert!(matches!(refusal, Err(ChainError::Refused { .. })), "{refusal:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use grail_infrastructure::subtensor::Subtensor;
-use grail_ports::chain::{Chain as _, ChainError};
+use grail_ports::chain::{Chain as _, ChainError, SentWeights};
 use grail_protocol::ids::BlockNumber;
 use tokio::time::{Instant, sleep};
 
 use super::adapter::{connect, scripted, weights};
 use super::chain::{FAULTS, Fault};
 
-const CALLS: [&str; 9] = [
+const CALLS: [&str; 10] = [
     "head",
     "block",
     "metagraph",
@@ -20,6 +20,7 @@ const CALLS: [&str; 9] = [
     "set_weights",
     "finalized",
     "weights_status",
+    "watch_weights",
 ];
 
 /// Longest time of any call: the life of an extrinsic, and the questions around it.
@@ -38,6 +39,10 @@ async fn call(subtensor: &Subtensor, name: &str) -> Result<(), ChainError> {
         "set_weights" => subtensor.set_weights(&weights()).await.map(drop),
         "finalized" => subtensor.finalized().await.map(drop),
         "weights_status" => subtensor.weights_status().await.map(drop),
+        "watch_weights" => {
+            let sent = SentWeights { submission: weights(), block: BlockNumber(90) };
+            subtensor.watch_weights(&sent).await
+        }
         other => panic!("{other} is no call"),
     }
 }

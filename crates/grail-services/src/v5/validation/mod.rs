@@ -99,12 +99,32 @@ impl ReferenceValidation {
         }
     }
 
-    /// Judges the windows that are complete at `head` and not done yet, then sets weights if due.
+    /// Judges the windows that are complete at `head` and not done yet, then sees to the weights.
     ///
     /// # Errors
     /// When something failed that the next tick may find mended. No window is counted twice.
     pub async fn tick(&mut self, head: Block) -> Result<ValidationOutcome, ValidationError> {
         self.ctx.heartbeat.beat();
+        let outcome = self.judge_windows(head).await;
+        if matches!(outcome, Err(ValidationError::Model(_))) {
+            return outcome;
+        }
+        // Also without a new window: weights on their way are looked for at every head.
+        let is_judged =
+            matches!(outcome, Ok(ValidationOutcome::Idle | ValidationOutcome::Validated(_)));
+        self.history()?;
+        if let Some(history) = &mut self.history {
+            self.weights.run(&self.ctx, history, head.number, is_judged).await?;
+        }
+        outcome
+    }
+
+    /// Returns why the newest weights are not on the chain, for a person; `None` if they are.
+    pub fn alarm(&self) -> Option<&str> {
+        self.weights.alarm()
+    }
+
+    async fn judge_windows(&mut self, head: Block) -> Result<ValidationOutcome, ValidationError> {
         let last = self.history()?.last();
         let current = Window::containing(head.number);
         let targets = outstanding(last, current, self.config.catch_up_windows);
@@ -123,10 +143,6 @@ impl ReferenceValidation {
                 Ok(Step::Waiting(reason)) => self.pass_over(target, reason)?,
                 Err(error) => self.pass_over(target, error.to_string())?,
             }
-        }
-        self.history()?;
-        if let Some(history) = &mut self.history {
-            self.weights.run(&self.ctx, history, head.number).await?;
         }
         if done.is_empty() {
             return Ok(ValidationOutcome::Idle);
