@@ -190,13 +190,13 @@ impl Subtensor {
         let (subnet, block_time_ms) = match then {
             Some(found) => found,
             None => {
-                let best = self.best().await;
+                let best = self.reader.best().await;
                 let (number, view) = best.map_err(|error| error.into_chain_error(NAME, None))?;
                 (self.subnet(&view, number).await?, view.runtime.block_time_ms)
             }
         };
         let (uid, weights) = weights::quantise(&subnet, &sent.submission)?;
-        let opening = weights::opening(&subnet, block_time_ms)
+        let opening = weights::opening(&subnet, block_time_ms, self.reader.config.beacon.schedule)
             .map_err(|error| error.into_chain_error(NAME, None))?;
         Ok(Sent { uid, weights, block, opening })
     }
@@ -204,9 +204,9 @@ impl Subtensor {
     /// Returns the subnet at a block, and the time between blocks; `None` if there is no such block.
     async fn subnet_at(&self, number: u64) -> Result<Option<(Subnet, u64)>, ChainError> {
         let read = async {
-            let Some(hash) = self.node.block_hash(number).await? else { return Ok(None) };
-            let view = View::at(&self.node, &self.runtimes, hash).await?;
-            let (netuid, hotkey) = (self.config.netuid.0, self.signer.hotkey());
+            let Some(hash) = self.reader.node.block_hash(number).await? else { return Ok(None) };
+            let view = View::at(&self.reader.node, &self.reader.runtimes, hash).await?;
+            let (netuid, hotkey) = (self.reader.config.netuid.0, self.signer.hotkey());
             let subnet = Subnet::read(&view, number, netuid, hotkey).await?;
             Ok(Some((subnet, view.runtime.block_time_ms)))
         };
