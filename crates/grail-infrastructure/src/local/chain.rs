@@ -176,6 +176,22 @@ impl LocalChain {
         Self::start(ledger, first(rules, genesis, state))
     }
 
+    /// Creates a chain in memory that answers for another one's block 0, so that what was signed for
+    /// that chain is valid here; `prepare` may change its state.
+    #[cfg(test)]
+    pub(crate) fn standing_in(
+        rules: ChainRules,
+        genesis_hash: BlockHash,
+        neurons: &[(Hotkey, u64)],
+        prepare: impl FnOnce(&mut State),
+    ) -> Result<Arc<Self>, LocalChainError> {
+        let (mut genesis, mut state) = genesis(&rules, &[0; 32], neurons)?;
+        genesis.hash = genesis_hash;
+        prepare(&mut state);
+        let ledger = Ledger::in_memory(&rules, &genesis, &state)?;
+        Self::start(ledger, first(rules, genesis, state))
+    }
+
     /// Opens the chain in the file at `path`; it goes on at the height where it stood.
     ///
     /// # Errors

@@ -8,6 +8,10 @@ mod calls;
 mod error;
 mod faults;
 mod methods;
+#[cfg(test)]
+mod records;
+#[cfg(test)]
+mod replay;
 mod runtime;
 mod socket;
 mod storage;
@@ -45,6 +49,9 @@ const SOCKETS_MAX: usize = 128;
 /// Most blocks whose storage is kept in its encoding.
 const STORAGES_MAX: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not 0");
 
+/// What everybody who starts or joins such a chain is told.
+pub const DEVELOPMENT_NOTICE: &str = "this is a development chain: nothing on it has a value";
+
 /// A node of the local chain.
 pub struct Node {
     chain: Arc<LocalChain>,
@@ -58,6 +65,8 @@ impl Node {
     /// Returns a node of `chain` with `runtime`, see [`Runtime::for_chain`].
     pub fn new(chain: Arc<LocalChain>, runtime: Arc<Runtime>) -> Arc<Self> {
         let runtime = fitted(runtime, &chain);
+        let (network, netuid) = (&chain.rules().network, chain.rules().netuid.0);
+        tracing::info!(%network, netuid, "{DEVELOPMENT_NOTICE}");
         Arc::new(Self {
             chain,
             runtime: RwLock::new(runtime),

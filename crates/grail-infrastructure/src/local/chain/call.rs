@@ -42,7 +42,11 @@ pub enum Call {
         inner: Box<Call>,
     },
     /// Does nothing.
-    Remark,
+    Remark {
+        /// How many bytes it says, which cost money.
+        #[serde(default)]
+        bytes: u64,
+    },
     /// Gives `hotkey` a uid for the price of the moment, paid by the signer.
     BurnedRegister {
         /// The subnet.
@@ -111,7 +115,7 @@ pub struct Pulse {
 /// What a call weighs and who pays for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DispatchInfo {
-    /// Computing time, picoseconds.
+    /// Computing time with that of any extrinsic, picoseconds.
     pub ref_time: u64,
     /// Whether the signer pays a fee.
     pub pays_fee: bool,
@@ -120,6 +124,9 @@ pub struct DispatchInfo {
 /// Picoseconds of computing time that cost 1 rao. Source: fees and weights in the recorded session.
 const REF_TIME_PER_RAO: u64 = 2000;
 
+/// Computing time of any extrinsic, picoseconds. Source: as before.
+const BASE_REF_TIME: u64 = 108_157_000;
+
 impl DispatchInfo {
     /// Returns the fee for an extrinsic of `bytes` encoded bytes, rao.
     pub fn fee(self, bytes: usize) -> u64 {
@@ -127,7 +134,14 @@ impl DispatchInfo {
             return 0;
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        (self.ref_time / REF_TIME_PER_RAO).saturating_add(bytes)
+        // Both parts are rounded to the nearest, halves down.
+        let price = |time: u64| time.saturating_add(REF_TIME_PER_RAO / 2 - 1) / REF_TIME_PER_RAO;
+        price(BASE_REF_TIME).saturating_add(price(self.call_ref_time())).saturating_add(bytes)
+    }
+
+    /// Returns the computing time of the call alone, picoseconds.
+    pub fn call_ref_time(self) -> u64 {
+        self.ref_time.saturating_sub(BASE_REF_TIME)
     }
 }
 
@@ -140,7 +154,7 @@ impl Call {
             Self::StorePulse { .. } => "store_pulse",
             Self::Endow { .. } => "endow",
             Self::Sudo { .. } => "sudo",
-            Self::Remark => "remark",
+            Self::Remark { .. } => "remark",
             Self::BurnedRegister { limit: None, .. } => "burned_register",
             Self::BurnedRegister { .. } => "register_limit",
             Self::AddStake { .. } => "add_stake",
@@ -163,8 +177,10 @@ impl Call {
             Self::Register { .. }
             | Self::Set { .. }
             | Self::StorePulse { .. }
-            | Self::Endow { .. }
-            | Self::Remark => (109_753_920, true),
+            | Self::Endow { .. } => (109_743_000, true),
+            Self::Remark { bytes } => {
+                (109_743_000_u64.saturating_add(bytes.saturating_mul(10_920)), true)
+            }
         };
         DispatchInfo { ref_time, pays_fee }
     }

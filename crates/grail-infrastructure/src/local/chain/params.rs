@@ -29,8 +29,6 @@ pub struct Params {
     pub neurons_max: u16,
     /// `ImmunityPeriod`, blocks.
     pub immunity_period: u16,
-    /// `ActivityCutoff`, blocks.
-    pub activity_cutoff: u16,
     /// `NetworkRegistrationAllowed`.
     pub registration_allowed: bool,
     /// `SubtokenEnabled`.
@@ -73,7 +71,15 @@ pub enum Parameter {
     EpochAt(u64),
 }
 
+/// `ActivityCutoffFactorMilli`: thousandths of an epoch. Source: the chain's default.
+const ACTIVITY_CUTOFF_FACTOR: u64 = 13_889;
+
 impl Params {
+    /// Returns how long a neuron counts as active after it set weights, blocks.
+    pub fn activity_cutoff(&self) -> u64 {
+        u64::from(self.tempo) * ACTIVITY_CUTOFF_FACTOR / 1000
+    }
+
     /// Returns the hyperparameters that a chain of `rules` starts with.
     pub fn new(rules: &ChainRules) -> Self {
         Self {
@@ -88,7 +94,6 @@ impl Params {
             validators_max: rules.validators_max,
             neurons_max: rules.neurons_max,
             immunity_period: 4096,
-            activity_cutoff: 5000,
             registration_allowed: rules.open_registration,
             subtoken_enabled: true,
             min_burn: 500_000,

@@ -53,6 +53,9 @@ pub struct State {
     pub schedule: Schedule,
     /// Price of a registration, rao.
     pub burn: u64,
+    /// `RAORecycledForRegistration`: what all registrations cost, rao.
+    #[serde(default)]
+    pub recycled: u64,
     /// Neurons in the order of their uids.
     pub neurons: Vec<Neuron>,
     /// `CommitmentOf`.
@@ -117,6 +120,7 @@ impl State {
         let params = Params::new(rules);
         Self {
             burn: params.min_burn,
+            recycled: 0,
             params,
             schedule: Schedule::default(),
             neurons: Vec::new(),
@@ -134,7 +138,10 @@ impl State {
     /// Does what the chain does by itself at the beginning of `block`, before any call: time
     /// passes, timelocks open, and an epoch begins if it is due.
     pub fn begin_block(&mut self, rules: &ChainRules, block: BlockNumber) {
-        self.decay_burn();
+        // The first block has the price of block 0, as in the recorded session.
+        if block.0 > 1 {
+            self.decay_burn();
+        }
         let is_epoch = self.schedule.step(self.params.tempo, block.0);
         self.reveal_weights(rules, block);
         self.reveal_commitments(rules, block);
@@ -272,7 +279,7 @@ impl State {
             Call::Set { parameter } => self.set_parameter(rules, block, *parameter),
             Call::StorePulse { round, pulse } => self.store_pulse(*round, pulse.clone()),
             Call::Endow { account, free } => self.account_mut(*account).free = *free,
-            Call::Remark => {}
+            Call::Remark { .. } => {}
             _ => return Err(Refusal::HotKeyNotRegisteredInSubNet),
         }
         Ok(())
@@ -294,7 +301,7 @@ impl State {
                 self.emit(Event::new("Sudo", "Sudid", [Field::Outcome(outcome)]));
                 Ok(())
             }
-            Call::Remark => Ok(()),
+            Call::Remark { .. } => Ok(()),
             Call::BurnedRegister { netuid, hotkey, limit } => {
                 self.burned_register(rules, block, signer, *netuid, (*hotkey, *limit))
             }

@@ -48,14 +48,10 @@ impl View<'_> {
     ) -> Result<Result<Vec<u8>, EncodeError>, RpcError> {
         let unknown = || RpcError::unknown_function(method);
         let (api, name) = method.split_once('_').ok_or_else(unknown)?;
-        let function = self.runtime.metadata.runtime_function(api, name);
-        let Ok(function) = function else {
-            // Metadata of format 14 describes no functions; these exist all the same.
-            let netuid = matches!(api, "SubnetInfoRuntimeApi" | "NeuronInfoRuntimeApi")
-                .then(|| u16::decode(&mut &*args).map_err(|_| RpcError::trap()))
-                .ok_or_else(unknown)??;
-            return if netuid == self.rules.netuid.0 { Err(unknown()) } else { Ok(Ok(vec![0])) };
-        };
+        // Metadata of format 14 describes no functions; they exist all the same.
+        let current = (self.runtime.metadata.format() == 14).then(Runtime::current);
+        let described = current.as_ref().map_or(&self.runtime.metadata, |known| &known.metadata);
+        let function = described.runtime_function(api, name).map_err(|_| unknown())?;
         let arguments = function.decode_arguments(args).map_err(|_| RpcError::trap())?;
         let first = arguments.first().and_then(|value| value.as_uint::<u16>().ok());
         let is_ours = first == Some(self.rules.netuid.0);
@@ -128,7 +124,7 @@ impl View<'_> {
         }))
     }
 
-    /// Returns computing time and fee of an extrinsic.
+    /// Returns computing time of an extrinsic's call, and the extrinsic's fee.
     ///
     /// # Errors
     /// When the runtime cannot read it.
@@ -142,7 +138,7 @@ impl View<'_> {
         let call = metadata.decode_call(&signed).map_err(|_| RpcError::trap())?;
         let call = understand(metadata, &call).map_err(|_| RpcError::trap())?;
         let info = call.dispatch_info();
-        Ok((info.ref_time, info.fee(extrinsic.len())))
+        Ok((info.call_ref_time(), info.fee(extrinsic.len())))
     }
 
     fn state(&self) -> &State {

@@ -7,6 +7,9 @@ use crate::local::chain::data::{Data, HashKind};
 use crate::local::chain::params::Parameter;
 use crate::substrate::{Call as Named, Metadata, ShapeError, Value};
 
+/// What the owner's unknown calls do.
+const NOTHING: Call = Call::Remark { bytes: 0 };
+
 /// Returns what `call` asks of the chain. Calls that this chain does not know do nothing but cost
 /// their fee, as `System.remark` does.
 ///
@@ -55,10 +58,20 @@ pub fn understand(metadata: &Metadata, call: &Named) -> Result<Call, ShapeError>
         ("Sudo", "sudo" | "sudo_unchecked_weight") => {
             let inner = Named::from_value(args.field("call")?.clone());
             let inner = inner.map(|inner| administer(metadata, &inner)).transpose()?;
-            Call::Sudo { inner: Box::new(inner.unwrap_or(Call::Remark)) }
+            Call::Sudo { inner: Box::new(inner.unwrap_or(NOTHING)) }
         }
-        _ => Call::Remark,
+        _ => Call::Remark { bytes: remark_bytes(metadata, call) },
     })
+}
+
+/// Returns how many bytes a call says that does nothing.
+fn remark_bytes(metadata: &Metadata, call: &Named) -> u64 {
+    let said = call.arguments.optional_field("remark").and_then(|said| said.as_bytes().ok());
+    let bytes = match said {
+        Some(said) => said.len(),
+        None => metadata.encode(call).map_or(0, |encoded| encoded.len()),
+    };
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn mechanism(args: &Value) -> Result<u8, ShapeError> {
@@ -94,8 +107,8 @@ fn field(value: &Value) -> Result<Data, ShapeError> {
 
 /// Returns what a call made as the chain's owner asks for.
 fn administer(metadata: &Metadata, call: &Named) -> Result<Call, ShapeError> {
-    let Value::Record(args) = &call.arguments else { return Ok(Call::Remark) };
-    let Some((_, value)) = args.last() else { return Ok(Call::Remark) };
+    let Value::Record(args) = &call.arguments else { return Ok(NOTHING) };
+    let Some((_, value)) = args.last() else { return Ok(NOTHING) };
     let parameter = match (call.pallet.as_str(), call.name.as_str()) {
         ("AdminUtils", "sudo_set_tempo") => Parameter::Tempo(value.as_uint()?),
         ("AdminUtils", "sudo_set_weights_set_rate_limit") => {
@@ -115,8 +128,8 @@ fn administer(metadata: &Metadata, call: &Named) -> Result<Call, ShapeError> {
         ("AdminUtils", "sudo_set_network_registration_allowed") => {
             Parameter::RegistrationAllowed(value.as_bool()?)
         }
-        ("System", "set_storage") => return Ok(pulse(metadata, value).unwrap_or(Call::Remark)),
-        _ => return Ok(Call::Remark),
+        ("System", "set_storage") => return Ok(pulse(metadata, value).unwrap_or(NOTHING)),
+        _ => return Ok(NOTHING),
     };
     Ok(Call::Set { parameter })
 }

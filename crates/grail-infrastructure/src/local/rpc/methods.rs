@@ -86,7 +86,12 @@ impl Node {
             "system_name" => json!("GRAIL local chain"),
             "system_version" => json!(env!("CARGO_PKG_VERSION")),
             "system_properties" => {
-                json!({"ss58Format": 42, "tokenDecimals": 9, "tokenSymbol": "TAO"})
+                json!({
+                    "ss58Format": 42,
+                    "tokenDecimals": 9,
+                    "tokenSymbol": "TAO",
+                    "isDevelopment": true,
+                })
             }
             "system_health" => json!({"peers": 0, "isSyncing": false, "shouldHavePeers": false}),
             "rpc_methods" => json!({"methods": METHODS.as_slice()}),
@@ -337,7 +342,10 @@ pub fn bytes(params: &[Json], index: usize) -> Result<Vec<u8>, RpcError> {
     hex::decode(digits).map_err(|error| match error {
         hex::FromHexError::InvalidHexCharacter { c, index } => {
             let at = index + text.len() - digits.len();
-            RpcError::invalid_params(format!("invalid hex character: {c}, at {at}"))
+            // The real node's reader adds where in the parameter it stands: behind its quotes.
+            let column = text.len() + 2;
+            let why = format!("invalid hex character: {c}, at {at} at line 1 column {column}");
+            RpcError::invalid_params(why)
         }
         other => RpcError::invalid_params(other.to_string()),
     })

@@ -96,7 +96,6 @@ fn parameters(writer: &mut Writer<'_>, netuid: u16, state: &State) {
         ("MinAllowedWeights", params.min_allowed_weights),
         ("MaxWeightsLimit", params.max_weights_limit),
         ("ImmunityPeriod", params.immunity_period),
-        ("ActivityCutoff", params.activity_cutoff),
     ] {
         writer.subtensor(item, key, value);
     }
@@ -109,6 +108,7 @@ fn parameters(writer: &mut Writer<'_>, netuid: u16, state: &State) {
         ("WeightsSetRateLimit", params.weights_rate_limit),
         ("WeightsVersionKey", params.weights_version),
         ("Burn", state.burn),
+        ("RAORecycledForRegistration", state.recycled),
         ("MinBurn", params.min_burn),
         ("MaxBurn", params.max_burn),
     ] {
@@ -138,7 +138,7 @@ fn parameters(writer: &mut Writer<'_>, netuid: u16, state: &State) {
 
 /// Returns whether `neuron` set weights lately enough to count.
 pub(super) fn is_active(state: &State, neuron: &Neuron, block: u64) -> bool {
-    block.saturating_sub(neuron.last_update.0) <= u64::from(state.params.activity_cutoff)
+    block.saturating_sub(neuron.last_update.0) <= state.params.activity_cutoff()
 }
 
 fn neurons(writer: &mut Writer<'_>, netuid: u16, block: u64, state: &State) {

@@ -12,8 +12,9 @@ use crate::local::chain::rules::ChainRules;
 /// What a registration does to the price, in hundredths. Source: the recorded session.
 const BURN_JUMP_PERCENT: u128 = 126;
 
-/// What a block does to the price: it halves in 360 blocks. Source: the recorded session.
-const BURN_DECAY: (u128, u128) = (998_076, 1_000_000);
+/// What a block does to the price, in 64 fractional bits: it halves in 360 blocks. Source: the
+/// recorded session.
+const BURN_DECAY: u128 = 18_411_260_720_637_835_119;
 
 impl State {
     /// Gives `hotkey` a uid without a price.
@@ -92,6 +93,9 @@ impl State {
         };
         self.account_mut(coldkey).free = left;
         self.owners.insert(hotkey, coldkey);
+        self.recycled = self.recycled.saturating_add(self.burn);
+        let fields = [netuid.into(), self.recycled.into()];
+        self.emit(Event::new("SubtensorModule", "RAORecycledForRegistrationSet", fields));
         let jumped = u128::from(self.burn) * BURN_JUMP_PERCENT / 100;
         self.burn = u64::try_from(jumped).unwrap_or(u64::MAX).min(self.params.max_burn);
         self.emit_registered(rules, uid, hotkey);
@@ -100,7 +104,7 @@ impl State {
 
     /// Lets the price fall as it does in one block.
     pub(super) fn decay_burn(&mut self) {
-        let decayed = u128::from(self.burn) * BURN_DECAY.0 / BURN_DECAY.1;
+        let decayed = (u128::from(self.burn) * BURN_DECAY) >> 64;
         self.burn = u64::try_from(decayed).unwrap_or(u64::MAX).max(self.params.min_burn);
     }
 

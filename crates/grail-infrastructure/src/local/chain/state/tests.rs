@@ -201,7 +201,7 @@ fn a_paid_registration_costs_its_price_and_evicts_when_the_subnet_is_full() {
     }
     assert_eq!(pay(&mut state, 1, NETUID, STRANGER, Some(500_000)), Ok(()));
     assert_eq!((state.balance(COLDKEY), state.burn), (999_500_000, 630_000));
-    assert_eq!(names(&mut state), ["NeuronRegistered"]);
+    assert_eq!(names(&mut state), ["RAORecycledForRegistrationSet", "NeuronRegistered"]);
     let newcomer = Hotkey([20; 32]);
     let full = pay(&mut state, 4095, NETUID, newcomer, None);
     assert_eq!(full, Err(Refusal::NoNeuronIdAvailable), "everybody is immune");

@@ -76,7 +76,7 @@ impl View<'_> {
             ("max_weights_limit", params.max_weights_limit.into()),
             ("weights_version", params.weights_version.into()),
             ("weights_rate_limit", params.weights_rate_limit.into()),
-            ("activity_cutoff", params.activity_cutoff.into()),
+            ("activity_cutoff", params.activity_cutoff().into()),
             ("max_validators", params.validators_max.into()),
             ("num_uids", u16::try_from(n).unwrap_or(u16::MAX).into()),
             ("max_uids", params.neurons_max.into()),
