@@ -30,7 +30,7 @@ CLOCK = "PEERS_CLOCK"
 SECTION_SECONDS = 60
 TOTAL_SECONDS = 240
 # Checks when everything goes well; fewer are a failure.
-CHECKS = 44
+CHECKS = 49
 
 # Quicknet's round 1000, as drand published it: what was sealed to it, anybody opens.
 ROUND = 1000
@@ -456,6 +456,23 @@ def plain(value):
     return getattr(value, "value", value)
 
 
+async def own_beacon(chain):
+    """Our client seals weights to the chain's own beacon, which opens them; the SDK reads them."""
+    async with Client(chain.endpoint) as client:
+        await seal_from_now_on(chain)
+        first = await client.block()
+        landed = await chain.ours("//Validator", "weights", "1=1")
+        kinds = [status.split()[0] for status in landed["statuses"]]
+        check("the chain's beacon opens our weights", kinds[-1] == "Landed", landed["statuses"])
+        check("after they were sealed", kinds[0] == "Sealed", kinds)
+        rows = await client.read("weights", netuid=chain.netuid)
+        check("the SDK reads the opened weights", share(rows.get(0), 1) == 1.0, rows)
+        last = await client.block()
+        sent = await calls_of(client, first, last, VALIDATOR)
+        sent = sent.get("commit_timelocked_mechanism_weights", {})
+        check("it decodes our sealed weights", sent.get("commit_reveal_version") == 4, sent)
+
+
 async def compare(examples):
     for line in (HERE / "requirements.txt").read_text().split():
         name, wanted = line.split("==")
@@ -467,6 +484,8 @@ async def compare(examples):
         await check.section("the SDK seals", sdk_seals(chain))
         work = asyncio.to_thread(independent, chain.endpoint, chain.netuid)
         await check.section("async-substrate-interface", work)
+    with Chain(examples, "--own-beacon") as chain:
+        await check.section("a beacon of its own", own_beacon(chain))
 
 
 def main():

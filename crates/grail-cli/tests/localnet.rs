@@ -74,7 +74,7 @@ fn a_network_runs_from_start_to_end_and_its_files_verify_offline() {
     assert_justice(&report);
     assert_no_window_lost_or_doubled(&report, 3);
     assert_eq!(support::report(&copy), report, "both places get the same report");
-    for part in ["pass@1", "reward_mismatch", "cheater-1", "accepted"] {
+    for part in ["development chain", "pass@1", "reward_mismatch", "cheater-1", "accepted"] {
         assert!(output.contains(part), "{part} is missing in\n{output}");
     }
     let page = std::fs::read_to_string(copy.with_extension("html")).unwrap();

@@ -16,10 +16,12 @@ use std::time::Duration;
 use grail_infrastructure::substrate::{Metadata, Value};
 use grail_infrastructure::subtensor::network::Network;
 use grail_infrastructure::subtensor::rpc::{Repeat, RpcClient, RpcConfig};
-use grail_infrastructure::subtensor::{Subtensor, SubtensorConfig, storage_index};
+use grail_infrastructure::subtensor::{SealBeacon, Subtensor, SubtensorConfig, storage_index};
 use grail_infrastructure::wallet::{Key, Scheme};
 use grail_ports::chain::{Chain as _, WeightSubmission, WeightsStatus};
 use grail_protocol::ids::{Netuid, Uid};
+use grail_protocol::randomness::BeaconSchedule;
+use grail_protocol::timelock::BeaconPublicKey;
 use serde_json::{Value as Json, json};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -36,10 +38,12 @@ async fn main() -> Outcome<()> {
     let network = Network::parse(endpoint)?;
     let netuid: u16 = netuid.parse()?;
     let key = Key::from_secret_uri(Scheme::Sr25519, uri)?;
-    let config = SubtensorConfig::new(network.clone(), Netuid(netuid));
+    let storage = Storage::open(network.clone()).await?;
+    let beacon = storage.beacon().await?;
+    let config = SubtensorConfig { beacon, ..SubtensorConfig::new(network, Netuid(netuid)) };
     let chain = Subtensor::connect(config, Arc::new(key)).await?;
     let answer = match command.as_str() {
-        "read" => read(&chain, network, netuid).await?,
+        "read" => read(&chain, &storage, netuid).await?,
         "commit" => {
             chain.set_commitment(&hex::decode(rest.first().ok_or("give bytes in hex")?)?).await?;
             json!({"committed": true})
@@ -48,11 +52,12 @@ async fn main() -> Outcome<()> {
         other => return Err(format!("there is no command `{other}`").into()),
     };
     chain.close().await;
+    storage.rpc.close().await;
     writeln!(std::io::stdout(), "{answer}")?;
     Ok(())
 }
 
-async fn read(chain: &Subtensor, network: Network, netuid: u16) -> Outcome<Json> {
+async fn read(chain: &Subtensor, storage: &Storage, netuid: u16) -> Outcome<Json> {
     let head = chain.head().await?;
     let metagraph = chain.metagraph().await?;
     let commitments = chain.commitments().await?;
@@ -68,33 +73,60 @@ async fn read(chain: &Subtensor, network: Network, netuid: u16) -> Outcome<Json>
             .iter()
             .map(|(hotkey, data)| (hotkey.to_string(), hex::encode(data)))
             .collect::<BTreeMap<_, _>>(),
-        "weights": rows(network, netuid).await?,
+        "weights": storage.rows(netuid).await?,
     }))
 }
 
-/// Reads every row of weights as the chain stores it.
-async fn rows(network: Network, netuid: u16) -> Outcome<BTreeMap<u16, Vec<(u16, u16)>>> {
-    let rpc = RpcClient::connect(RpcConfig::new(network.endpoints));
-    let call =
-        async |method: &'static str, params: Json| rpc.call(method, params, Repeat::Allowed).await;
-    let answer = call("state_call", json!(["Metadata_metadata_at_version", "0x0f000000"])).await?;
-    let metadata = Metadata::parse_at_version(&bytes(&answer)?)?.ok_or("no metadata")?;
-    let item = metadata.storage("SubtensorModule", "Weights")?;
-    let prefix = format!("0x{}", hex::encode(item.key(&[storage_index(netuid, 0).into()])?));
-    let keys = call("state_getKeysPaged", json!([prefix, 1000])).await?;
-    let mut rows = BTreeMap::new();
-    for key in keys.as_array().into_iter().flatten() {
-        let uid = item.read_key(&bytes(key)?)?.last().ok_or("a key without uid")?.as_uint()?;
-        let value = bytes(&call("state_getStorage", json!([key])).await?)?;
-        let row = item.decode(Some(&value))?.ok_or("no row")?;
-        let pair = |pair: &Value| -> Outcome<(u16, u16)> {
-            Ok((pair.item(0)?.as_uint()?, pair.item(1)?.as_uint()?))
-        };
-        let row = row.as_list()?.iter().map(pair).collect::<Outcome<_>>()?;
-        rows.insert(uid, row);
+/// A node asked without the port: for what the port does not tell.
+struct Storage {
+    rpc: RpcClient,
+    metadata: Metadata,
+}
+
+impl Storage {
+    async fn open(network: Network) -> Outcome<Self> {
+        let rpc = RpcClient::connect(RpcConfig::new(network.endpoints));
+        let params = json!(["Metadata_metadata_at_version", "0x0f000000"]);
+        let answer = rpc.call("state_call", params, Repeat::Allowed).await?;
+        let metadata = Metadata::parse_at_version(&bytes(&answer)?)?.ok_or("no metadata")?;
+        Ok(Self { rpc, metadata })
     }
-    rpc.close().await;
-    Ok(rows)
+
+    async fn call(&self, method: &'static str, params: Json) -> Outcome<Json> {
+        Ok(self.rpc.call(method, params, Repeat::Allowed).await?)
+    }
+
+    /// Reads the beacon that opens seals on this chain.
+    async fn beacon(&self) -> Outcome<SealBeacon> {
+        let item = self.metadata.storage("Drand", "BeaconConfig")?;
+        let key = format!("0x{}", hex::encode(item.key(&[])?));
+        let stored = self.call("state_getStorage", json!([key])).await?;
+        let stored = if stored.is_null() { None } else { Some(bytes(&stored)?) };
+        let beacon = item.decode(stored.as_deref())?.ok_or("no beacon")?;
+        let key = beacon.field("public_key")?.as_bytes()?.try_into()?;
+        let ms = |name: &str| Outcome::Ok(beacon.field(name)?.as_uint::<u64>()? * 1000);
+        let schedule = BeaconSchedule { genesis_ms: ms("genesis_time")?, period_ms: ms("period")? };
+        Ok(SealBeacon { key: BeaconPublicKey(key), schedule })
+    }
+
+    /// Reads every row of weights as the chain stores it.
+    async fn rows(&self, netuid: u16) -> Outcome<BTreeMap<u16, Vec<(u16, u16)>>> {
+        let item = self.metadata.storage("SubtensorModule", "Weights")?;
+        let prefix = format!("0x{}", hex::encode(item.key(&[storage_index(netuid, 0).into()])?));
+        let keys = self.call("state_getKeysPaged", json!([prefix, 1000])).await?;
+        let mut rows = BTreeMap::new();
+        for key in keys.as_array().into_iter().flatten() {
+            let uid = item.read_key(&bytes(key)?)?.last().ok_or("a key without uid")?.as_uint()?;
+            let value = bytes(&self.call("state_getStorage", json!([key])).await?)?;
+            let row = item.decode(Some(&value))?.ok_or("no row")?;
+            let pair = |pair: &Value| -> Outcome<(u16, u16)> {
+                Ok((pair.item(0)?.as_uint()?, pair.item(1)?.as_uint()?))
+            };
+            let row = row.as_list()?.iter().map(pair).collect::<Outcome<_>>()?;
+            rows.insert(uid, row);
+        }
+        Ok(rows)
+    }
 }
 
 async fn weights(chain: &Subtensor, weights: &[String]) -> Outcome<Json> {

@@ -15,6 +15,8 @@ mod keys;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod node;
+#[cfg(test)]
 mod s3;
 #[cfg(test)]
 mod substrate;

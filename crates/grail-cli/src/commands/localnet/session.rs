@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use grail_infrastructure::local::network::{LocalNetwork, Node};
+use grail_infrastructure::local::rpc::DEVELOPMENT_NOTICE;
 use grail_infrastructure::lock::FolderLock;
 use grail_monitoring::{Fanout, Metrics, RoleContext};
 use grail_neurons::lifecycle::NeuronExit;
@@ -105,6 +106,7 @@ impl Session {
         let screen = Screen::new(bars, &names, config.localnet.windows);
         screen.line(&format!("network   {}", network.dir().display()))?;
         screen.line(&format!("endpoint  {}", server.endpoint()))?;
+        screen.line(&format!("chain     {DEVELOPMENT_NOTICE}"))?;
         screen.line(&format!("members   {}", names.join(", ")))?;
         let is_validator = |(member, _): &&(Member, _)| member.duty == Duty::Validator;
         let validator = nodes.iter().find(is_validator).map(|(_, node)| node.clone());

@@ -284,7 +284,7 @@ fn a_failed_extrinsic_counts_and_costs_and_changes_nothing_else() {
     let mut state = state(&rules);
     let call = Call::BurnedRegister { netuid: 7, hotkey: STRANGER, limit: None };
     let before = state.clone();
-    let outcome = state.apply_extrinsic(&rules, BlockNumber(1), COLDKEY, &call, 140);
+    let outcome = state.apply_extrinsic(&rules, BlockNumber(1), COLDKEY, &call, 141);
     assert_eq!(outcome, Err(Refusal::SubnetNotExists));
     let fee = 2_097_626;
     assert_eq!((state.nonce(COLDKEY), state.balance(COLDKEY)), (1, 1_000_000_000 - fee));
