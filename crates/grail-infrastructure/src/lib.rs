@@ -10,6 +10,7 @@ pub mod drand;
 mod files;
 pub mod local;
 pub mod lock;
+pub mod metered;
 pub mod object_store;
 pub mod retry;
 pub mod substrate;

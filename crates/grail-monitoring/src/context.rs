@@ -12,15 +12,15 @@ pub struct RoleContext {
     pub network: String,
     /// The subnet.
     pub netuid: Netuid,
-    /// The role's uid.
-    pub uid: Uid,
+    /// The role's uid; `None` for what all roles of a process share.
+    pub uid: Option<Uid>,
 }
 
 impl RoleContext {
     /// Returns the span that the role's work runs in; its lines carry role, uid and netuid.
     pub fn span(&self) -> Span {
         let Self { role, network: _, netuid, uid } = self;
-        info_span!("role", %role, %uid, %netuid)
+        info_span!("role", %role, uid = uid.map(tracing::field::display), %netuid)
     }
 }
 

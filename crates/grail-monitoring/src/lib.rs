@@ -5,6 +5,7 @@
 
 mod context;
 pub mod dashboard;
+mod histogram;
 pub mod logs;
 mod metrics;
 mod names;
@@ -12,6 +13,7 @@ mod prometheus;
 mod sinks;
 
 pub use context::{RoleContext, window_span};
-pub use metrics::{Label, Metrics, Point, Snapshot};
+pub use histogram::{BOUNDS_S, Histogram};
+pub use metrics::{Distribution, Label, Metrics, Point, Snapshot};
 pub use names::{Kind, Metric};
 pub use sinks::{Fanout, Recorded, Recorder};

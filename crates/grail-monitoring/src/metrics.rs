@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use grail_ports::events::{Event, EventSink};
+use grail_ports::observer::{Observation, Observer, Outcome, Service};
 use grail_protocol::ids::{Uid, Window};
 
+use crate::histogram::Histogram;
 use crate::prometheus;
 use crate::{Kind, Metric, RoleContext};
 
@@ -22,6 +24,12 @@ pub enum Label {
     Miner(Uid),
     /// One for each reason of a rejection.
     Reason(String),
+    /// One for each call of a port.
+    Call(&'static str),
+    /// One for each call of a port and the way in which it ended.
+    Ended(&'static str, Outcome),
+    /// One for each node of the chain.
+    Endpoint(String),
 }
 
 /// A value of a metric.
@@ -37,6 +45,19 @@ pub struct Point {
     pub value: f64,
 }
 
+/// How a value was distributed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribution {
+    /// What is measured.
+    pub metric: Metric,
+    /// Who measures.
+    pub context: Arc<RoleContext>,
+    /// Which series.
+    pub label: Label,
+    /// The counts.
+    pub histogram: Histogram,
+}
+
 /// All values at one moment, sorted by metric, role and label. The block and window that a role
 /// was at are its points [`Metric::ChainBlock`] and [`Metric::ChainWindow`]: as labels they would
 /// make a new series of everything with every block.
@@ -44,27 +65,41 @@ pub struct Point {
 pub struct Snapshot {
     /// The values.
     pub points: Vec<Point>,
+    /// The distributions, sorted as well.
+    pub distributions: Vec<Distribution>,
 }
 
 impl fmt::Display for Snapshot {
     /// Writes the Prometheus text format, version 0.0.4.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        prometheus::write(f, &self.points)
+        prometheus::write(f, self)
     }
 }
 
-type Series = BTreeMap<(Metric, Arc<RoleContext>, Label), f64>;
+/// Tells one series from all others.
+pub(crate) type Key = (Metric, Arc<RoleContext>, Label);
+
+type Series = BTreeMap<Key, f64>;
 
 /// The metrics of a process; clones share them.
 #[derive(Clone, Default)]
 pub struct Metrics {
     series: Arc<Mutex<Series>>,
+    distributions: Arc<Mutex<BTreeMap<Key, Histogram>>>,
 }
 
 impl Metrics {
     /// Returns the sink for the events of one role.
     pub fn sink(&self, context: RoleContext) -> Arc<dyn EventSink> {
         Arc::new(MetricsSink { series: self.series.clone(), context: Arc::new(context) })
+    }
+
+    /// Returns where the adapters of one role tell of their calls, or those that all roles of a
+    /// process share.
+    pub fn observer(&self, context: RoleContext) -> Arc<dyn Observer> {
+        let context = Arc::new(context);
+        let (series, distributions) = (self.series.clone(), self.distributions.clone());
+        Arc::new(MetricsObserver { series, distributions, context })
     }
 
     /// Returns all values.
@@ -76,7 +111,17 @@ impl Metrics {
             label: label.clone(),
             value: *value,
         });
-        Snapshot { points: points.collect() }
+        let points = points.collect();
+        drop(series);
+        let distributions = self.distributions.lock().unwrap_or_else(PoisonError::into_inner);
+        let distributions =
+            distributions.iter().map(|((metric, context, label), histogram)| Distribution {
+                metric: *metric,
+                context: context.clone(),
+                label: label.clone(),
+                histogram: histogram.clone(),
+            });
+        Snapshot { points, distributions: distributions.collect() }
     }
 
     /// Returns all values as Prometheus text.
@@ -94,6 +139,43 @@ impl EventSink for MetricsSink {
     fn emit(&self, event: Event) {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         Update { series: &mut series, context: &self.context }.apply(&event);
+    }
+}
+
+struct MetricsObserver {
+    series: Arc<Mutex<Series>>,
+    distributions: Arc<Mutex<BTreeMap<Key, Histogram>>>,
+    context: Arc<RoleContext>,
+}
+
+impl Observer for MetricsObserver {
+    fn observe(&self, observation: Observation) {
+        let context = &self.context;
+        if let Observation::Call { service, call, took, .. } = observation {
+            let key = (seconds_of(service), context.clone(), Label::Call(call));
+            let mut all = self.distributions.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(key).or_default().add(took.as_secs_f64());
+        }
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        Update { series: &mut series, context }.apply_observation(observation);
+    }
+}
+
+fn calls_of(service: Service) -> Metric {
+    match service {
+        Service::Chain => Metric::ChainCalls,
+        Service::ChainNode => Metric::ChainNodeCalls,
+        Service::Beacon => Metric::BeaconCalls,
+        Service::Store => Metric::StoreCalls,
+    }
+}
+
+fn seconds_of(service: Service) -> Metric {
+    match service {
+        Service::Chain => Metric::ChainCallSeconds,
+        Service::ChainNode => Metric::ChainNodeCallSeconds,
+        Service::Beacon => Metric::BeaconCallSeconds,
+        Service::Store => Metric::StoreCallSeconds,
     }
 }
 
@@ -155,6 +237,25 @@ impl Update<'_> {
             Event::WindowTrained { .. }
             | Event::Evaluated { .. }
             | Event::CheckpointPublished { .. } => self.apply_training(event),
+        }
+    }
+
+    fn apply_observation(&mut self, observation: Observation) {
+        match observation {
+            Observation::Call { service, call, outcome, took: _ } => {
+                self.add_of(calls_of(service), Label::Ended(call, outcome), 1.0);
+            }
+            Observation::Connected { endpoint } => {
+                self.add_of(Metric::ChainConnections, Label::Endpoint(endpoint.clone()), 1.0);
+                self.set_of(Metric::ChainEndpoint, Label::Endpoint(endpoint), 1.0);
+            }
+            Observation::Disconnected { endpoint } => {
+                self.add_of(Metric::ChainConnectionsLost, Label::Endpoint(endpoint.clone()), 1.0);
+                self.set_of(Metric::ChainEndpoint, Label::Endpoint(endpoint), 0.0);
+            }
+            Observation::Head { block: _, lag } => {
+                self.set(Metric::ChainHeadLag, lag.as_secs_f64());
+            }
         }
     }
 

@@ -10,6 +10,8 @@ pub enum Kind {
     Gauge,
     /// A sum since the process started; it never falls.
     Counter,
+    /// How often a value fell into each of several ranges, and the sum of the values.
+    Histogram,
 }
 
 macro_rules! metrics {
@@ -53,6 +55,31 @@ metrics! {
     CheckpointWindow = Gauge "checkpoint/window",
     /// Seconds of the last load of a checkpoint.
     CheckpointLoad = Gauge "profiling/checkpoint_load",
+
+    /// Seconds that the time of the newest block is behind ours.
+    ChainHeadLag = Gauge "chain/head_lag_seconds",
+    /// Calls of the chain's port, by call and outcome.
+    ChainCalls = Counter "chain/calls",
+    /// Seconds of a call of the chain's port, by call.
+    ChainCallSeconds = Histogram "chain/call_seconds",
+    /// Questions to nodes of the chain, by method and outcome; `timed_out` are time-outs.
+    ChainNodeCalls = Counter "chain/node/calls",
+    /// Seconds of a question to a node of the chain, by method.
+    ChainNodeCallSeconds = Histogram "chain/node/call_seconds",
+    /// Connections made to a node of the chain, by endpoint; all but the first are reconnects.
+    ChainConnections = Counter "chain/node/connections",
+    /// Connections to a node of the chain that broke or did not come to stand, by endpoint.
+    ChainConnectionsLost = Counter "chain/node/connections_lost",
+    /// Whether this endpoint of the chain is in use (1) or not (0).
+    ChainEndpoint = Gauge "chain/node/in_use",
+    /// Calls of the beacon's port, by call and outcome.
+    BeaconCalls = Counter "beacon/calls",
+    /// Seconds of a call of the beacon's port, by call.
+    BeaconCallSeconds = Histogram "beacon/call_seconds",
+    /// Calls of the object store's port, by call and outcome.
+    StoreCalls = Counter "store/calls",
+    /// Seconds of a call of the object store's port, by call.
+    StoreCallSeconds = Histogram "store/call_seconds",
 
     /// Groups generated.
     MiningGroups = Counter "mining/groups",
@@ -158,4 +185,41 @@ metrics! {
     UploadCheckpoint = Gauge "profiling/upload_worker/checkpoint_window",
     /// Bytes of the checkpoint that was last published.
     UploadBytes = Gauge "profiling/upload_worker/total_bytes",
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::prometheus::exposed_name;
+
+    /// Set to write the documentation instead of comparing it.
+    const WRITE_DOCS: &str = "GRAIL_TEST_WRITE_DOCS";
+    const BEGIN: &str = "<!-- the table below is generated; see CONTRIBUTING.md -->\n";
+
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, _) = text.split_once(BEGIN).expect("the page has a marker");
+        let mut want = format!(
+            "{before}{BEGIN}\n| metric | as Prometheus reads it | kind | meaning |\n|---|---|---|---|\n"
+        );
+        for metric in Metric::ALL {
+            let kind = match metric.kind() {
+                Kind::Gauge => "gauge",
+                Kind::Counter => "counter",
+                Kind::Histogram => "histogram",
+            };
+            let (name, exposed) = (metric.name(), exposed_name(*metric));
+            let help = metric.help().replace('|', "\\|");
+            want += &format!("| `{name}` | `{exposed}` | {kind} | {help} |\n");
+        }
+        if std::env::var_os(WRITE_DOCS).is_some() {
+            std::fs::write(&path, &want).unwrap();
+        }
+        let is_same = std::fs::read_to_string(&path).unwrap() == want;
+        assert!(is_same, "docs/metrics.md is out of date; run the tests with {WRITE_DOCS}=1");
+    }
 }

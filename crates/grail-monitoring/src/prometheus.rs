@@ -2,42 +2,68 @@
 
 use std::fmt::{self, Write};
 
-use crate::{Kind, Label, Metric, Point};
+use crate::{Distribution, Kind, Label, Metric, RoleContext, Snapshot};
 
-/// Writes `points`, which are sorted by metric.
-pub(crate) fn write(out: &mut impl Write, points: &[Point]) -> fmt::Result {
-    for family in points.chunk_by(|a, b| a.metric == b.metric) {
-        let metric = family[0].metric;
-        let name = exposed_name(metric);
-        let kind = match metric.kind() {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
-        };
-        writeln!(out, "# HELP {name} {}", escape(metric.help(), false))?;
-        writeln!(out, "# TYPE {name} {kind}")?;
+/// Writes a snapshot, whose values are sorted by metric.
+pub(crate) fn write(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    for family in snapshot.points.chunk_by(|a, b| a.metric == b.metric) {
+        write_head(out, family[0].metric)?;
         for point in family {
-            write_point(out, &name, point)?;
+            let name = exposed_name(point.metric);
+            let labels = labels(&point.context, &point.label);
+            writeln!(out, "{name}{{{labels}}} {}", number(point.value))?;
+        }
+    }
+    for family in snapshot.distributions.chunk_by(|a, b| a.metric == b.metric) {
+        write_head(out, family[0].metric)?;
+        for distribution in family {
+            write_distribution(out, distribution)?;
         }
     }
     Ok(())
 }
 
-fn write_point(out: &mut impl Write, name: &str, point: &Point) -> fmt::Result {
-    let context = &point.context;
-    write!(
-        out,
-        "{name}{{role=\"{}\",network=\"{}\",netuid=\"{}\",uid=\"{}\"",
-        escape(&context.role, true),
-        escape(&context.network, true),
-        context.netuid,
-        context.uid,
-    )?;
-    match &point.label {
-        Label::None => {}
-        Label::Miner(uid) => write!(out, ",miner_uid=\"{uid}\"")?,
-        Label::Reason(reason) => write!(out, ",reason=\"{}\"", escape(reason, true))?,
+fn write_head(out: &mut impl Write, metric: Metric) -> fmt::Result {
+    let name = exposed_name(metric);
+    let kind = match metric.kind() {
+        Kind::Gauge => "gauge",
+        Kind::Counter => "counter",
+        Kind::Histogram => "histogram",
+    };
+    writeln!(out, "# HELP {name} {}", escape(metric.help(), false))?;
+    writeln!(out, "# TYPE {name} {kind}")
+}
+
+fn write_distribution(out: &mut impl Write, distribution: &Distribution) -> fmt::Result {
+    let Distribution { metric, context, label, histogram } = distribution;
+    let (name, labels) = (exposed_name(*metric), labels(context, label));
+    for (bound, count) in histogram.up_to() {
+        writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {count}", number(bound))?;
     }
-    writeln!(out, "}} {}", number(point.value))
+    let count = histogram.count();
+    writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}")?;
+    writeln!(out, "{name}_sum{{{labels}}} {}", number(histogram.sum_s()))?;
+    writeln!(out, "{name}_count{{{labels}}} {count}")
+}
+
+/// Returns what stands between the braces.
+fn labels(context: &RoleContext, label: &Label) -> String {
+    let RoleContext { role, network, netuid, uid } = context;
+    let (role, network) = (escape(role, true), escape(network, true));
+    let mut text = format!("role=\"{role}\",network=\"{network}\",netuid=\"{netuid}\"");
+    if let Some(uid) = uid {
+        text += &format!(",uid=\"{uid}\"");
+    }
+    text + &match label {
+        Label::None => String::new(),
+        Label::Miner(uid) => format!(",miner_uid=\"{uid}\""),
+        Label::Reason(reason) => format!(",reason=\"{}\"", escape(reason, true)),
+        Label::Call(call) => format!(",call=\"{call}\""),
+        Label::Ended(call, outcome) => {
+            format!(",call=\"{call}\",outcome=\"{}\"", outcome.name())
+        }
+        Label::Endpoint(endpoint) => format!(",endpoint=\"{}\"", escape(endpoint, true)),
+    }
 }
 
 /// Returns the name as Prometheus allows it: `grail_`, every other character than a letter, digit
@@ -84,10 +110,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{RoleContext, Snapshot};
+    use crate::{Histogram, Point};
 
     fn point(role: &str, metric: Metric, label: Label, value: f64) -> Point {
-        let (network, netuid, uid) = ("local".to_owned(), Netuid(81), Uid(2));
+        let (network, netuid, uid) = ("local".to_owned(), Netuid(81), Some(Uid(2)));
         let context = RoleContext { role: role.to_owned(), network, netuid, uid };
         Point { metric, context: Arc::new(context), label, value }
     }
@@ -112,8 +138,32 @@ grail_validation_file_rejected_total{role=\"validator\",network=\"local\",netuid
 grail_weights_weight{role=\"validator\",network=\"local\",netuid=\"81\",uid=\"2\",miner_uid=\"2\"} 0.25
 grail_weights_weight{role=\"validator\",network=\"local\",netuid=\"81\",uid=\"2\",miner_uid=\"3\"} 0
 ";
-        assert_eq!(Snapshot { points }.to_string(), want);
+        assert_eq!(Snapshot { points, distributions: vec![] }.to_string(), want);
         assert_eq!(Snapshot::default().to_string(), "");
+    }
+
+    #[test]
+    fn distributions_have_a_line_for_each_bound() {
+        let Point { context, .. } = point("chain", Metric::ChainBlock, Label::None, 0.0);
+        let context = RoleContext { uid: None, ..(*context).clone() };
+        let mut histogram = Histogram::default();
+        [0.01, 400.0].into_iter().for_each(|seconds| histogram.add(seconds));
+        let (metric, label) = (Metric::ChainNodeCallSeconds, Label::Call("chain_getHeader"));
+        let context = Arc::new(context);
+        let distributions = vec![Distribution { metric, context, label, histogram }];
+        let text = Snapshot { points: vec![], distributions }.to_string();
+        let labels = r#"role="chain",network="local",netuid="81",call="chain_getHeader""#;
+        for want in [
+            "# TYPE grail_chain_node_call_seconds histogram".to_owned(),
+            format!("grail_chain_node_call_seconds_bucket{{{labels},le=\"0.005\"}} 0"),
+            format!("grail_chain_node_call_seconds_bucket{{{labels},le=\"0.02\"}} 1"),
+            format!("grail_chain_node_call_seconds_bucket{{{labels},le=\"300\"}} 1"),
+            format!("grail_chain_node_call_seconds_bucket{{{labels},le=\"+Inf\"}} 2"),
+            format!("grail_chain_node_call_seconds_sum{{{labels}}} 400.01"),
+            format!("grail_chain_node_call_seconds_count{{{labels}}} 2"),
+        ] {
+            assert!(text.lines().any(|line| line == want), "{want} in\n{text}");
+        }
     }
 
     #[test]
@@ -147,7 +197,8 @@ grail_weights_weight{role=\"validator\",network=\"local\",netuid=\"81\",uid=\"2\
         #[test]
         fn any_label_stays_on_its_line(role in any::<String>(), reason in any::<String>()) {
             let label = Label::Reason(reason);
-            let text = Snapshot { points: vec![point(&role, Metric::FileRejected, label, 1.0)] };
+            let points = vec![point(&role, Metric::FileRejected, label, 1.0)];
+            let text = Snapshot { points, distributions: vec![] };
             let text = text.to_string();
             prop_assert_eq!(text.matches('\n').count(), 3);
             // Outside of escapes, quotes open and close the values of five labels.

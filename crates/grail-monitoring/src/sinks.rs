@@ -97,7 +97,7 @@ mod tests {
 
     fn context(uid: u16) -> RoleContext {
         let (role, network) = ("miner".to_owned(), "local".to_owned());
-        RoleContext { role, network, netuid: Netuid(81), uid: Uid(uid) }
+        RoleContext { role, network, netuid: Netuid(81), uid: Some(Uid(uid)) }
     }
 
     fn block(number: u64) -> Event {
@@ -116,7 +116,7 @@ mod tests {
         let events = recorder.events();
         assert_eq!(events.len(), 2);
         assert!(events.iter().all(|recorded| recorded.event == block(60)));
-        assert_eq!((events[0].context.uid, events[1].context.uid), (Uid(1), Uid(2)));
+        assert_eq!((events[0].context.uid, events[1].context.uid), (Some(Uid(1)), Some(Uid(2))));
         let points = metrics.snapshot().points;
         assert!(points.iter().any(|point| point.metric == Metric::ChainBlock));
         Fanout(vec![]).emit(block(1));

@@ -9,5 +9,6 @@ pub mod environment;
 pub mod events;
 pub mod model;
 pub mod object_store;
+pub mod observer;
 pub mod reference;
 pub mod signer;

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use grail_ports::beacon::Beacon;
 use grail_ports::chain::{Chain, ChainError};
 use grail_ports::object_store::Buckets;
+use grail_ports::observer::{NoObserver, Observer};
 use grail_ports::signer::Signer;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,7 @@ pub struct LocalNetwork {
     rpc: Arc<rpc::Node>,
     /// Made when the first role of this process asks for it.
     gateway: OnceCell<Gateway>,
+    observer: Arc<dyn Observer>,
     _lock: FolderLock,
 }
 
@@ -197,8 +199,14 @@ impl LocalNetwork {
             beacon,
             store: Arc::new(store),
             gateway: OnceCell::new(),
+            observer: Arc::new(NoObserver),
             _lock: lock,
         })
+    }
+
+    /// Lets `observer` be told of the connection that the roles of this process share.
+    pub fn observe(&mut self, observer: Arc<dyn Observer>) {
+        self.observer = observer;
     }
 
     /// Returns the network's folder.
@@ -238,7 +246,7 @@ impl LocalNetwork {
         let gateway = self.gateway.get_or_try_init(|| async {
             let endpoint = file.endpoint.as_ref();
             let endpoint = endpoint.ok_or_else(|| NetworkError::NotServed(self.dir.clone()))?;
-            Gateway::open(&file, endpoint, self.clock()).await
+            Gateway::open(&file, endpoint, self.clock(), Arc::clone(&self.observer)).await
         });
         let gateway = gateway.await?;
         Ok(Node {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use grail_ports::chain::{Block, ChainError, Hyperparameters, Metagraph};
+use grail_ports::observer::{NoObserver, Observer};
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockNumber, Digest, Hotkey};
 use tokio_util::sync::DropGuard;
@@ -39,8 +40,19 @@ impl Connection {
     /// # Errors
     /// When none answers within the time of a call, or what answers is not subtensor.
     pub async fn open(config: SubtensorConfig) -> Result<Self, ChainError> {
+        Self::open_observed(config, Arc::new(NoObserver)).await
+    }
+
+    /// As [`Self::open`]; `observer` is told of questions to nodes and of connections.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_observed(
+        config: SubtensorConfig,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ChainError> {
         let connector = Arc::new(WebSocketConnector::new(config.rpc.message_bytes_max));
-        Self::open_through(config, connector).await
+        Self::open_with(config, connector, observer).await
     }
 
     /// As [`Self::open`], through connections that `connector` makes.
@@ -51,7 +63,15 @@ impl Connection {
         config: SubtensorConfig,
         connector: Arc<dyn Connector>,
     ) -> Result<Self, ChainError> {
-        let reader = Reader::new(config, connector);
+        Self::open_with(config, connector, Arc::new(NoObserver)).await
+    }
+
+    async fn open_with(
+        config: SubtensorConfig,
+        connector: Arc<dyn Connector>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ChainError> {
+        let reader = Reader::new(config, connector, &observer);
         let (_, view) = reader.best().await.map_err(|e| e.into_chain_error("connect", None))?;
         let (network, spec) = (&reader.config.network.name, view.runtime.version.spec);
         let netuid = reader.config.netuid.0;
@@ -80,18 +100,25 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    fn new(config: SubtensorConfig, connector: Arc<dyn Connector>) -> Self {
+    fn new(
+        config: SubtensorConfig,
+        connector: Arc<dyn Connector>,
+        observer: &Arc<dyn Observer>,
+    ) -> Self {
         let rpc_config =
             RpcConfig { endpoints: config.network.endpoints.clone(), ..config.rpc.clone() };
         let archive: Option<MakeArchive> =
             (!config.network.archive_endpoints.is_empty()).then(|| {
                 let endpoints = config.network.archive_endpoints.clone();
                 let rpc_config = RpcConfig { endpoints, ..config.rpc.clone() };
-                let connector = connector.clone();
-                let make = move || RpcClient::start(rpc_config.clone(), connector.clone());
+                let (connector, observer) = (connector.clone(), observer.clone());
+                let make = move || {
+                    let (connector, observer) = (connector.clone(), observer.clone());
+                    RpcClient::start_observed(rpc_config.clone(), connector, observer)
+                };
                 Arc::new(make) as MakeArchive
             });
-        let rpc = RpcClient::start(rpc_config, connector);
+        let rpc = RpcClient::start_observed(rpc_config, connector, observer.clone());
         let node = Arc::new(Node::new(rpc, archive, config.network.genesis));
         let heads = Heads::default();
         let following = config.follow_heads.then(|| heads.follow(node.clone()));

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use grail_ports::observer::{Classified, NoObserver, Observation, Observer, Outcome, Service};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -87,8 +88,8 @@ pub enum Repeat {
 pub struct ConnectionCount(pub u64);
 
 /// What the client and its task both see.
-#[derive(Debug, Default)]
 pub(crate) struct Shared {
+    observer: Arc<dyn Observer>,
     connections: AtomicU64,
     /// Endpoint in use, or why there is none.
     state: Mutex<State>,
@@ -107,13 +108,29 @@ impl Default for State {
 }
 
 impl Shared {
-    fn connected(&self, endpoint: &Endpoint) {
-        self.connections.fetch_add(1, Ordering::AcqRel);
-        self.set(State::Connected(endpoint.to_string()));
+    fn new(observer: Arc<dyn Observer>) -> Self {
+        Self { observer, connections: AtomicU64::default(), state: Mutex::default() }
     }
 
-    fn away(&self, reason: &str) {
-        self.set(State::Away(reason.to_owned()));
+    fn connected(&self, endpoint: &Endpoint) {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+        // Shown without what may be a secret.
+        let endpoint = endpoint.to_string();
+        self.set(State::Connected(endpoint.clone()));
+        self.observer.observe(Observation::Connected { endpoint });
+    }
+
+    fn away(&self, endpoint: &Endpoint, reason: &str) {
+        self.set(State::Away(format!("{endpoint}: {reason}")));
+        self.observer.observe(Observation::Disconnected { endpoint: endpoint.to_string() });
+    }
+
+    fn closed(&self) {
+        let before = self.state();
+        self.set(State::Away("the client was closed".to_owned()));
+        if let State::Connected(endpoint) = before {
+            self.observer.observe(Observation::Disconnected { endpoint });
+        }
     }
 
     fn set(&self, state: State) {
@@ -147,11 +164,23 @@ impl RpcClient {
     /// # Panics
     /// Outside of a tokio runtime, and without an endpoint.
     pub fn start(config: RpcConfig, connector: Arc<dyn Connector>) -> Self {
+        Self::start_observed(config, connector, Arc::new(NoObserver))
+    }
+
+    /// As [`Self::start`]; `observer` is told of calls and connections.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_observed(
+        config: RpcConfig,
+        connector: Arc<dyn Connector>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         assert!(!config.endpoints.is_empty(), "a client needs an endpoint");
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (finish, finished) = watch::channel(false);
         let closing = CancellationToken::new();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(observer));
         let call_timeout = config.call_timeout;
         let supervisor = Supervisor::new(config, connector, queue, shared.clone(), closing.clone());
         tokio::spawn(async move {
@@ -244,7 +273,26 @@ impl RpcClient {
         self.wait(id, method, command, answer, deadline, limit).await
     }
 
+    /// Waits for an answer until `deadline`, and tells how that ended.
     async fn wait<T>(
+        &self,
+        id: u64,
+        method: &'static str,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, RpcError>>,
+        deadline: Instant,
+        limit: Duration,
+    ) -> Result<T, RpcError> {
+        let start = Instant::now();
+        let answer = self.wait_untold(id, method, command, answer, deadline, limit).await;
+        let outcome = answer.as_ref().err().map_or(Outcome::Ok, Classified::outcome);
+        let (service, took) = (Service::ChainNode, start.elapsed());
+        let observation = Observation::Call { service, call: method, outcome, took };
+        self.inner.shared.observer.observe(observation);
+        answer
+    }
+
+    async fn wait_untold<T>(
         &self,
         id: u64,
         method: &'static str,

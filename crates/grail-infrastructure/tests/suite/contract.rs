@@ -8,6 +8,7 @@ use grail_infrastructure::local::chain::LocalChain;
 use grail_infrastructure::local::network::{Gateway, NetworkConfig, Node};
 use grail_infrastructure::wallet::Wallet;
 use grail_ports::chain::Chain;
+use grail_ports::observer::NoObserver;
 use grail_ports::signer::Signer;
 use grail_protocol::ids::Netuid;
 use grail_testkit::contract::{self, Advance, ChainUnderTest};
@@ -35,7 +36,9 @@ fn with_hotkey(node: &Node) -> (grail_protocol::ids::Hotkey, Arc<dyn Chain>) {
 async fn chain_contract(served: &Served, validator: Node, miner: Node) {
     let stranger = Arc::new(Wallet::from_seed(&[99; 32]));
     let (file, endpoint) = (served.network.file(), served.server.endpoint());
-    let gateway = Gateway::open(&file, &endpoint, served.network.clock()).await.unwrap();
+    let gateway = Gateway::open(&file, &endpoint, served.network.clock(), Arc::new(NoObserver))
+        .await
+        .unwrap();
     contract::chain(ChainUnderTest {
         validator: with_hotkey(&validator),
         miner: with_hotkey(&miner),

@@ -27,7 +27,7 @@ fn records(change: impl FnOnce(&mut LogConfig), work: impl FnOnce()) -> Vec<Stri
 
 fn context() -> RoleContext {
     let (role, network) = ("miner".to_owned(), "local".to_owned());
-    RoleContext { role, network, netuid: Netuid(81), uid: Uid(2) }
+    RoleContext { role, network, netuid: Netuid(81), uid: Some(Uid(2)) }
 }
 
 fn levels(change: impl FnOnce(&mut LogConfig)) -> String {

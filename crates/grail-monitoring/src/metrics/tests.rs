@@ -1,5 +1,7 @@
 //! Tests of the map from events to metrics.
 
+use std::time::Duration;
+
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
 
 use super::*;
@@ -10,7 +12,7 @@ fn window(start: u64) -> Window {
 
 fn context(role: &str, uid: u16) -> RoleContext {
     let network = "local".to_owned();
-    RoleContext { role: role.to_owned(), network, netuid: Netuid(81), uid: Uid(uid) }
+    RoleContext { role: role.to_owned(), network, netuid: Netuid(81), uid: Some(Uid(uid)) }
 }
 
 /// Returns the values after `events` of one role.
@@ -97,13 +99,62 @@ fn every_event() -> Vec<Event> {
     ]
 }
 
+fn call(service: Service, call: &'static str, outcome: Outcome) -> Observation {
+    Observation::Call { service, call, outcome, took: Duration::from_millis(30) }
+}
+
+fn every_observation() -> Vec<Observation> {
+    let endpoint = || "wss://node.example:443".to_owned();
+    vec![
+        call(Service::Chain, "head", Outcome::Ok),
+        call(Service::ChainNode, "chain_getHeader", Outcome::TimedOut),
+        call(Service::Store, "get", Outcome::Denied),
+        call(Service::Beacon, "round", Outcome::Ok),
+        Observation::Connected { endpoint: endpoint() },
+        Observation::Disconnected { endpoint: endpoint() },
+        Observation::Head { block: BlockNumber(95), lag: Duration::from_millis(1_500) },
+    ]
+}
+
+#[test]
+fn calls_are_counted_by_outcome_and_timed_by_call() {
+    let metrics = Metrics::default();
+    let observer = metrics.observer(RoleContext { uid: None, ..context("process", 0) });
+    for outcome in [Outcome::Ok, Outcome::Ok, Outcome::TimedOut] {
+        observer.observe(call(Service::ChainNode, "state_call", outcome));
+    }
+    every_observation().into_iter().for_each(|it| observer.observe(it));
+    observer.observe(Observation::Connected { endpoint: "wss://other:1".to_owned() });
+    let text = metrics.render();
+    let who = r#"{role="process",network="local",netuid="81","#;
+    for want in [
+        format!(r#"grail_chain_node_calls_total{who}call="state_call",outcome="ok"}} 2"#),
+        format!(r#"grail_chain_node_calls_total{who}call="state_call",outcome="timed_out"}} 1"#),
+        format!(r#"grail_chain_node_call_seconds_count{who}call="state_call"}} 3"#),
+        format!(r#"grail_store_calls_total{who}call="get",outcome="denied"}} 1"#),
+        format!(r#"grail_chain_node_in_use{who}endpoint="wss://node.example:443"}} 0"#),
+        format!(r#"grail_chain_node_in_use{who}endpoint="wss://other:1"}} 1"#),
+        format!(r#"grail_chain_node_connections_total{who}endpoint="wss://other:1"}} 1"#),
+        r#"grail_chain_head_lag_seconds{role="process",network="local",netuid="81"} 1.5"#
+            .to_owned(),
+    ] {
+        assert!(text.lines().any(|line| line == want), "{want} in\n{text}");
+    }
+}
+
 #[test]
 fn every_metric_comes_from_some_event() {
     let metrics = Metrics::default();
     let sink = metrics.sink(context("all", 0));
     every_event().into_iter().chain([judged(3, 16, None)]).for_each(|event| sink.emit(event));
-    let seen: BTreeSet<Metric> =
-        metrics.snapshot().points.iter().map(|point| point.metric).collect();
+    let observer = metrics.observer(context("all", 0));
+    every_observation().into_iter().for_each(|observation| observer.observe(observation));
+    let Snapshot { points, distributions } = metrics.snapshot();
+    let seen: BTreeSet<Metric> = points
+        .iter()
+        .map(|point| point.metric)
+        .chain(distributions.iter().map(|it| it.metric))
+        .collect();
     assert_eq!(seen, Metric::ALL.iter().copied().collect());
 }
 

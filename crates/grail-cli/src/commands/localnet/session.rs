@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use grail_infrastructure::local::network::{LocalNetwork, Node};
 use grail_infrastructure::local::rpc::DEVELOPMENT_NOTICE;
 use grail_infrastructure::lock::FolderLock;
-use grail_monitoring::{Fanout, Metrics, RoleContext};
+use grail_monitoring::{Fanout, Metrics};
 use grail_neurons::lifecycle::NeuronExit;
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::EventSink;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, warn};
 
 use super::crew::{Crew, ROLE_LOCK};
+use super::metering;
 use super::recorder::Recorder;
 use super::roster::{Duty, LocalRoster, Member, members};
 use super::screen::Screen;
@@ -83,16 +84,19 @@ impl Session {
         report_path: Option<&Path>,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let Prepared { config, network, provider, environment, base, setup } = prepared;
+        let Prepared { config, mut network, provider, environment, base, setup } = prepared;
         let cheats = config.cheats()?;
         let miners = engine::miners_provider(config.engine, &provider)?;
         let crew = Arc::new(Crew::new(config.clone(), provider, miners, environment, &base));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, config.localnet.listen));
         let ground = CancellationToken::new();
         let server = network.serve(address, ground.clone()).await?;
+        let metrics = Metrics::default();
+        network.observe(metrics.observer(metering::of_process(&network.file())));
         let mut nodes: Vec<(Member, Arc<Node>)> = Vec::new();
         for member in members(&config, &cheats) {
             let node = network.node(&member.name).await?;
+            let node = metering::metered(node, &metrics, &network.file(), network.clock());
             nodes.push((member, Arc::new(node)));
         }
         let roster = LocalRoster::new(
@@ -122,7 +126,7 @@ impl Session {
         };
         let mut session = Self {
             validator,
-            metrics: Metrics::default(),
+            metrics,
             roles: JoinSet::new(),
             shown: BTreeSet::new(),
             started: Instant::now(),
@@ -180,13 +184,7 @@ impl Session {
         remove_leftovers(&node.dir)?;
         let entry = &node.entry;
         let tag = RoleTag { name: member.name.clone(), uid: entry.uid, hotkey: entry.hotkey };
-        let file = self.network.file();
-        let context = RoleContext {
-            role: member.name.clone(),
-            network: file.name,
-            netuid: file.netuid,
-            uid: entry.uid,
-        };
+        let context = metering::of_role(&self.network.file(), &node);
         let span = context.span();
         let both = vec![self.recorder.sink(tag), self.metrics.sink(context)];
         let mut events: Arc<dyn EventSink> = Arc::new(Fanout(both));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use grail_ports::beacon::Beacon;
 use grail_ports::chain::ChainError;
+use grail_ports::observer::Observer;
 use grail_ports::signer::Signer;
 use grail_protocol::ids::Uid;
 
@@ -42,7 +43,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// Connects to the network of `file` at its `endpoint`, such as `http://127.0.0.1:9944`.
-    /// `clock` says which rounds of the beacon are out; the server has the last word.
+    /// `clock` says which rounds of the beacon are out; the server has the last word. `observer` is
+    /// told of the connection to the chain.
     ///
     /// # Errors
     /// When nobody answers there, or another chain does.
@@ -50,6 +52,7 @@ impl Gateway {
         file: &NetworkFile,
         endpoint: &str,
         clock: Clock,
+        observer: Arc<dyn Observer>,
     ) -> Result<Self, NetworkError> {
         let own =
             OwnChain::new(&file.beacon).map_err(|error| NetworkError::Config(error.to_string()))?;
@@ -65,7 +68,8 @@ impl Gateway {
         let address = endpoint.replacen("http", "ws", 1);
         let node = Endpoint::parse(&address).map_err(|error| config(&error))?;
         let seals = SealBeacon { key: beacon.public_key(), schedule: beacon.schedule() };
-        let connection = Connection::open(chain_config(file, node, seals)).await?;
+        let connection =
+            Connection::open_observed(chain_config(file, node, seals), observer).await?;
         Ok(Self { connection, beacon: Arc::new(beacon) })
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grail_ports::object_store::Buckets;
+use grail_ports::observer::NoObserver;
 use grail_ports::signer::Signer;
 
 use super::gateway::Gateway;
@@ -36,7 +37,8 @@ impl RemoteNetwork {
         let http = Http::new(&endpoint, file.genesis)?;
         retry.run(|error| matches!(error, ClientError::Unavailable(_)), || http.ping()).await?;
         // The time of this network is its chain's, so only the server knows which rounds are out.
-        let gateway = Gateway::open(&file, &endpoint, Arc::new(|| u64::MAX)).await?;
+        let gateway =
+            Gateway::open(&file, &endpoint, Arc::new(|| u64::MAX), Arc::new(NoObserver)).await?;
         Ok(Self { dir: dir.to_owned(), file, http, gateway, retry })
     }
 

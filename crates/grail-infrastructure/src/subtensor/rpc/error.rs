@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use grail_ports::observer::{Classified, Outcome};
 use serde_json::Value;
 
 /// Longest text of a node that is kept, bytes; a trap's back trace is longer than anybody reads.
@@ -104,6 +105,18 @@ pub enum RpcError {
     /// The client was closed.
     #[error("the connection was closed by this program")]
     Closed,
+}
+
+impl Classified for RpcError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Disconnected(_) => Outcome::Unavailable,
+            Self::TimedOut { .. } => Outcome::TimedOut,
+            Self::Node { .. } => Outcome::Refused,
+            Self::Malformed { .. } | Self::Lagged => Outcome::Bad,
+            Self::Closed => Outcome::Closed,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Supervisor {
             let mut connection = Connection::new(wire, endpoint.to_string(), &self.config);
             let end = connection.serve(&mut self.commands, &closing).await;
             let End::Died(reason) = end else { break };
-            self.shared.away(&format!("{endpoint}: {reason}"));
+            self.shared.away(&endpoint, &reason);
             warn!(%endpoint, reason, "the connection to a node is lost; it is made again");
             if connection.was_useful {
                 self.failures = 0;
@@ -69,7 +69,7 @@ impl Supervisor {
                 () = self.pause() => {}
             }
         }
-        self.shared.away("the client was closed");
+        self.shared.closed();
         self.refuse_the_rest();
     }
 
@@ -93,7 +93,7 @@ impl Supervisor {
         } else {
             debug!(%endpoint, reason, "a node still cannot be reached");
         }
-        self.shared.away(&format!("{endpoint}: {reason}"));
+        self.shared.away(endpoint, reason);
     }
 
     fn rotate(&mut self) {

@@ -1,19 +1,20 @@
 //! Calls end in time, whatever the nodes do, and come back without a restart.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use grail_infrastructure::subtensor::rpc::{
     ConnectionCount, Endpoint, MESSAGE_BYTES_MIN, Repeat, RpcClient, RpcConfig, RpcError,
     WebSocketConnector,
 };
+use grail_ports::observer::{Observation, Observer, Outcome, Service};
 use grail_testkit::vectors;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::node::{Answer, Node, client, config, recorded_answer, url};
+use super::node::{Answer, Memory, Node, client, config, recorded_answer, url};
 
 fn read(client: &RpcClient) -> impl Future<Output = Result<Value, RpcError>> {
     client.call("chain_getHeader", json!([]), Repeat::Allowed)
@@ -87,6 +88,51 @@ async fn a_node_that_hangs_is_left_for_the_next() {
     read(&client).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(15));
     assert_eq!(client.peer(), Ok(url("alive")));
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Seen(Mutex<Vec<Observation>>);
+
+impl Observer for Seen {
+    fn observe(&self, observation: Observation) {
+        self.0.lock().unwrap().push(observation);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_is_told_of_calls_and_connections() {
+    let (dead, hanging) = (Node::echo(), Node::new(|_, _| Answer::Silence));
+    dead.set_down(true);
+    let nodes = [("dead", dead), ("hanging", hanging), ("alive", Node::echo())];
+    let names = nodes.each_ref().map(|(name, _)| *name);
+    let seen = Arc::new(Seen::default());
+    let client = RpcClient::start_observed(config(&names), Memory::new(&nodes), seen.clone());
+    read(&client).await.unwrap_err();
+    read(&client).await.unwrap();
+    client.close().await;
+    read(&client).await.unwrap_err();
+    let call = |outcome, took_s| Observation::Call {
+        service: Service::ChainNode,
+        call: "chain_getHeader",
+        outcome,
+        took: Duration::from_secs(took_s),
+    };
+    let connected = |name| Observation::Connected { endpoint: url(name) };
+    let disconnected = |name| Observation::Disconnected { endpoint: url(name) };
+    assert_eq!(
+        *seen.0.lock().unwrap(),
+        [
+            disconnected("dead"),
+            connected("hanging"),
+            call(Outcome::TimedOut, 15),
+            disconnected("hanging"),
+            connected("alive"),
+            call(Outcome::Ok, 0),
+            disconnected("alive"),
+            call(Outcome::Closed, 0),
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]
