@@ -288,8 +288,9 @@ impl Session {
             warn!("some roles did not stop in time and were abandoned");
             self.roles.abort_all();
         }
-        self.ground.cancel();
+        // Asks the chain, which must still answer.
         self.catch_up().await;
+        self.ground.cancel();
     }
 
     /// Writes the last report and shows the tables.
