@@ -110,6 +110,17 @@ pub async fn block_with_beacon(
     Ok(found.map(|round| BlockWithBeacon { block, beacon: round.randomness }))
 }
 
+/// Why a role waits when [`is_final`] says no.
+pub(crate) const NOT_FINAL: &str = "the window's blocks can still change";
+
+/// Returns whether no re-organisation can take block `number` away any more.
+///
+/// What follows from a block's hash must neither be published nor judged before: a miner would be
+/// blamed for a fork.
+pub async fn is_final(chain: &dyn Chain, number: BlockNumber) -> Result<bool, ChainError> {
+    Ok(chain.finalized().await? >= number)
+}
+
 /// Returns where the files of `window` are sealed to, or `None` if its first block is not there.
 ///
 /// Miners seal to it, and validators, trainers and everybody else open with its signature.

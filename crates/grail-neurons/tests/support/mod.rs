@@ -226,7 +226,7 @@ impl World {
 }
 
 /// Returns a new folder, in memory where the system offers that: tests flush files by the thousand.
-fn scratch() -> tempfile::TempDir {
+pub fn scratch() -> tempfile::TempDir {
     let in_memory = tempfile::tempdir_in("/dev/shm");
     in_memory.or_else(|_| tempfile::tempdir()).unwrap()
 }

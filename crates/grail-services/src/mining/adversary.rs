@@ -238,8 +238,14 @@ impl Adversary {
             let file = RolloutFile { header: job.header.clone(), signature, ..file };
             let bytes = file.encode().map_err(|error| PipelineError::Prover(error.into()))?;
             // Nobody can count what is inside.
-            let sealed =
-                Sealed { window: job.window, groups: 0, rollouts: 0, tokens: 0, seconds: 0.0 };
+            let sealed = Sealed {
+                window: job.window,
+                groups: 0,
+                rollouts: 0,
+                tokens: 0,
+                seconds: 0.0,
+                drawn_from: None,
+            };
             return Ok(Some((sealed, bytes)));
         }
         Ok(None)

@@ -21,6 +21,10 @@ pub struct Sealed {
     pub tokens: u64,
     /// Seconds of generation.
     pub seconds: f64,
+    /// Text that changes when a re-organisation changes what the file was drawn from; `None` for
+    /// files that are uploaded whatever happens.
+    #[serde(default)]
+    pub drawn_from: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +82,13 @@ impl Ledger {
         pending.map_or(Ok(()), |path| state::remove_file(&path))
     }
 
+    /// Forgets the pending file, so that its window can be mined again.
+    pub fn discard(&mut self) -> Result<(), StateError> {
+        let pending = self.memory.pending.as_ref().map(|sealed| self.path(sealed.window));
+        self.replace(Memory { pending: None, ..self.memory.clone() })?;
+        pending.map_or(Ok(()), |path| state::remove_file(&path))
+    }
+
     fn replace(&mut self, memory: Memory) -> Result<(), StateError> {
         state::write_json(&self.folder.join("ledger.json"), &memory)?;
         self.memory = memory;
@@ -100,8 +111,14 @@ mod tests {
     #[test]
     fn a_restart_finds_the_sealed_file_and_never_the_closed_window() {
         let folder = tempfile::tempdir().unwrap();
-        let sealed =
-            Sealed { window: window(60), groups: 1, rollouts: 16, tokens: 9, seconds: 0.5 };
+        let sealed = Sealed {
+            window: window(60),
+            groups: 1,
+            rollouts: 16,
+            tokens: 9,
+            seconds: 0.5,
+            drawn_from: None,
+        };
         let mut ledger = Ledger::open(folder.path()).unwrap();
         assert!(ledger.is_open(window(0)));
         ledger.keep(sealed.clone(), b"file").unwrap();

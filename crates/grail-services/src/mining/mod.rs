@@ -40,6 +40,10 @@ pub enum MiningOutcome {
     },
 }
 
+/// What a miner says when a fork took the block that its file follows from.
+pub(crate) const REORGANISED: &str =
+    "a re-organisation changed the window's first block; the window is mined again";
+
 /// Why a tick of a miner failed; the next tick tries again.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MiningError {

@@ -9,15 +9,16 @@ use grail_ports::events::Event;
 use grail_protocol::constants::ROLLOUT_FILE_BYTES_MAX;
 use grail_protocol::ids::Window;
 use grail_protocol::keys;
-use grail_protocol::randomness::window_randomness;
+use grail_protocol::randomness::{WindowRandomness, window_randomness};
 use grail_protocol::rollout::Group;
+use tracing::warn;
 
 use super::ledger::{Ledger, Sealed};
 use super::pipeline::{self, MiningJob};
-use super::{MiningError, MiningOutcome};
+use super::{MiningError, MiningOutcome, REORGANISED};
 use crate::blocking::blocking;
 use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
-use crate::context::{RunContext, block_with_beacon, seal_of};
+use crate::context::{NOT_FINAL, RunContext, block_with_beacon, is_final, seal_of};
 
 const NO_CHECKPOINT: &str = "no checkpoint was ready before this window";
 
@@ -95,6 +96,7 @@ impl MiningSession {
             rollouts: u32::try_from(rollouts).unwrap_or(u32::MAX),
             tokens: pipeline::count_tokens(&groups),
             seconds,
+            drawn_from: Some(text_of(job.randomness)),
         };
         let (header, seal, signer) = (job.header.clone(), job.seal, self.ctx.signer.clone());
         let bytes = blocking(move || pipeline::seal(header, groups, seal, &*signer)).await?;
@@ -137,6 +139,9 @@ impl MiningSession {
             if Window::containing(head.number) != sealed.window {
                 return self.skip(sealed.window, "the window ended before the upload".to_owned());
             }
+            if let Some(reason) = self.forked(&sealed).await? {
+                return Ok(MiningOutcome::Waiting(reason.to_owned()));
+            }
             bucket.put(&key, bytes.clone()).await?;
         }
         // Told before it is closed: a crash in between tells it twice, never not at all.
@@ -152,6 +157,26 @@ impl MiningSession {
         Ok(MiningOutcome::Uploaded { window: sealed.window, groups: sealed.groups })
     }
 
+    /// Returns why the sealed file cannot be uploaded now, if it cannot: the block that its problems
+    /// follow from may still go, or went away, and then the file goes too.
+    async fn forked(&mut self, sealed: &Sealed) -> Result<Option<&'static str>, MiningError> {
+        let Some(drawn_from) = &sealed.drawn_from else { return Ok(None) };
+        let (chain, beacon) = (&*self.ctx.chain, &*self.ctx.beacon);
+        let start = sealed.window.start();
+        if !is_final(chain, start).await? {
+            return Ok(Some(NOT_FINAL));
+        }
+        let Some(first) = block_with_beacon(chain, beacon, start).await? else {
+            return Ok(Some(NOT_FINAL));
+        };
+        if text_of(window_randomness(&first.block.hash, &first.beacon)) == *drawn_from {
+            return Ok(None);
+        }
+        warn!(window = %sealed.window, REORGANISED);
+        self.ledger()?.discard()?;
+        Ok(Some(REORGANISED))
+    }
+
     fn announce_skip(&mut self, window: Window, reason: &str) {
         if self.announced_skip != Some(window) {
             self.announced_skip = Some(window);
@@ -165,4 +190,8 @@ impl MiningSession {
             empty => Ok(empty.insert(Ledger::open(&self.ctx.state_dir)?)),
         }
     }
+}
+
+fn text_of(randomness: WindowRandomness) -> String {
+    randomness.0.to_hex()
 }

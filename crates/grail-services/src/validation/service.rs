@@ -28,7 +28,7 @@ use super::weights::WeightSetter;
 use super::{ValidationError, ValidationOutcome};
 use crate::blocking::blocking;
 use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
-use crate::context::{RunContext, block_with_beacon, opener_of};
+use crate::context::{NOT_FINAL, RunContext, block_with_beacon, is_final, opener_of};
 use crate::math::mean;
 use crate::peers::PeerDirectory;
 
@@ -157,6 +157,9 @@ impl ValidationService {
             return Ok(Step::PassedOver);
         };
         let (chain, beacon) = (&*self.ctx.chain, &*self.ctx.beacon);
+        if !is_final(chain, window.end()).await? {
+            return Ok(Step::Waiting(NOT_FINAL.to_owned()));
+        }
         let start = block_with_beacon(chain, beacon, window.start()).await?;
         let end = block_with_beacon(chain, beacon, window.end()).await?;
         let (Some(start), Some(end)) = (start, end) else {

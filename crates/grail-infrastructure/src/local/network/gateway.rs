@@ -21,11 +21,13 @@ use crate::subtensor::rpc::{Backoff, Endpoint, RpcConfig};
 use crate::subtensor::{Connection, SealBeacon, SubmitConfig, Subtensor, SubtensorConfig};
 use crate::wallet::{Key, Scheme};
 
-/// Longest time until a connection on the same machine stands.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// Longest time of a small call in blocks, which a node on the same machine answers at once: roles
+/// must not miss a window because of one lost answer.
+const CALL_BLOCKS: u32 = 10;
 
-/// Longest time of a small call on the same machine.
-const CALL_TIME: Duration = Duration::from_secs(5);
+/// Shortest and longest such time, whatever the chain's pace.
+const CALL_TIME_MIN: Duration = Duration::from_secs(1);
+const CALL_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Waits between attempts to connect: blocks are short here, and nobody else is asked.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
@@ -57,11 +59,9 @@ impl Gateway {
         let own =
             OwnChain::new(&file.beacon).map_err(|error| NetworkError::Config(error.to_string()))?;
         let chain = DrandChain::Own(own);
-        let relays = DrandConfig {
-            relays: vec![endpoint.to_owned()],
-            deadline: CALL_TIME,
-            hedge_after: CALL_TIME,
-        };
+        let deadline = call_time(file);
+        let relays = vec![endpoint.to_owned()];
+        let relays = DrandConfig { relays, deadline, hedge_after: deadline };
         let config = |error: &dyn std::fmt::Display| NetworkError::Config(error.to_string());
         let drand = Drand::new(chain, relays, clock).map_err(|error| config(&error))?;
         let beacon = DrandBeacon::new(Arc::new(drand)).map_err(|error| config(&error))?;
@@ -101,6 +101,11 @@ impl Gateway {
     }
 }
 
+fn call_time(file: &NetworkFile) -> Duration {
+    let blocks = Duration::from_millis(file.block_time_ms).saturating_mul(CALL_BLOCKS);
+    blocks.clamp(CALL_TIME_MIN, CALL_TIME_MAX)
+}
+
 fn chain_config(file: &NetworkFile, node: Endpoint, seals: SealBeacon) -> SubtensorConfig {
     let network = Network {
         name: file.name.clone(),
@@ -111,12 +116,12 @@ fn chain_config(file: &NetworkFile, node: Endpoint, seals: SealBeacon) -> Subten
     let config = SubtensorConfig::new(network, file.netuid);
     SubtensorConfig {
         rpc: RpcConfig {
-            connect_timeout: CONNECT_TIME,
-            call_timeout: CALL_TIME,
+            connect_timeout: call_time(file),
+            call_timeout: call_time(file),
             backoff: BACKOFF,
             ..config.rpc
         },
-        submit: SubmitConfig { grace: CALL_TIME, ..config.submit },
+        submit: SubmitConfig { grace: call_time(file), ..config.submit },
         beacon: seals,
         ..config
     }

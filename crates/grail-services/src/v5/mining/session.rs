@@ -13,10 +13,10 @@ use tracing::warn;
 use super::pipeline::{self, Job, ProvedGroup};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
-use crate::context::{RunContext, block_with_beacon};
+use crate::context::{NOT_FINAL, RunContext, block_with_beacon, is_final};
 use crate::mining::ledger::{Ledger, Sealed};
 use crate::mining::pace::MinedGroup as _;
-use crate::mining::{MiningError, MiningOutcome};
+use crate::mining::{MiningError, MiningOutcome, REORGANISED};
 use crate::v5::checkpoints::{AssignmentSource, ReferenceEnvironments};
 use crate::v5::validation::hash_text;
 
@@ -103,6 +103,7 @@ impl ReferenceSession {
             rollouts: u32::try_from(rollouts).unwrap_or(u32::MAX),
             tokens: groups.iter().map(ProvedGroup::tokens).sum(),
             seconds,
+            drawn_from: Some(job.window_hash.clone()),
         };
         let writing = job.clone();
         let bytes = blocking(move || pipeline::seal(&writing, groups)).await?;
@@ -137,6 +138,9 @@ impl ReferenceSession {
             if Window::containing(head.number) != sealed.window {
                 return self.skip(sealed.window, "the window ended before the upload".to_owned());
             }
+            if let Some(reason) = self.forked(&sealed).await? {
+                return Ok(MiningOutcome::Waiting(reason.to_owned()));
+            }
             bucket.put(&key, bytes.clone()).await?;
         }
         // Told before it is closed: a crash in between tells it twice, never not at all.
@@ -150,6 +154,22 @@ impl ReferenceSession {
         });
         self.ledger()?.close(sealed.window)?;
         Ok(MiningOutcome::Uploaded { window: sealed.window, groups: sealed.groups })
+    }
+
+    /// Returns why the file cannot be uploaded now, if it cannot: the block that its problems follow
+    /// from may still go, or went away, and then the file goes too.
+    async fn forked(&mut self, sealed: &Sealed) -> Result<Option<&'static str>, MiningError> {
+        let start = sealed.window.start();
+        if !is_final(&*self.ctx.chain, start).await? {
+            return Ok(Some(NOT_FINAL));
+        }
+        let Some(first) = self.ctx.chain.block(start).await? else { return Ok(Some(NOT_FINAL)) };
+        if sealed.drawn_from.as_ref().is_none_or(|hash| *hash == hash_text(first.hash)) {
+            return Ok(None);
+        }
+        warn!(window = %sealed.window, REORGANISED);
+        self.ledger()?.discard()?;
+        Ok(Some(REORGANISED))
     }
 
     fn wait(&mut self, window: Window, reason: &str) -> Next {

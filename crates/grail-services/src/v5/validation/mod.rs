@@ -31,7 +31,7 @@ use super::examine::Fault;
 use super::fetch::{Download, Sighting, discover, download};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
-use crate::context::{RunContext, block_with_beacon};
+use crate::context::{NOT_FINAL, RunContext, block_with_beacon, is_final};
 use crate::math::mean;
 use crate::peers::PeerDirectory;
 use crate::validation::config::{JudgementMode, ValidationConfig};
@@ -207,6 +207,9 @@ impl ReferenceValidation {
             }
         };
         let (chain, beacon) = (&*self.ctx.chain, &*self.ctx.beacon);
+        if !is_final(chain, window.end()).await? {
+            return Ok(Err(Step::Waiting(NOT_FINAL.to_owned())));
+        }
         let start = chain.block(window.start()).await?;
         // The first round after the window: every validator of ours draws the same challenges.
         let end = block_with_beacon(chain, beacon, window.end()).await?;
