@@ -13,6 +13,7 @@ use grail_neurons::neuron::{Neuron, Tick};
 use grail_ports::chain::Block;
 use grail_protocol::checkpoint::Protocol;
 use grail_protocol::ids::Uid;
+use grail_testkit::FakeProvider;
 use support::crash::CrashPlan;
 use support::reference::Subnet;
 use support::{MINER, TRAINER, VALIDATOR, World};
@@ -69,8 +70,13 @@ struct Remains {
 }
 
 /// Runs four windows; the role `victim` is killed by `plan` and started again at the same block.
-async fn run(protocol: Protocol, victim: u64, plan: Option<Arc<CrashPlan>>) -> Remains {
-    let world = World { groups: 1, problems: 4, ..World::new() };
+async fn run(
+    protocol: Protocol,
+    victim: u64,
+    plan: Option<Arc<CrashPlan>>,
+    models: &Arc<FakeProvider>,
+) -> Remains {
+    let world = World { groups: 1, problems: 4, models: models.clone(), ..World::new() };
     let mut subnet = Subnet::of(world);
     subnet.world.doomed = plan.clone().map(|plan| (victim, plan));
     let roles = [MINER, VALIDATOR, TRAINER];
@@ -107,12 +113,14 @@ async fn run(protocol: Protocol, victim: u64, plan: Option<Arc<CrashPlan>>) -> R
 }
 
 async fn kill_everywhere(protocol: Protocol, victim: u64, calls_at_least: u64) {
-    let undisturbed = run(protocol, victim, None).await;
+    // All runs train the same checkpoints, and each measures them over the same public text.
+    let models = Arc::new(FakeProvider::remembering());
+    let undisturbed = run(protocol, victim, None, &models).await;
     assert!(undisturbed.objects.len() > 20, "{:?}", undisturbed.objects.keys());
     for at_call in 1.. {
         for after_effect in [false, true] {
             let plan = CrashPlan::new(at_call, after_effect);
-            let remains = run(protocol, victim, Some(plan.clone())).await;
+            let remains = run(protocol, victim, Some(plan.clone()), &models).await;
             if !plan.has_struck() {
                 assert!(at_call > calls_at_least, "only {at_call} calls were made");
                 return;

@@ -7,7 +7,7 @@ use crate::common::{Served, config};
 use grail_infrastructure::local::chain::LocalChain;
 use grail_infrastructure::local::network::{Gateway, NetworkConfig, Node};
 use grail_infrastructure::wallet::Wallet;
-use grail_ports::chain::Chain;
+use grail_ports::chain::{Chain, WeightSubmission, WeightsStatus};
 use grail_ports::observer::NoObserver;
 use grail_ports::signer::Signer;
 use grail_protocol::ids::Netuid;
@@ -76,6 +76,30 @@ async fn the_pace_of_the_chain_is_that_of_its_rules() {
 }
 
 #[tokio::test]
+async fn sealed_weights_are_opened_by_the_rounds_of_the_embedded_beacon() {
+    let mut config = config();
+    config.rules.commit_reveal = true;
+    config.rules.tempo = 20;
+    config.rules.weights_rate_limit = 1;
+    let served = Served::start(&config).await;
+    let chain = served.network.chain();
+    let node = served.remote("validator").await;
+    chain.advance(10).unwrap();
+    assert_eq!(node.chain.hyperparameters().await.unwrap().reveal_epochs, Some(1));
+    let miner = served.network.node("miner-1").await.unwrap().entry.uid;
+    let weights = WeightSubmission { weights: vec![(miner, 1.0)], version_key: 0 };
+    node.chain.set_weights(&weights).await.unwrap();
+    let status = node.chain.weights_status().await.unwrap();
+    let WeightsStatus::Sealed { opens } = status else { panic!("{status:?}") };
+    // Everything but the last block of the epoch that opens them.
+    chain.advance(opens.0 + config.rules.tempo - 2 - chain.head().number.0).unwrap();
+    assert_eq!(node.chain.weights_status().await, Ok(WeightsStatus::Landed));
+    chain.advance(config.rules.tempo).unwrap();
+    let metagraph = node.chain.metagraph().await.unwrap();
+    assert_eq!(metagraph.uid(miner).unwrap().incentive, 1.0);
+}
+
+#[tokio::test]
 async fn the_beacon_from_inside_and_outside() {
     let served = Served::start(&config()).await;
     served.network.chain().advance(5).unwrap();
@@ -120,7 +144,7 @@ async fn both_sides_see_the_same_metagraph() {
     let served = Served::start(&config()).await;
     let local = served.network.node("validator").await.unwrap();
     let remote = served.remote("miner-1").await;
-    let weights = grail_ports::chain::WeightSubmission {
+    let weights = WeightSubmission {
         weights: vec![(local.entry.uid, 0.0), (remote.entry.uid, 0.3)],
         version_key: 0,
     };

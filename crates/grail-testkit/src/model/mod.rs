@@ -4,6 +4,7 @@
 //! operations in the same order, so log-probabilities and digests agree bit for bit, and races and
 //! digests are those of the protocol. It is small enough to be understood: see `weights.rs`.
 
+mod memo;
 mod provider;
 mod reference;
 mod trainer;
@@ -21,6 +22,7 @@ use grail_protocol::ids::TokenId;
 use grail_protocol::sampler::{RaceKey, race_score, race_winner};
 use grail_protocol::sketch::{SketchKey, Sketcher, Whitening};
 
+use memo::Memo;
 pub use provider::FakeProvider;
 pub use trainer::FakeTrainer;
 use weights::{HIDDEN_SIZE, Position, VOCAB_SIZE, Weights};
@@ -37,6 +39,7 @@ const POSITIONS_MAX: usize = 4096;
 pub struct FakeModel {
     info: ModelInfo,
     weights: Arc<Weights>,
+    memo: Option<Arc<Memo>>,
 }
 
 impl FakeModel {
@@ -55,7 +58,8 @@ impl FakeModel {
     /// saves on the real ones. `amount` is the largest change of a weight.
     #[must_use]
     pub fn with_noise(&self, seed: u64, amount: f32) -> Self {
-        Self { info: self.info.clone(), weights: Arc::new(self.weights.with_noise(seed, amount)) }
+        let weights = Arc::new(self.weights.with_noise(seed, amount));
+        Self { info: self.info.clone(), weights, memo: None }
     }
 
     /// Returns the model as an honest engine of another kind computes it: with every weight rounded
@@ -63,7 +67,7 @@ impl FakeModel {
     #[must_use]
     pub fn in_bf16(&self) -> Self {
         let info = ModelInfo { numerics: "bf16-1".to_owned(), ..self.info.clone() };
-        Self { info, weights: Arc::new(self.weights.in_bf16()) }
+        Self { info, weights: Arc::new(self.weights.in_bf16()), memo: None }
     }
 
     /// Writes the checkpoint's files into `dir`, which is made if it is absent.
@@ -76,7 +80,7 @@ impl FakeModel {
 
     fn from_weights(weights: Weights) -> Self {
         let info = provider::info_of(&weights);
-        Self { info, weights: Arc::new(weights) }
+        Self { info, weights: Arc::new(weights), memo: None }
     }
 
     fn complete(&self, request: &GenerateRequest, key: RaceKey) -> Result<Completion, ModelError> {
@@ -320,7 +324,13 @@ impl Model for FakeModel {
     fn score(&self, requests: &[ScoreRequest], stop: &StopFlag) -> Result<Vec<Score>, ModelError> {
         requests.iter().try_for_each(check_score)?;
         let score = |request| {
-            if stop.is_stopped() { Err(ModelError::Stopped) } else { self.score_one(request) }
+            if stop.is_stopped() {
+                return Err(ModelError::Stopped);
+            }
+            match &self.memo {
+                Some(memo) => memo.get(request, || self.score_one(request)),
+                None => self.score_one(request),
+            }
         };
         requests.iter().map(score).collect()
     }

@@ -11,6 +11,7 @@ use grail_protocol::checkpoint::tensors::TensorIndex;
 use grail_protocol::constants::NUMERICS_EXACT;
 use grail_protocol::ids::Digest;
 
+use super::memo::Memo;
 use super::weights::{
     EMBEDDING_SIZE, HIDDEN_SIZE, N_EMBEDDING, N_HEAD, N_ROWS, VOCAB, VOCAB_SIZE, Weights,
 };
@@ -29,12 +30,20 @@ pub struct FakeProvider {
     loaded: Mutex<BTreeMap<Digest, Weak<FakeModel>>>,
     failures: Mutex<u32>,
     is_bf16: bool,
+    /// What models were asked, by the digest of their checkpoint; `None` remembers nothing.
+    memos: Option<Mutex<BTreeMap<Digest, Arc<Memo>>>>,
 }
 
 impl FakeProvider {
     /// Makes a provider whose models compute in bf16, see [`FakeModel::in_bf16`].
     pub fn in_bf16() -> Self {
         Self { is_bf16: true, ..Self::default() }
+    }
+
+    /// Makes a provider whose models remember the texts that they scored, so that the hundredth
+    /// equal checkpoint costs nothing more.
+    pub fn remembering() -> Self {
+        Self { memos: Some(Mutex::default()), ..Self::default() }
     }
 
     /// Makes the next `n` calls fail, as a disk that is full or broken would.
@@ -56,7 +65,10 @@ impl ModelProvider for FakeProvider {
     fn load(&self, dir: &Path) -> Result<Arc<dyn Model>, ModelError> {
         self.check_failures()?;
         let model = FakeModel::from_weights(read_checkpoint(dir)?);
-        let model = if self.is_bf16 { model.in_bf16() } else { model };
+        let mut model = if self.is_bf16 { model.in_bf16() } else { model };
+        if let Some(memos) = &self.memos {
+            model.memo = Some(lock(memos).entry(model.info.checkpoint_digest).or_default().clone());
+        }
         let mut loaded = lock(&self.loaded);
         let digest = model.info.checkpoint_digest;
         if let Some(shared) = loaded.get(&digest).and_then(Weak::upgrade) {
