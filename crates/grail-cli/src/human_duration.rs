@@ -79,6 +79,12 @@ impl From<HumanDuration> for String {
     }
 }
 
+impl From<Duration> for HumanDuration {
+    fn from(duration: Duration) -> Self {
+        Self::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 impl From<HumanDuration> for Duration {
     fn from(duration: HumanDuration) -> Self {
         duration.0

@@ -4,6 +4,7 @@
 //! be late or absent, and nothing else. Without a valid answer there is an error, never a substitute.
 
 pub mod chain;
+mod describe;
 mod fetch;
 pub mod pulse;
 
@@ -19,11 +20,13 @@ use grail_protocol::timelock::{BeaconPublicKey, RoundSignature};
 use tokio::time::{sleep, timeout};
 
 pub use self::chain::{DrandChain, OwnChain, UnknownDrandChain};
+pub use self::describe::describe;
 pub use self::fetch::read as read_answer;
 use self::fetch::{Fetched, Relay};
 use crate::clock::Clock;
 
-/// Most rounds that are remembered; a window takes two, and retries ask for the same ones again.
+/// Rounds that are remembered unless told otherwise; a window takes two, and retries ask for the same
+/// ones again.
 const CACHE_ROUNDS: usize = 256;
 
 /// Most relays.
@@ -38,6 +41,8 @@ pub struct DrandConfig {
     pub deadline: Duration,
     /// Wait for one relay before the next one is asked as well.
     pub hedge_after: Duration,
+    /// Most rounds that are remembered.
+    pub cache_rounds: usize,
 }
 
 impl DrandConfig {
@@ -53,7 +58,19 @@ impl DrandConfig {
             relays: relays.map(str::to_owned).to_vec(),
             deadline: Duration::from_secs(10),
             hedge_after: Duration::from_millis(700),
+            cache_rounds: CACHE_ROUNDS,
         }
+    }
+
+    /// Checks the relays.
+    ///
+    /// # Errors
+    /// When they are none, too many, or no addresses.
+    pub fn check(&self) -> Result<(), DrandConfigError> {
+        if !(1..=RELAYS_MAX).contains(&self.relays.len()) {
+            return Err(DrandConfigError::RelayCount(self.relays.len()));
+        }
+        self.relays.iter().try_for_each(|base| fetch::address(base).map(drop))
     }
 }
 
@@ -115,9 +132,7 @@ impl Drand {
         config: DrandConfig,
         clock: Clock,
     ) -> Result<Self, DrandConfigError> {
-        if !(1..=RELAYS_MAX).contains(&config.relays.len()) {
-            return Err(DrandConfigError::RelayCount(config.relays.len()));
-        }
+        config.check()?;
         let relays: Vec<Relay> =
             config.relays.iter().map(|base| Relay::new(base, chain)).collect::<Result<_, _>>()?;
         let state = State { failures: vec![0; relays.len()], ..State::default() };
@@ -208,7 +223,7 @@ impl Drand {
         let mut state = self.state();
         state.failures[index] = 0;
         state.rounds.insert(verified.round, verified.clone());
-        while state.rounds.len() > CACHE_ROUNDS {
+        while state.rounds.len() > self.config.cache_rounds {
             state.rounds.pop_first();
         }
     }

@@ -23,7 +23,7 @@ use self::attempts::Attempts;
 pub use self::bucket::S3Store;
 use self::bucket::Server;
 pub use self::secrets::{BucketSecrets, KeyPair, SecretsError};
-pub use self::settings::{Addressing, BadSettings, Patience, S3Settings};
+pub use self::settings::{Addressing, BadSettings, Patience, S3Settings, check_bucket_name};
 use self::throttle::Throttle;
 use self::wire::Wire;
 use crate::files;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use grail_infrastructure::object_store::check_bucket_name;
 use grail_ports::model::OptimizerConfig;
 use grail_protocol::checkpoint::Protocol;
 use grail_protocol::constants::ROLLOUTS_PER_GROUP;
@@ -21,7 +22,7 @@ use grail_services::validation::scoring::ScoringRules;
 use grail_services::validation::weights::WeightSchedule;
 
 use super::sections::Judgement;
-use super::{Config, ConfigError, EngineConfig};
+use super::{Config, ConfigError, EngineConfig, StoreKind};
 
 /// Shortest block time: below it, blocks come faster than the machine can follow.
 const BLOCK_TIME_MS_MIN: u64 = 20;
@@ -37,6 +38,11 @@ const KV_BYTES_MIN: usize = 1 << 20;
 const PREFILL_ROWS_MAX: usize = 1 << 16;
 /// Most held-out problems of an evaluation.
 const EVALUATION_PROBLEMS_MAX: u32 = 100_000;
+/// Shortest and longest wait for what lies outside.
+const WAIT_MS_MIN: u64 = 1_000;
+const WAIT_MS_MAX: u64 = 600_000;
+/// Most rounds of the beacon that are remembered.
+const CACHE_ROUNDS_MAX: usize = 65_536;
 /// Most miners and cheaters of one local network; they share this machine's cores.
 const MINERS_MAX: u16 = 64;
 
@@ -65,14 +71,7 @@ impl Config {
             &format!("must be at most {THREADS_MAX}"),
         )?;
         check_engine(&self.engine)?;
-        check(
-            "network.name",
-            self.network.name == "local",
-            &format!(
-                "there is no adapter for network `{}` yet; use local",
-                self.network.name.escape_debug()
-            ),
-        )?;
+        self.check_outside()?;
         self.cheats()?;
         self.check_reference()?;
         check(
@@ -104,6 +103,43 @@ impl Config {
         complaint("mining", self.mining_config().complaint())?;
         complaint("validation", self.validation_config().complaint())?;
         complaint("training", self.training_config().complaint())
+    }
+
+    /// Checks the sections for what lies outside, as far as that needs no keys and no network.
+    fn check_outside(&self) -> Result<(), ConfigError> {
+        let network = &self.network;
+        if !network.is_local() {
+            let key =
+                if network.endpoints.is_empty() { "network.name" } else { "network.endpoints" };
+            complaint(key, network.nodes().err())?;
+            check(
+                "store.kind",
+                self.store.kind == StoreKind::S3,
+                "the buckets of a real network are on S3 servers; set it to s3",
+            )?;
+        }
+        check("network.netuid", network.netuid != Some(0), "0 is the root network; name a subnet")?;
+        for (key, time) in [
+            ("network.connect_timeout", network.connect_timeout),
+            ("network.call_timeout", network.call_timeout),
+            ("beacon.deadline", self.beacon.deadline),
+            ("store.deadline", self.store.deadline),
+        ] {
+            let is_good = (WAIT_MS_MIN..=WAIT_MS_MAX).contains(&time.as_millis());
+            check(key, is_good, "must be 1s to 10m")?;
+        }
+        check(
+            "beacon.cache_rounds",
+            (1..=CACHE_ROUNDS_MAX).contains(&self.beacon.cache_rounds),
+            &format!("must be 1 to {CACHE_ROUNDS_MAX}"),
+        )?;
+        complaint("beacon.relays", self.beacon.drand().check().err().map(|e| e.to_string()))?;
+        check("store.region", !self.store.region.is_empty(), "must not be empty")?;
+        if let Some(bucket) = &self.store.bucket {
+            let refused = check_bucket_name(bucket).err();
+            complaint("store.bucket", refused.map(|error| error.to_string()))?;
+        }
+        complaint("store.endpoint", self.store.s3().check().err().map(|error| error.to_string()))
     }
 
     /// Checks what the reference's profile demands.
@@ -288,9 +324,12 @@ mod tests {
     use crate::human_duration::HumanDuration;
 
     #[test]
-    fn both_sets_of_defaults_are_sound() {
+    fn every_set_of_defaults_is_sound() {
         Config::default().check().unwrap();
         Config::for_own_model().check().unwrap();
+        let mut real = Config::for_real_network();
+        real.network.name = "finney".to_owned();
+        real.check().unwrap();
         Config::default().for_reference().check().unwrap();
         Config::for_own_model().for_reference().check().unwrap();
     }
@@ -307,6 +346,10 @@ mod tests {
             refused(|c| c.localnet.block_time = HumanDuration::from_millis(100)).contains("400ms")
         );
         assert!(refused(|c| c.localnet.cheats = vec!["forged-reward".to_owned()]).contains("zero"));
+    }
+
+    fn relay() -> String {
+        "https://api.drand.sh".to_owned()
     }
 
     #[test]
@@ -328,7 +371,20 @@ mod tests {
                 refused(|c| c.engine.prefill_rows_while_streaming_max = 1 << 20),
                 "engine.prefill_rows_while_streaming_max",
             ),
-            (refused(|c| c.network.name = "finney".to_owned()), "use local"),
+            (refused(|c| c.network.name = "fineny".to_owned()), "use local, finney"),
+            (refused(|c| c.network.name = "finney".to_owned()), "store.kind"),
+            (refused(|c| c.network.netuid = Some(0)), "network.netuid"),
+            (refused(|c| c.network.endpoints = vec!["http://a".to_owned()]), "network.endpoints"),
+            (refused(|c| c.network.call_timeout = HumanDuration::from_millis(1)), "1s to"),
+            (refused(|c| c.beacon.relays = vec!["api.drand.sh".to_owned()]), "beacon.relays"),
+            (refused(|c| c.beacon.relays = vec![relay(); 17]), "17 relays"),
+            (refused(|c| c.beacon.deadline = HumanDuration::from_millis(0)), "beacon.deadline"),
+            (refused(|c| c.beacon.cache_rounds = 0), "beacon.cache_rounds"),
+            (refused(|c| c.store.endpoint = Some("http://a".to_owned())), "not encrypted"),
+            (refused(|c| c.store.endpoint = Some("a".to_owned())), "store.endpoint"),
+            (refused(|c| c.store.bucket = Some("a/b".to_owned())), "store.bucket"),
+            (refused(|c| c.store.region.clear()), "store.region"),
+            (refused(|c| c.store.deadline = HumanDuration::from_millis(0)), "store.deadline"),
             (refused(|c| c.localnet.cheats = vec!["lying".to_owned()]), "`lying` is not a cheat"),
             (
                 refused(|c| c.localnet.cheats = vec!["copied-file".to_owned(); 2]),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use grail_protocol::checkpoint::Protocol;
 
 use super::Config;
-use crate::env_vars::{self, Variable};
+use crate::env_vars::{self, Variable, fallbacks};
 use crate::files::read_bounded;
 
 /// Largest configuration file that is read; a full one has about 4 KiB.
@@ -72,9 +72,10 @@ pub fn resolve(
 ) -> Result<Config, ConfigError> {
     let variables: Vec<_> = variables.into_iter().collect();
     let config = lay_on(&Config::default(), file, variables.clone(), &flags)?;
-    let base = match config.localnet.model {
-        None => Config::default(),
-        Some(_) => Config::for_own_model(),
+    let base = match (config.network.is_local(), &config.localnet.model) {
+        (false, _) => Config::for_real_network(),
+        (true, None) => Config::default(),
+        (true, Some(_)) => Config::for_own_model(),
     };
     let base = match config.protocol.0 {
         Protocol::V6 => base,
@@ -105,14 +106,35 @@ fn lay_on(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     flags: impl Fn(&mut Config),
 ) -> Result<Config, ConfigError> {
-    let ours = our_variables(variables)?;
+    let variables: Vec<_> = variables.into_iter().collect();
+    let theirs = |known: &'static [Variable]| variables_of_others(known, &variables);
+    let ours = our_variables(variables.iter().cloned())?;
+    let lay = |base: &Config| lay_ours(base, file, &ours, &flags);
+    let mut config = base.clone();
+    apply(&mut config, &theirs(fallbacks::NETWORK)?)?;
+    let chosen = lay(&config)?;
+    if chosen.network.is_local() {
+        // What a user has set for Bittensor's tools says nothing about a local network.
+        return lay(base);
+    }
+    apply(&mut config, &theirs(fallbacks::OTHERS)?)?;
+    lay(&config)
+}
+
+/// Lays the file, our own variables and the flags over `base`.
+fn lay_ours(
+    base: &Config,
+    file: Option<&Path>,
+    ours: &[(String, String)],
+    flags: &impl Fn(&mut Config),
+) -> Result<Config, ConfigError> {
     let named = ours.iter().find(|(name, _)| name == env_vars::CONFIG_FILE);
     let file = file.map(Path::to_owned).or_else(|| named.map(|(_, path)| PathBuf::from(path)));
     let mut config = match file {
         Some(path) => read(base, &path)?,
         None => base.clone(),
     };
-    for (name, value) in &ours {
+    for (name, value) in ours {
         if let Some(variable) = env_vars::all().find(|variable| variable.name == name) {
             (variable.set)(&mut config, value).map_err(|reason| bad(variable, reason))?;
         }
@@ -121,9 +143,36 @@ fn lay_on(
     Ok(config)
 }
 
+/// Lays the values of `variables` over `config`, in their order.
+fn apply(config: &mut Config, variables: &[(&Variable, String)]) -> Result<(), ConfigError> {
+    for (variable, value) in variables {
+        (variable.set)(config, value).map_err(|reason| bad(variable, reason))?;
+    }
+    Ok(())
+}
+
+/// Returns those of `known` that are set and not empty.
+fn variables_of_others(
+    known: &'static [Variable],
+    variables: &[(OsString, OsString)],
+) -> Result<Vec<(&'static Variable, String)>, ConfigError> {
+    let mut found = Vec::new();
+    for variable in known {
+        let value = variables.iter().find(|(name, _)| name == variable.name);
+        let Some((_, value)) = value.filter(|(_, value)| !value.is_empty()) else { continue };
+        let text = value.to_str();
+        let text = text.ok_or_else(|| bad(variable, "its value is not UTF-8 text".to_owned()))?;
+        found.push((variable, text.to_owned()));
+    }
+    Ok(found)
+}
+
 fn bad(variable: &Variable, reason: String) -> ConfigError {
     let name = variable.name.to_owned();
-    let meaning = format!("{} ({})", variable.key, variable.meaning);
+    let meaning = match variable.meaning {
+        "" => variable.key.to_owned(),
+        meaning => format!("{} ({meaning})", variable.key),
+    };
     ConfigError::BadVariable { name, reason, meaning }
 }
 
@@ -219,6 +268,26 @@ mod tests {
         let config = resolve(Some(&path), set, |_| {}).unwrap();
         assert_eq!((config.localnet.windows, config.localnet.miners), (3, 5));
         assert_eq!(config.localnet.cheaters, Config::default().localnet.cheaters);
+    }
+
+    #[test]
+    fn variables_of_others_stand_in_on_real_networks_only() {
+        let wallet = ("BT_WALLET_COLD", "cold");
+        let local = resolve(None, variables(&[wallet, ("NETUID", "many")]), |_| {}).unwrap();
+        assert_eq!(local, Config::default());
+        let set = [wallet, ("BT_NETWORK", "test"), ("NETUID", "7"), ("R2_REGION", "")];
+        let config = resolve(None, variables(&set), |_| {}).unwrap();
+        assert_eq!((config.network.name.as_str(), config.network.netuid), ("test", Some(7)));
+        assert_eq!(config.wallet.name.as_deref(), Some("cold"));
+        assert_eq!(config.store, Config::for_real_network().store);
+        assert_eq!(config.validation, Config::for_real_network().validation);
+        let (_dir, path) = file("[network]\nnetuid = 9\n[wallet]\nname = \"filed\"\n");
+        let config = resolve(Some(&path), variables(&set), |_| {}).unwrap();
+        assert_eq!(config.network.netuid, Some(9), "the file wins");
+        let error = refused(None, &[("BT_NETWORK", "fineny")]);
+        assert!(error.contains("BT_NETWORK") && error.contains("network.name"), "{error}");
+        let chosen = |config: &mut Config| config.network.name = "local".to_owned();
+        assert_eq!(resolve(None, variables(&set), chosen).unwrap(), Config::default());
     }
 
     #[test]

@@ -5,16 +5,21 @@
 
 mod check;
 mod layers;
+mod network;
+mod outside;
 mod sections;
 
 use grail_protocol::checkpoint::Protocol;
+use grail_services::validation::config::ValidationConfig;
 use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, read, resolve, resolve_on};
+pub use network::{CUSTOM_NETWORK, LOCAL_NETWORK, NetworkConfig};
+pub use outside::{AddressStyle, BeaconConfig, StoreConfig, StoreKind, WalletConfig};
 pub use sections::{
-    CalibrationSettings, EngineConfig, EnvironmentConfig, LOCAL_NETWORK, LocalnetConfig, LogConfig,
-    MiningSettings, NetworkConfig, OutsideRole, ProtocolName, SamplingConfig, TrainingSettings,
-    ValidationSettings, WalletConfig,
+    CalibrationSettings, EngineConfig, EnvironmentConfig, LocalnetConfig, LogConfig,
+    MiningSettings, OutsideRole, ProtocolName, SamplingConfig, TrainingSettings,
+    ValidationSettings,
 };
 
 use crate::env_vars;
@@ -50,6 +55,10 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Who we are there.
     pub wallet: WalletConfig,
+    /// Public randomness of real networks.
+    pub beacon: BeaconConfig,
+    /// The buckets.
+    pub store: StoreConfig,
     /// The embedded network.
     pub localnet: LocalnetConfig,
     /// What the problems are.
@@ -65,6 +74,9 @@ pub struct Config {
     /// The trainer.
     pub training: TrainingSettings,
 }
+
+/// Windows in a day of 12-second blocks.
+const EJECTION_WINDOWS: u32 = 240;
 
 /// Problems whose answers are long enough for the reference's profile.
 const WORKED: &str = r#"{"operand_max":9,"terms_max":4,"terms_min":4,"worked":true}"#;
@@ -85,6 +97,23 @@ impl Config {
         config.training.groups_per_step = 4;
         config.training.groups = 256;
         config.training.evaluation_problems = 32;
+        config
+    }
+
+    /// Returns the defaults for a real network: a model of its own, weights in the reference's
+    /// rhythm, ejections of a day, and buckets on an S3 server.
+    pub fn for_real_network() -> Self {
+        let mut config = Self::for_own_model();
+        let validation = &mut config.validation;
+        let usual = ValidationConfig::default();
+        validation.judge_ejected = false;
+        validation.ejection_windows = EJECTION_WINDOWS;
+        validation.failure_lookback_windows = usual.failure_lookback_windows;
+        validation.weights_interval_blocks = usual.schedule.interval_blocks;
+        validation.warmup_windows = usual.schedule.warmup_windows;
+        validation.scoring_windows = usual.scoring.windows;
+        validation.rollouts_cap = usual.scoring.rollouts_cap;
+        config.store.kind = StoreKind::S3;
         config
     }
 
@@ -155,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_configuration_survives_the_way_through_toml() {
-        let mut config = Config::for_own_model();
+        let mut config = Config::for_real_network();
+        config.network.endpoints = vec!["ws://127.0.0.1:9944".to_owned()];
         config.localnet.model = Some("m".into());
         config.localnet.without = vec![OutsideRole::Trainer];
         let text = toml::to_string(&config).unwrap();

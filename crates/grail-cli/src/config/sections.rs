@@ -128,52 +128,6 @@ impl Default for EngineConfig {
     }
 }
 
-/// Name of the networks that `grail localnet` makes.
-pub const LOCAL_NETWORK: &str = "local";
-
-/// Which network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NetworkConfig {
-    /// Name of the network.
-    pub name: String,
-    /// Folder of a local network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dir: Option<PathBuf>,
-}
-
-impl Default for NetworkConfig {
-    fn default() -> Self {
-        Self { name: LOCAL_NETWORK.to_owned(), dir: None }
-    }
-}
-
-/// Name of a wallet's hotkey unless another is given.
-const DEFAULT_HOTKEY: &str = "default";
-
-/// Who we are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WalletConfig {
-    /// Folder of wallets.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// Name of the wallet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Name of its hotkey.
-    pub hotkey: String,
-    /// File whose first line is the password of encrypted keys.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
-}
-
-impl Default for WalletConfig {
-    fn default() -> Self {
-        Self { path: None, name: None, hotkey: DEFAULT_HOTKEY.to_owned(), password_file: None }
-    }
-}
-
 /// A role that a localnet can leave to another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

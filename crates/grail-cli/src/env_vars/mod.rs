@@ -3,7 +3,10 @@
 //! A variable is named after its setting: `localnet.windows` is `GRAIL_LOCALNET_WINDOWS`. The table in
 //! `docs/configuration.md` is made from this one; a test fails when they differ.
 
+pub mod fallbacks;
+mod localnet;
 mod machine;
+mod outside;
 mod training;
 mod values;
 mod work;
@@ -33,7 +36,14 @@ pub struct Variable {
 
 /// Returns all variables, in the order of the configuration.
 pub fn all() -> impl Iterator<Item = &'static Variable> {
-    [machine::VARIABLES, work::VARIABLES, training::VARIABLES].into_iter().flatten()
+    let parts = [
+        machine::VARIABLES,
+        outside::VARIABLES,
+        localnet::VARIABLES,
+        work::VARIABLES,
+        training::VARIABLES,
+    ];
+    parts.into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -42,10 +52,16 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::human_duration::HumanDuration;
 
     /// Set to write the documentation instead of comparing it.
     const WRITE_DOCS: &str = "GRAIL_TEST_WRITE_DOCS";
     const BEGIN: &str = "<!-- the table below is generated; see CONTRIBUTING.md -->\n";
+
+    const FALLBACKS_HEAD: &str = "\n## Variables of others\n\n\
+        On real networks these stand in for settings that neither the file, nor a variable above, nor a\n\
+        flag gives. Keys of buckets are in docs/storage.md.\n\n\
+        | variable | setting | note |\n|---|---|---|\n";
 
     fn keys_of(config: &Config) -> BTreeSet<String> {
         let table = toml::Table::try_from(config).unwrap();
@@ -60,6 +76,10 @@ mod tests {
     fn full() -> Config {
         let mut config = Config::default();
         config.network.dir = Some("d".into());
+        config.network.netuid = Some(1);
+        config.store.endpoint = Some("e".to_owned());
+        config.store.bucket = Some("b".to_owned());
+        config.store.keys_dir = Some("k".into());
         config.wallet.path = Some("p".into());
         config.wallet.name = Some("w".to_owned());
         config.wallet.password_file = Some("f".into());
@@ -87,11 +107,15 @@ mod tests {
             let other = match (variable.show)(&full()).as_str() {
                 "true" => "false".to_owned(),
                 "false" => "true".to_owned(),
-                "1s" => "2s".to_owned(),
+                time if time.parse::<HumanDuration>().is_ok() => "2s".to_owned(),
                 "sequential" => "reference".to_owned(),
                 number if number.parse::<f64>().is_ok() => "3".to_owned(),
                 "v6" => "v5".to_owned(),
                 _ if variable.key == "localnet.without" => "validator,trainer".to_owned(),
+                _ if variable.key == "network.heads" => "subscribe".to_owned(),
+                _ if variable.key == "beacon.chain" => "default".to_owned(),
+                _ if variable.key == "store.kind" => "s3".to_owned(),
+                _ if variable.key == "store.addressing" => "virtual-host".to_owned(),
                 _ if variable.key == "engine.runtime" => "bf16".to_owned(),
                 _ if variable.key == "calibration.signers" => ALICE.to_owned(),
                 _ if variable.key == "training.lora_targets" => "q_proj,up_proj".to_owned(),
@@ -120,19 +144,31 @@ mod tests {
         let cell =
             |text: String| if text.is_empty() { "–".to_owned() } else { format!("`{text}`") };
         let mut table = String::from(
-            "| key | variable | default | with a model of your own | meaning |\n|---|---|---|---|---|\n",
+            "| key | variable | default | own model | real network | meaning |\n\
+             |---|---|---|---|---|---|\n",
         );
         for variable in all() {
-            let (default, own) =
-                ((variable.show)(&Config::default()), (variable.show)(&Config::for_own_model()));
-            let own = if own == default { String::new() } else { cell(own) };
+            let default = (variable.show)(&Config::default());
+            let (own, real) = (Config::for_own_model(), Config::for_real_network());
+            let [own, real] = [own, real].map(|config| (variable.show)(&config));
+            let other = |text: String| if text == default { String::new() } else { cell(text) };
+            let (own, real) = (other(own), other(real));
             table += &format!(
-                "| `{}` | `{}` | {} | {own} | {} |\n",
+                "| `{}` | `{}` | {} | {own} | {real} | {} |\n",
                 variable.key,
                 variable.name,
                 cell(default),
                 variable.meaning
             );
+        }
+        table + &fallback_table()
+    }
+
+    fn fallback_table() -> String {
+        let mut table = String::from(FALLBACKS_HEAD);
+        for variable in fallbacks::all() {
+            let Variable { name, key, meaning, .. } = variable;
+            table += &format!("| `{name}` | `{key}` | {meaning} |\n");
         }
         table
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 use crate::config::OutsideRole;
 
@@ -53,6 +54,25 @@ pub(super) fn set_list<T: FromStr<Err: Display>>(
 /// Returns values with commas between them.
 pub(super) fn show_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Reads one of several names.
+pub(super) fn set_choice<T: ValueEnum>(field: &mut T, text: &str) -> Result<(), String> {
+    *field = T::from_str(text.trim(), false).map_err(|_| {
+        let names: Vec<String> =
+            T::value_variants().iter().filter_map(ValueEnum::to_possible_value).map(name).collect();
+        format!("`{text}` cannot be used: it is one of {}", names.join(", "))
+    })?;
+    Ok(())
+}
+
+/// Returns the name of a choice.
+pub(super) fn show_choice<T: ValueEnum>(choice: T) -> String {
+    choice.to_possible_value().map(name).unwrap_or_default()
+}
+
+fn name(value: PossibleValue) -> String {
+    value.get_name().to_owned()
 }
 
 /// Reads roles with commas between them.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 pub use self::passwords::{Source, secret_line};
 use crate::cli::WalletsArgs;
 use crate::commands::localnet::{layout, runs};
-use crate::config::{Config, LOCAL_NETWORK};
+use crate::config::Config;
 use crate::environment::variable;
 
 /// Where btcli and the Python packages keep wallets, below the home folder.
@@ -24,7 +24,7 @@ pub fn folder(args: &WalletsArgs, config: &Config) -> Result<PathBuf> {
     match (&args.path, &args.dir, &config.wallet.path) {
         (Some(path), _, _) | (None, None, Some(path)) => at_home(path),
         (None, Some(dir), _) => Ok(layout::wallets(dir)),
-        (None, None, None) if config.network.name == LOCAL_NETWORK => {
+        (None, None, None) if config.network.is_local() => {
             let dir = runs::chosen(config.network.dir.as_deref());
             Ok(layout::wallets(&dir.context("or name a folder of wallets with --path")?))
         }

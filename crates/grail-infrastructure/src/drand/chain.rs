@@ -45,7 +45,7 @@ impl OwnChain {
 
 /// Text that names no chain of drand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no chain of drand: quicknet or default")]
+#[error("`{0}` is no chain of drand: quicknet, default, or the 64 digits of a chain's hash")]
 pub struct UnknownDrandChain(pub String);
 
 const QUICKNET_KEY: &str = "83cf0f2896adee7eb8b5f01fcad3912212c437e0073e911fb90022d3e760183c8c4b450b6a0a6c3ac6a5776a2d10\
@@ -126,7 +126,10 @@ fn quicknet_key() -> BeaconKey {
 
 impl fmt::Display for DrandChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Self::Own(own) => f.write_str(&own.hash.to_hex()),
+            public => f.write_str(public.name()),
+        }
     }
 }
 

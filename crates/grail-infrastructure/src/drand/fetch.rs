@@ -7,6 +7,7 @@ use grail_protocol::ids::Digest;
 use reqwest::{Client, StatusCode, Url, redirect};
 use serde::Deserialize;
 
+use self::NoPage::{Away, TooLong};
 use super::{DrandChain, DrandConfigError, VerifiedRound};
 use crate::tls;
 
@@ -40,19 +41,7 @@ struct Answer {
 
 impl Relay {
     pub(super) fn new(base: &str, chain: DrandChain) -> Result<Self, DrandConfigError> {
-        let url: Option<Url> = base.parse().ok();
-        let url = url.filter(|url| matches!(url.scheme(), "https" | "http"));
-        let Some(url) = url else {
-            return Err(DrandConfigError::Address(base.chars().take(128).collect()));
-        };
-        tls::install_provider();
-        let mut client = Client::builder().redirect(redirect::Policy::limited(3));
-        if is_loopback(&url) {
-            // A proxy from the environment cannot reach this machine's loopback.
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| DrandConfigError::Client(error.to_string()))?;
-        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), chain })
+        Ok(Self { client: client(base)?, base: base.to_owned(), chain })
     }
 
     pub(super) fn base(&self) -> &str {
@@ -61,29 +50,70 @@ impl Relay {
 
     /// Returns `round`; whoever calls bounds the time.
     pub(super) async fn fetch(&self, round: u64) -> Result<Fetched, BeaconError> {
-        let address = format!("{}/{}/public/{round}", self.base, self.chain.hash());
-        let away = |error: reqwest::Error| {
-            BeaconError::Unavailable(format!("{}: {}", self.base, error.without_url()))
-        };
-        let mut response = self.client.get(address).send().await.map_err(away)?;
-        match response.status() {
-            StatusCode::OK => {}
-            // drand answers so for rounds that are not out, by its own clock.
-            StatusCode::NOT_FOUND | StatusCode::TOO_EARLY => return Ok(Fetched::NotYet),
-            status => {
-                return Err(BeaconError::Unavailable(format!("{}: HTTP {status}", self.base)));
-            }
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(away)? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+        let page = format!("{}/public/{round}", self.chain.hash());
+        match get(&self.client, &self.base, &page).await {
+            Ok(Some(body)) => read(self.chain, round, &body).map(Fetched::Round),
+            Ok(None) => Ok(Fetched::NotYet),
+            Err(Away(reason)) => Err(BeaconError::Unavailable(reason)),
+            Err(TooLong) => {
                 let reason = format!("the answer has more than {ANSWER_BYTES_MAX} bytes");
-                return Err(BeaconError::Invalid { round, reason });
+                Err(BeaconError::Invalid { round, reason })
             }
-            body.extend_from_slice(&chunk);
         }
-        read(self.chain, round, &body).map(Fetched::Round)
     }
+}
+
+/// Why a page was not read.
+pub(super) enum NoPage {
+    /// No answer, or none of use: with the relay's address.
+    Away(String),
+    /// More than [`ANSWER_BYTES_MAX`].
+    TooLong,
+}
+
+/// Returns a page of the relay at `base`, or `None` if it has no such page; whoever calls bounds the
+/// time.
+pub(super) async fn get(
+    client: &Client,
+    base: &str,
+    page: &str,
+) -> Result<Option<Vec<u8>>, NoPage> {
+    let base = base.trim_end_matches('/');
+    let away = |error: reqwest::Error| Away(format!("{base}: {}", error.without_url()));
+    let mut response = client.get(format!("{base}/{page}")).send().await.map_err(away)?;
+    match response.status() {
+        StatusCode::OK => {}
+        // drand answers so for rounds that are not out, by its own clock.
+        StatusCode::NOT_FOUND | StatusCode::TOO_EARLY => return Ok(None),
+        status => return Err(Away(format!("{base}: HTTP {status}"))),
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(away)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+/// Returns a client for the relay at `base`.
+pub(super) fn client(base: &str) -> Result<Client, DrandConfigError> {
+    let url = address(base)?;
+    tls::install_provider();
+    let mut client = Client::builder().redirect(redirect::Policy::limited(3));
+    if is_loopback(&url) {
+        // A proxy from the environment cannot reach this machine's loopback.
+        client = client.no_proxy();
+    }
+    client.build().map_err(|error| DrandConfigError::Client(error.to_string()))
+}
+
+/// Checks the address of a relay.
+pub(super) fn address(base: &str) -> Result<Url, DrandConfigError> {
+    let url: Option<Url> = base.parse().ok();
+    url.filter(|url| matches!(url.scheme(), "https" | "http"))
+        .ok_or_else(|| DrandConfigError::Address(base.chars().take(128).collect()))
 }
 
 fn is_loopback(url: &Url) -> bool {

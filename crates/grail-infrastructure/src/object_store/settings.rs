@@ -236,7 +236,10 @@ impl S3Settings {
 }
 
 /// Checks the name of a bucket, which may come from a peer.
-pub(super) fn check_bucket_name(name: &str) -> Result<(), BadSettings> {
+///
+/// # Errors
+/// [`BadSettings::BucketName`].
+pub fn check_bucket_name(name: &str) -> Result<(), BadSettings> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_good = (1..=BUCKET_NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(is_plain)

@@ -14,9 +14,10 @@ use axum::routing::get;
 use grail_infrastructure::clock::Clock;
 use grail_infrastructure::drand::pulse::{self, Pulses};
 use grail_infrastructure::drand::{
-    Drand, DrandBeacon, DrandChain, DrandConfig, DrandConfigError, RELAYS_MAX,
+    Drand, DrandBeacon, DrandChain, DrandConfig, DrandConfigError, RELAYS_MAX, describe,
 };
-use grail_ports::beacon::{Beacon as _, BeaconError};
+use grail_infrastructure::local::beacon::LocalBeacon;
+use grail_ports::beacon::{Beacon as _, BeaconError, BeaconSchedule};
 use grail_testkit::vectors::{every_case, float, integer, text};
 use serde_json::{Value, json};
 
@@ -92,7 +93,8 @@ fn late() -> Clock {
 }
 
 fn client(relays: Vec<String>, deadline: Duration) -> Drand {
-    let config = DrandConfig { relays, deadline, hedge_after: Duration::from_millis(20) };
+    let hedge_after = Duration::from_millis(20);
+    let config = DrandConfig { relays, deadline, hedge_after, ..DrandConfig::public() };
     Drand::new(DrandChain::Quicknet, config, late()).unwrap()
 }
 
@@ -195,7 +197,8 @@ async fn without_a_valid_answer_there_is_an_error_and_never_randomness() {
 async fn a_relay_that_failed_is_asked_last_and_no_round_twice() {
     let (bad, bad_asked) = start(Relay::Lies).await;
     let (good, good_asked) = start(Relay::Honest).await;
-    let config = DrandConfig { relays: vec![bad, good], deadline: LONG, hedge_after: LONG };
+    let relays = vec![bad, good];
+    let config = DrandConfig { relays, deadline: LONG, hedge_after: LONG, ..DrandConfig::public() };
     let drand = Drand::new(DrandChain::Quicknet, config, late()).unwrap();
     drand.fetch(ROUND).await.unwrap().unwrap();
     drand.fetch(ROUND).await.unwrap().unwrap();
@@ -275,4 +278,45 @@ async fn a_pulse_of_the_chain_is_checked_as_a_relay_is() {
         assert!(pulse::read(ROUND, &flipped).is_err(), "bit {bit}");
     }
     assert!(pulse::read(ROUND, &vec![0; 600]).is_err());
+}
+
+/// Serves `info` as the description of every chain.
+async fn describe_all(info: Value) -> String {
+    let app = Router::new().route("/{chain}/info", get(move || async move { info.to_string() }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test]
+async fn a_chain_is_learnt_by_its_hash_and_from_no_liar() {
+    let schedule = BeaconSchedule { genesis_ms: 1_000_000, period_ms: 500 };
+    let own = LocalBeacon::from_seed(&[7; 32], schedule, late()).unwrap();
+    let other = LocalBeacon::from_seed(&[8; 32], schedule, late()).unwrap();
+    let truthful = describe_all(serde_json::to_value(own.info()).unwrap()).await;
+    let wrong = describe_all(serde_json::to_value(other.info()).unwrap()).await;
+    let mut forged = serde_json::to_value(other.info()).unwrap();
+    forged["hash"] = json!(own.info().hash);
+    let forged = describe_all(forged).await;
+    let babbling = describe_all(json!("welcome")).await;
+    let learn = |relays: Vec<String>| {
+        let config = DrandConfig { relays, deadline: LONG, ..DrandConfig::public() };
+        let hash = own.info().hash;
+        async move { describe(hash, &config).await }
+    };
+    let relays = vec![wrong.clone(), forged.clone(), babbling.clone(), truthful];
+    let chain = learn(relays).await.unwrap();
+    assert_eq!((chain.hash(), chain.schedule()), (own.info().hash.to_hex(), schedule));
+    assert_eq!(chain.sealing_key(), Some(own.public_key()));
+    let signed = own.sign(3).unwrap();
+    chain.verify(3, &[], &hex::decode(&signed.signature).unwrap()).unwrap();
+    assert!(chain.verify(4, &[], &hex::decode(&signed.signature).unwrap()).is_err());
+    for (liar, part) in [(wrong, "instead of"), (forged, "hashes to"), (babbling, "describe")] {
+        let error = learn(vec![liar]).await.unwrap_err();
+        assert!(matches!(error, BeaconError::Unavailable(_)), "{error:?}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let quicknet = describe(DrandChain::Quicknet.hash().parse().unwrap(), &DrandConfig::public());
+    assert_eq!(quicknet.await.unwrap(), DrandChain::Quicknet, "no relay is asked");
 }

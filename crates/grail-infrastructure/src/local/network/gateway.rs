@@ -61,7 +61,8 @@ impl Gateway {
         let chain = DrandChain::Own(own);
         let deadline = call_time(file);
         let relays = vec![endpoint.to_owned()];
-        let relays = DrandConfig { relays, deadline, hedge_after: deadline };
+        let relays =
+            DrandConfig { relays, deadline, hedge_after: deadline, ..DrandConfig::public() };
         let config = |error: &dyn std::fmt::Display| NetworkError::Config(error.to_string());
         let drand = Drand::new(chain, relays, clock).map_err(|error| config(&error))?;
         let beacon = DrandBeacon::new(Arc::new(drand)).map_err(|error| config(&error))?;
