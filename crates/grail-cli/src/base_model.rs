@@ -90,6 +90,20 @@ pub fn of_network(network: &Path, source: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
+/// Returns the model that the trainer of a real network starts from; its roles keep their state in
+/// `home`. What was imported once stays there.
+pub fn of_subnet(home: &Path, source: Option<&Path>, protocol: Protocol) -> Result<PathBuf> {
+    let settled = layout::model(home);
+    if settled.is_dir() {
+        return Ok(settled);
+    }
+    let source = source.context(
+        "a trainer needs the model that its subnet starts from; name a folder or a GGUF file with \
+         --model",
+    )?;
+    BaseModel::prepare(Some(source), home, protocol)?.settle(home)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +131,7 @@ mod tests {
         std::fs::write(&absent, b"not a model").unwrap();
         assert!(BaseModel::prepare(Some(&absent), parent.path(), Protocol::V6).is_err());
         assert!(of_network(parent.path(), None).is_err());
+        let error = of_subnet(parent.path(), None, Protocol::V6).unwrap_err().to_string();
+        assert!(error.contains("--model"), "{error}");
     }
 }

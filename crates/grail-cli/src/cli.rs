@@ -173,15 +173,27 @@ pub struct LocalnetArgs {
 /// Options of `grail mine`, `grail validate` and `grail train`.
 #[derive(Debug, Args)]
 pub struct RoleArgs {
-    /// Network to join; `local` is one that `grail localnet` runs on this machine.
+    /// Network to join: `local`, one that `grail localnet` runs on this machine; `finney`, `test` or
+    /// `archive`; or the address of a node, such as wss://HOST:PORT.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
-    /// Folder of the network; default: the running or newest ./grail-localnet/run-NNN.
+    /// Subnet of a real network; default: 81 on finney.
+    #[arg(long, value_name = "N")]
+    pub netuid: Option<u16>,
+    /// Folder of a local network, default: the running or newest ./grail-localnet/run-NNN; on a real
+    /// one of what the role keeps, default: grail/NETWORK-NETUID in the user's folder of data.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Wallet to act with, from the network's folder; one that is not registered is registered.
+    /// Wallet to act with: on a local network from its folder, where one that is not registered is
+    /// registered; on a real one from ~/.bittensor/wallets or wallet.path.
     #[arg(long, value_name = "NAME")]
     pub wallet: Option<String>,
+    /// Hotkey of the wallet.
+    #[arg(long, value_name = "NAME")]
+    pub hotkey: Option<String>,
+    /// Folder or GGUF file of the model that a subnet starts from (trainer of a real network only).
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
     /// Compute threads; 0 takes every core. No result depends on it.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

@@ -9,6 +9,7 @@ pub mod lab;
 pub mod localnet;
 pub mod model;
 mod reference_file;
+mod remote;
 pub mod role;
 pub mod serve;
 pub mod sft;

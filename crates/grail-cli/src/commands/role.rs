@@ -1,5 +1,6 @@
 //! `grail mine`, `grail validate`, `grail train`: one role in a process of its own.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::guest;
 use super::localnet::crew::{Crew, ROLE_LOCK};
 use super::localnet::roster::Duty;
 use super::localnet::{contexts, layout, runs, status};
+use super::{guest, remote};
 use crate::base_model;
 use crate::cli::RoleArgs;
 use crate::config::{self, Config};
@@ -42,22 +43,24 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     };
     let file = globals.config.as_deref();
     let first = config::resolve(file, variables(), flags)?;
-    let dir = runs::chosen(first.network.dir.as_deref())?;
-    NetworkFile::load(&dir)?;
-    // The settings that the network was made with, so that all roles agree.
-    let kept = layout::config(&dir);
-    let config = match kept.exists() {
+    let is_local = first.network.is_local();
+    let (dir, config) = match is_local {
         true => {
-            let saved = config::read(&Config::default(), &kept)?;
-            config::resolve_on(&saved, file, variables(), flags)?
+            of_local_network(first, |saved| config::resolve_on(saved, file, variables(), flags))?
         }
-        false => first,
+        false => (remote::home(&first)?, first),
     };
     logs::init(config.log, None)?;
+    let papers = if is_local { None } else { Some(remote::Papers::gather(&config)?) };
 
     let environment = config.environment.create_for(config.protocol.0)?;
     let base = match role {
-        NetworkRole::Trainer => base_model::of_network(&dir, config.localnet.model.as_deref())?,
+        NetworkRole::Trainer if is_local => {
+            base_model::of_network(&dir, config.localnet.model.as_deref())?
+        }
+        NetworkRole::Trainer => {
+            base_model::of_subnet(&dir, config.training.model.as_deref(), config.protocol.0)?
+        }
         NetworkRole::Validator | NetworkRole::Miner => dir.clone(),
     };
     let exact = engine::exact_provider(config.engine, config.training.trainer())?;
@@ -69,6 +72,12 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         NetworkRole::Miner => (Duty::Miner, "miner"),
     };
     let wallet = config.wallet.name.as_deref().unwrap_or(default_wallet);
+    let join = async {
+        match papers {
+            Some(papers) => remote::join(papers, role, &config, &dir).await,
+            None => guest::join(&dir, wallet, role, &config.wallet).await,
+        }
+    };
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -79,7 +88,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         let signals = cancel_on_signal(stop.clone()).context("while installing signal handlers")?;
         let node = tokio::select! {
             () = stop.cancelled() => return Ok(Outcome::Done),
-            node = guest::join(&dir, wallet, role, &config.wallet) => node?,
+            node = join => node?,
         };
         let ended = live(&crew, &duty, &node, stop).await;
         signals.abort();
@@ -87,6 +96,22 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     });
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     outcome
+}
+
+/// Returns the folder of a local network and the settings of a role there.
+fn of_local_network(
+    first: Config,
+    resolve_on: impl Fn(&Config) -> Result<Config, config::ConfigError>,
+) -> Result<(PathBuf, Config)> {
+    let dir = runs::chosen(first.network.dir.as_deref())?;
+    NetworkFile::load(&dir)?;
+    // The settings that the network was made with, so that all roles agree.
+    let kept = layout::config(&dir);
+    let config = match kept.exists() {
+        true => resolve_on(&config::read(&Config::default(), &kept)?)?,
+        false => first,
+    };
+    Ok((dir, config))
 }
 
 async fn live(crew: &Crew, duty: &Duty, node: &Node, stop: CancellationToken) -> Result<Outcome> {
@@ -148,6 +173,15 @@ fn overlay(args: &RoleArgs, config: &mut Config) {
     }
     if args.wallet.is_some() {
         config.wallet.name.clone_from(&args.wallet);
+    }
+    if args.netuid.is_some() {
+        config.network.netuid = args.netuid;
+    }
+    if let Some(hotkey) = &args.hotkey {
+        config.wallet.hotkey.clone_from(hotkey);
+    }
+    if args.model.is_some() {
+        config.training.model.clone_from(&args.model);
     }
     if let Some(threads) = args.threads {
         config.engine.threads = threads;

@@ -253,7 +253,7 @@ impl Config {
 
     /// Returns the trainer's settings.
     pub fn training_config(&self) -> TrainingConfig {
-        let settings = self.training;
+        let settings = &self.training;
         let defaults = TrainingConfig::default();
         TrainingConfig {
             steps: StepsConfig {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, read, resolve, resolve_on};
 pub use network::{CUSTOM_NETWORK, LOCAL_NETWORK, NetworkConfig};
-pub use outside::{AddressStyle, BeaconConfig, StoreConfig, StoreKind, WalletConfig};
+pub use outside::{AddressStyle, BeaconChain, BeaconConfig, StoreConfig, StoreKind, WalletConfig};
 pub use sections::{
     CalibrationSettings, EngineConfig, EnvironmentConfig, LocalnetConfig, LogConfig,
     MiningSettings, OutsideRole, ProtocolName, SamplingConfig, TrainingSettings,

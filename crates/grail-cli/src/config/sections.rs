@@ -335,9 +335,12 @@ impl Default for CalibrationSettings {
 }
 
 /// The trainer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingSettings {
+    /// Model that a real network starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
     /// Learning rate.
     pub learning_rate: f32,
     /// Decoupled weight decay.
@@ -404,6 +407,7 @@ impl Default for TrainingSettings {
         let defaults = TrainingConfig::default();
         let steps = defaults.steps;
         Self {
+            model: None,
             learning_rate: 5e-5,
             weight_decay: 0.0,
             grad_clip: 1.0,

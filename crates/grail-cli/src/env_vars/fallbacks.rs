@@ -8,7 +8,7 @@ use grail_infrastructure::subtensor::network::{NAMES, Network};
 
 use super::Variable;
 use super::values::{set, set_path, set_some, show_path};
-use crate::config::{AddressStyle, CUSTOM_NETWORK, Config, LOCAL_NETWORK};
+use crate::config::{AddressStyle, CUSTOM_NETWORK, LOCAL_NETWORK};
 use crate::human_duration::HumanDuration;
 
 /// Those that choose the network, in the order in which they are laid over each other.
@@ -130,6 +130,7 @@ pub const OTHERS: &[Variable] = &[
 ];
 
 /// Returns all of them.
+#[cfg(test)]
 pub fn all() -> impl Iterator<Item = &'static Variable> {
     [NETWORK, OTHERS].into_iter().flatten()
 }
@@ -146,6 +147,7 @@ fn set_seconds(field: &mut HumanDuration, text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn every_fallback_sets_what_it_shows() {

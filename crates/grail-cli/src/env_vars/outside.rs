@@ -50,7 +50,7 @@ pub(super) const VARIABLES: &[Variable] = &[
         meaning: "how the newest block is known: `poll` asks, `subscribe` lets the node tell, and asks \
                   where it does not",
         set: |config, text| set_choice(&mut config.network.heads, text),
-        show: |config| show_choice(config.network.heads),
+        show: |config| show_choice(&config.network.heads),
     },
     Variable {
         name: "GRAIL_NETWORK_CONNECT_TIMEOUT",
@@ -140,7 +140,7 @@ pub(super) const VARIABLES: &[Variable] = &[
         key: "store.kind",
         meaning: "what keeps the buckets: `folder`, that of a local network, or `s3`",
         set: |config, text| set_choice(&mut config.store.kind, text),
-        show: |config| show_choice(config.store.kind),
+        show: |config| show_choice(&config.store.kind),
     },
     Variable {
         name: "GRAIL_STORE_ENDPOINT",
@@ -171,7 +171,7 @@ pub(super) const VARIABLES: &[Variable] = &[
         meaning: "where a bucket's name stands: `path` (`https://HOST/BUCKET/KEY`) or `virtual-host` \
                   (`https://BUCKET.HOST/KEY`)",
         set: |config, text| set_choice(&mut config.store.addressing, text),
-        show: |config| show_choice(config.store.addressing),
+        show: |config| show_choice(&config.store.addressing),
     },
     Variable {
         name: "GRAIL_STORE_ALLOW_HTTP",

@@ -1,10 +1,18 @@
 //! Variables of training.
 
 use super::Variable;
-use super::values::set;
+use super::values::{set, set_path, show_path};
 
 /// In the order of the configuration.
 pub(super) const VARIABLES: &[Variable] = &[
+    Variable {
+        name: "GRAIL_TRAINING_MODEL",
+        key: "training.model",
+        meaning: "folder or GGUF file of the model that a real network starts from; a local one has \
+                  `localnet.model`",
+        set: |config, text| set_path(&mut config.training.model, text),
+        show: |config| show_path(config.training.model.as_ref()),
+    },
     Variable {
         name: "GRAIL_TRAINING_LEARNING_RATE",
         key: "training.learning_rate",

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use clap::builder::PossibleValue;
 
 use crate::config::OutsideRole;
 
@@ -59,20 +58,15 @@ pub(super) fn show_list<T: Display>(items: impl IntoIterator<Item = T>) -> Strin
 /// Reads one of several names.
 pub(super) fn set_choice<T: ValueEnum>(field: &mut T, text: &str) -> Result<(), String> {
     *field = T::from_str(text.trim(), false).map_err(|_| {
-        let names: Vec<String> =
-            T::value_variants().iter().filter_map(ValueEnum::to_possible_value).map(name).collect();
+        let names: Vec<String> = T::value_variants().iter().map(show_choice).collect();
         format!("`{text}` cannot be used: it is one of {}", names.join(", "))
     })?;
     Ok(())
 }
 
 /// Returns the name of a choice.
-pub(super) fn show_choice<T: ValueEnum>(choice: T) -> String {
-    choice.to_possible_value().map(name).unwrap_or_default()
-}
-
-fn name(value: PossibleValue) -> String {
-    value.get_name().to_owned()
+pub(super) fn show_choice<T: ValueEnum>(choice: &T) -> String {
+    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Reads roles with commas between them.
