@@ -101,7 +101,8 @@ pub fn of_subnet(home: &Path, source: Option<&Path>, protocol: Protocol) -> Resu
         "a trainer needs the model that its subnet starts from; name a folder or a GGUF file with \
          --model",
     )?;
-    BaseModel::prepare(Some(source), home, protocol)?.settle(home)
+    let source = (source != Path::new(EMBEDDED)).then_some(source);
+    BaseModel::prepare(source, home, protocol)?.settle(home)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use grail_model::LoraTargets;
 
-use crate::config::{OutsideRole, ProtocolName};
+use crate::config::{OutsideRole, ProtocolName, StoreKind};
 use crate::human_duration::HumanDuration;
 
 pub use self::inference::{GenerateArgs, ServeArgs};
@@ -118,6 +118,10 @@ Ctrl-C stops within 5 seconds and still prints the tables; --resume goes on wher
 While it runs, other processes may join it:
   grail wallet new guest && grail mine --wallet guest")]
 pub struct LocalnetArgs {
+    /// What keeps the buckets: the network's folder, or an S3 server, whose address is a setting
+    /// (store.endpoint) and whose keys come from R2_* variables or files (default folder).
+    #[arg(long, value_name = "folder|s3")]
+    pub store: Option<StoreKind>,
     /// Windows to mine, validate and train on before the network ends (default 10).
     #[arg(long, value_name = "N")]
     pub windows: Option<u32>,

@@ -67,7 +67,10 @@ impl S3Buckets {
     /// # Errors
     /// When the key may not make buckets, or the name is somebody else's.
     pub async fn create_own(&self) -> Result<(), StoreError> {
-        self.own.create().await
+        let Err(refused) = self.own.create().await else { return Ok(()) };
+        // Servers do not agree on how they say that the bucket is there and ours; that it can be read
+        // with the key of its owner tells.
+        self.own.list("").await.map(drop).map_err(|_| refused)
     }
 }
 

@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 
 use super::localnet::crew::{Crew, ROLE_LOCK};
 use super::localnet::roster::Duty;
-use super::localnet::{contexts, layout, runs, status};
+use super::localnet::{contexts, layout, runs, status, stores};
 use super::{guest, remote};
 use crate::base_model;
 use crate::cli::RoleArgs;
@@ -26,6 +26,7 @@ use crate::engine;
 use crate::environment::variables;
 use crate::exit::Outcome;
 use crate::globals::Globals;
+use crate::human_duration::HumanDuration;
 use crate::logs;
 use crate::output;
 
@@ -65,7 +66,6 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     };
     let exact = engine::exact_provider(config.engine, config.training.trainer())?;
     let miners = engine::miners_provider(config.engine, &exact)?;
-    let crew = Crew::new(config.clone(), exact, miners, environment, &base);
     let (duty, default_wallet) = match role {
         NetworkRole::Trainer => (Duty::Trainer, "trainer"),
         NetworkRole::Validator => (Duty::Validator, "validator"),
@@ -75,7 +75,11 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     let join = async {
         match papers {
             Some(papers) => remote::join(papers, role, &config, &dir).await,
-            None => guest::join(&dir, wallet, role, &config.wallet).await,
+            None => {
+                let mut node = guest::join(&dir, wallet, role, &config.wallet).await?;
+                stores::settle(&mut node, &config.store).await?;
+                Ok(node)
+            }
         }
     };
 
@@ -90,6 +94,10 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
             () = stop.cancelled() => return Ok(Outcome::Done),
             node = join => node?,
         };
+        let mut config = config.clone();
+        // The chain's own pace, whatever the settings of a local network say.
+        config.localnet.block_time = HumanDuration::from_millis(node.chain.block_time_ms());
+        let crew = Crew::new(config, exact, miners, environment, &base);
         let ended = live(&crew, &duty, &node, stop).await;
         signals.abort();
         ended

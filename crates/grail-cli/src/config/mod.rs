@@ -26,8 +26,10 @@ use crate::env_vars;
 use crate::human_duration::HumanDuration;
 
 /// What a network is made of: these settings cannot change when it is resumed.
-const MADE_OF: [&str; 12] = [
+const MADE_OF: [&str; 14] = [
     "protocol",
+    "store.kind",
+    "store.bucket",
     "localnet.miners",
     "localnet.cheaters",
     "localnet.cheats",

@@ -84,6 +84,7 @@ mod tests {
         config.wallet.name = Some("w".to_owned());
         config.wallet.password_file = Some("f".into());
         config.localnet.model = Some("m".into());
+        config.training.model = Some("m".into());
         config.environment.difficulty = Some(1);
         config
     }

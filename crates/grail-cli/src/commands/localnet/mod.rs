@@ -11,6 +11,7 @@ mod screen;
 mod session;
 mod setup;
 pub mod status;
+pub mod stores;
 mod verdicts;
 
 use std::path::{Path, PathBuf};
@@ -97,6 +98,7 @@ fn check_report_path(path: &Path) -> Result<()> {
 
 fn overlay(args: &LocalnetArgs, config: &mut Config) {
     take(&mut config.protocol, args.protocol);
+    take(&mut config.store.kind, args.store);
     let localnet = &mut config.localnet;
     take(&mut localnet.windows, args.windows);
     take(&mut localnet.miners, args.miners);

@@ -14,6 +14,7 @@ use grail_monitoring::{Fanout, Metrics};
 use grail_neurons::lifecycle::NeuronExit;
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::EventSink;
+use grail_protocol::keys::VERDICTS_PREFIX;
 use grail_services::state::remove_leftovers;
 use indicatif::MultiProgress;
 use tokio::task::{JoinHandle, JoinSet};
@@ -27,8 +28,8 @@ use super::recorder::Recorder;
 use super::roster::{Duty, LocalRoster, Member, members};
 use super::screen::Screen;
 use super::setup::Prepared;
-use super::{contexts, layout, verdicts};
-use crate::config::{Config, OutsideRole};
+use super::{contexts, layout, stores, verdicts};
+use crate::config::{Config, OutsideRole, StoreKind};
 use crate::engine;
 use crate::exit::Outcome;
 use crate::files::write_atomically;
@@ -95,7 +96,8 @@ impl Session {
         network.observe(metrics.observer(metering::of_process(&network.file())));
         let mut nodes: Vec<(Member, Arc<Node>)> = Vec::new();
         for member in members(&config, &cheats) {
-            let node = network.node(&member.name).await?;
+            let mut node = network.node(&member.name).await?;
+            stores::settle(&mut node, &config.store).await?;
             let node = metering::metered(node, &metrics, &network.file(), network.clock());
             nodes.push((member, Arc::new(node)));
         }
@@ -116,8 +118,16 @@ impl Session {
         let validator = nodes.iter().find(is_validator).map(|(_, node)| node.clone());
         if let Some(validator) = &validator {
             // Where a miner reads what it got and why; `grail explain --verdict` says it in words.
-            let verdicts = layout::verdicts(network.dir(), validator.entry.hotkey);
-            screen.line(&format!("verdicts  {}/WINDOW/HOTKEY.json", verdicts.display()))?;
+            let verdicts = match config.store.kind {
+                StoreKind::Folder => {
+                    layout::verdicts(network.dir(), validator.entry.hotkey).display().to_string()
+                }
+                StoreKind::S3 => {
+                    let bucket = stores::name(&config.store, validator);
+                    format!("s3://{bucket}/{}", VERDICTS_PREFIX.trim_end_matches('/'))
+                }
+            };
+            screen.line(&format!("verdicts  {verdicts}/WINDOW/HOTKEY.json"))?;
         }
 
         let completion = Completion {

@@ -13,7 +13,7 @@ use grail_ports::environment::Environment;
 use grail_ports::model::{ModelInfo, ModelProvider};
 
 use super::roster::{Duty, Member, ZERO_SKETCHES, members, network_seed};
-use super::{layout, runs};
+use super::{layout, runs, stores};
 use crate::base_model::{self, BaseModel};
 use crate::config::Config;
 use crate::engine;
@@ -54,7 +54,8 @@ impl Founding {
     }
 
     /// Checks everything that can be checked without a folder, then makes it.
-    pub fn found(self, config: Config) -> Result<Prepared> {
+    pub fn found(self, mut config: Config) -> Result<Prepared> {
+        stores::choose_names(&mut config);
         let environment = config.environment.create_for(config.protocol.0)?;
         let provider = engine::exact_provider(config.engine, config.training.trainer())?;
         let runs = Path::new(runs::RUNS_DIR);
@@ -161,6 +162,9 @@ fn save(config: &Config, dir: &Path) -> Result<()> {
     kept.log = crate::config::LogConfig::default();
     if let Some(model) = &kept.localnet.model {
         kept.localnet.model = Some(std::path::absolute(model)?);
+    }
+    if let Some(keys) = &kept.store.keys_dir {
+        kept.store.keys_dir = Some(std::path::absolute(keys)?);
     }
     let text = toml::to_string(&kept).context("while writing the settings as TOML")?;
     let path = layout::config(dir);

@@ -1,6 +1,6 @@
 //! A real S3 server, not written here, in this process: `s3s-fs` with key pairs and their rights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grail_infrastructure::object_store::{BucketSecrets, KeyPair, S3Settings};
 use hyper::server::conn::http1;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 struct Rights(BTreeMap<String, Right>);
 
 struct Right {
-    bucket: String,
+    buckets: BTreeSet<String>,
     may_write: bool,
 }
 
@@ -31,7 +31,10 @@ impl S3Access for Rights {
         let reads = ["GetObject", "HeadObject", "ListObjectsV2"].contains(&cx.s3_op().name());
         match right {
             Some(right)
-                if cx.s3_path().get_bucket_name() == Some(&right.bucket)
+                if cx
+                    .s3_path()
+                    .get_bucket_name()
+                    .is_some_and(|name| right.buckets.contains(name))
                     && (right.may_write || reads) =>
             {
                 Ok(())
@@ -73,8 +76,10 @@ impl S3Server {
             for (keys, may_write) in [(&owner.read, false), (&owner.write, true)] {
                 let secret = SecretKey::from(keys.secret_access_key.as_str());
                 auth.register(keys.access_key_id.clone(), secret);
-                let right = Right { bucket: owner.bucket_name.clone(), may_write };
-                rights.insert(keys.access_key_id.clone(), right);
+                // A key may be that of several buckets.
+                let right = Right { buckets: BTreeSet::new(), may_write };
+                let right = rights.entry(keys.access_key_id.clone()).or_insert(right);
+                right.buckets.insert(owner.bucket_name.clone());
             }
         }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -1,0 +1,149 @@
+//! Buckets of a local network on an S3 server instead of in its folder.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use grail_infrastructure::clock::{Clock, system_clock};
+use grail_infrastructure::local::network::Node;
+use grail_infrastructure::object_store::S3Buckets;
+use grail_ports::chain::Chain;
+use grail_ports::object_store::{
+    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
+    StoreError,
+};
+
+use crate::commands::remote::secrets;
+use crate::config::{Config, StoreConfig, StoreKind};
+
+/// What the names of buckets begin with where the settings do not say it.
+const PREFIX: &str = "grail";
+
+/// Chooses what the names of a new network's buckets begin with, so that its roles do not meet the
+/// objects of another one.
+pub fn choose_names(config: &mut Config) {
+    if config.store.kind == StoreKind::S3 && config.store.bucket.is_none() {
+        config.store.bucket = Some(format!("{PREFIX}-{}", system_clock()()));
+    }
+}
+
+/// Gives a role its bucket on the S3 server, if the settings ask for one; makes it unless it exists.
+///
+/// # Errors
+/// When a key is missing, or the server does not answer or refuses.
+pub async fn settle(node: &mut Node, config: &StoreConfig) -> anyhow::Result<()> {
+    if config.kind == StoreKind::Folder {
+        return Ok(());
+    }
+    let name = name(config, node);
+    let secrets = secrets(&StoreConfig { bucket: Some(name.clone()), ..config.clone() })?;
+    let buckets = S3Buckets::new(config.s3(), &secrets)
+        .with_context(|| format!("while opening bucket {name}"))?;
+    buckets.create_own().await.with_context(|| format!("while making bucket {name}"))?;
+    let time = ChainTime { chain: Arc::clone(&node.chain), clock: system_clock() };
+    node.buckets = Arc::new(OnChainTime { inner: buckets, time });
+    Ok(())
+}
+
+/// Returns the name of a role's bucket.
+pub fn name(config: &StoreConfig, node: &Node) -> String {
+    format!("{}-{}", config.bucket.as_deref().unwrap_or(PREFIX), node.entry.uid)
+}
+
+/// Buckets whose objects bear the chain's time: that of a local network is counted in blocks, and a
+/// server outside knows nothing of it. Both agree on how old an object is.
+struct OnChainTime {
+    inner: S3Buckets,
+    time: ChainTime,
+}
+
+#[derive(Clone)]
+struct ChainTime {
+    chain: Arc<dyn Chain>,
+    clock: Clock,
+}
+
+impl ChainTime {
+    /// Returns how far the chain is behind the clock, milliseconds.
+    async fn lag_ms(&self) -> Result<u64, StoreError> {
+        let head = self.chain.head().await;
+        let head = head.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok((self.clock)().saturating_sub(head.timestamp_ms))
+    }
+}
+
+impl OnChainTime {
+    fn wrap(&self, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+        Arc::new(Timed { inner, time: self.time.clone() })
+    }
+}
+
+impl Buckets for OnChainTime {
+    fn own(&self) -> Arc<dyn ObjectStore> {
+        self.wrap(self.inner.own())
+    }
+
+    fn read_credentials(&self) -> ReadCredentials {
+        self.inner.read_credentials()
+    }
+
+    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        Ok(self.wrap(self.inner.open(credentials)?))
+    }
+}
+
+/// One bucket of [`OnChainTime`].
+struct Timed {
+    inner: Arc<dyn ObjectStore>,
+    time: ChainTime,
+}
+
+#[async_trait]
+impl ObjectStore for Timed {
+    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key, bytes_max).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get_range(key, range, etag).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
+        let Some(mut info) = self.inner.head(key).await? else { return Ok(None) };
+        info.last_modified_ms = info.last_modified_ms.saturating_sub(self.time.lag_ms().await?);
+        Ok(Some(info))
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
+        self.inner.put(key, bytes).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        condition: &PutCondition,
+    ) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if(key, bytes, condition).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let mut objects = self.inner.list(prefix).await?;
+        let lag_ms = self.time.lag_ms().await?;
+        for object in &mut objects {
+            object.last_modified_ms = object.last_modified_ms.saturating_sub(lag_ms);
+        }
+        Ok(objects)
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+}
