@@ -81,7 +81,7 @@ fn a_mistake_on_the_command_line_is_a_usage_error_that_says_what_is_allowed() {
         (&["localnet", "--cheats", "lying"], &["`lying` is not a cheat", "copied-file"]),
         (&["localnet", "--miners", "65"], &["at most 64"]),
         (&["localnet", "--without", "miner"], &["validator", "trainer"]),
-        (&["mine", "--network", "finney"], &["no adapter for network `finney`", "use local"]),
+        (&["mine", "--network", "fineny"], &["no network `fineny`", "use local, finney"]),
         (&["sft", "--out", "m"], &["--new-model"]),
         (&["verify", "file"], &["--checkpoint"]),
     ] {

@@ -149,15 +149,24 @@ fn what_is_missing_is_said_before_anything_starts() {
         assert!(!status.success(), "{output}");
         output
     };
-    let without = |name: &'static str| move |command: &mut Command| { command.env_remove(name); };
+    let without = |name: &'static str| {
+        move |command: &mut Command| {
+            command.env_remove(name);
+        }
+    };
     let output = refused(&without("R2_READ_ACCESS_KEY_ID"));
     assert!(output.contains("R2_READ_ACCESS_KEY_ID"), "{output}");
-    let output = refused(&|command| { command.args(["--hotkey", "nobody"]); });
+    let output = refused(&|command| {
+        command.args(["--hotkey", "nobody"]);
+    });
     assert!(output.contains("hotkey nobody of wallet miner-1"), "{output}");
-    let output = refused(&|command| { command.env("GRAIL_BEACON_CHAIN", "11".repeat(32)); });
+    let output = refused(&|command| {
+        command.env("GRAIL_BEACON_CHAIN", "11".repeat(32));
+    });
     assert!(output.contains("beacon.chain"), "{output}");
-    let output =
-        refused(&|command| { command.env("GRAIL_NETWORK_ENDPOINTS", "ws://127.0.0.1:1"); });
+    let output = refused(&|command| {
+        command.env("GRAIL_NETWORK_ENDPOINTS", "ws://127.0.0.1:1");
+    });
     assert!(output.contains("while connecting to network custom"), "{output}");
     let mut trainer = world.role("train", "miner-1");
     trainer.args(["--model", "default"]);

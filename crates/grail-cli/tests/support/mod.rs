@@ -19,7 +19,9 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub fn grail() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grail"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("GRAIL_") {
+        let text = name.to_string_lossy();
+        let counts = ["GRAIL_", "BT_", "R2_", "NETUID"].iter().any(|start| text.starts_with(start));
+        if counts {
             command.env_remove(name);
         }
     }

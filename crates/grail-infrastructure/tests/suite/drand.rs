@@ -317,6 +317,7 @@ async fn a_chain_is_learnt_by_its_hash_and_from_no_liar() {
         assert!(matches!(error, BeaconError::Unavailable(_)), "{error:?}");
         assert!(error.to_string().contains(part), "{error}");
     }
-    let quicknet = describe(DrandChain::Quicknet.hash().parse().unwrap(), &DrandConfig::public());
+    let public = DrandConfig::public();
+    let quicknet = describe(DrandChain::Quicknet.hash().parse().unwrap(), &public);
     assert_eq!(quicknet.await.unwrap(), DrandChain::Quicknet, "no relay is asked");
 }
