@@ -12,7 +12,7 @@ mod kept;
 mod metagraph;
 pub mod network;
 mod node;
-mod pool;
+pub(crate) mod pool;
 mod reader;
 pub mod rpc;
 mod runtime;
@@ -24,6 +24,7 @@ mod view;
 pub mod weights;
 
 pub use adapter::{SealBeacon, Subtensor, SubtensorConfig};
+pub use commitments::RAW_BYTES_MAX;
 pub use reader::Connection;
 pub use submit::SubmitConfig;
 pub use subnet::{Subnet, storage_index};

@@ -9,9 +9,13 @@ pub mod call;
 pub mod data;
 pub mod event;
 pub mod extrinsic;
+mod genesis;
 pub mod header;
 mod ledger;
+mod pace;
 pub mod params;
+mod pool;
+mod produce;
 pub mod recent;
 pub mod refusal;
 pub mod rules;
@@ -21,35 +25,25 @@ pub mod weights;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
 use grail_ports::chain::{Block, Hyperparameters, Metagraph};
-use grail_ports::signer::Signer;
 use grail_protocol::ids::{BlockHash, BlockNumber, Digest, Hotkey, Uid};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tokio_util::sync::CancellationToken;
 
 use self::builder::Draft;
 use self::call::Pulse;
-use self::extrinsic::{Call, SignedExtrinsic, Transaction, VALIDITY_BLOCKS};
+use self::extrinsic::Transaction;
+use self::genesis::{first, genesis};
 pub use self::ledger::BlockRow;
-use self::ledger::{Ledger, Loaded, Submission};
-use self::recent::{RECENT_BLOCKS_MAX, Recent, SealedBlock};
+use self::ledger::{Ledger, Loaded};
+use self::pace::Pace;
+use self::recent::{Recent, SealedBlock};
 use self::refusal::Refusal;
-use self::state::{ChainRules, Origin, PoolRefusal, State};
-use crate::clock::Clock;
+use self::state::{ChainRules, PoolRefusal, State};
 pub use crate::local::database::DatabaseFault;
 
 /// Most blocks that one [`LocalChain::advance`] makes, all in one transaction.
 pub const ADVANCE_BLOCKS_MAX: u64 = 100_000;
-
-/// Most calls in one block.
-const BLOCK_EXTRINSICS_MAX: usize = 1024;
-
-/// Most extrinsics that wait for an earlier one of their signer.
-const FUTURE_EXTRINSICS_MAX: usize = 1024;
 
 /// A chain that this process produces.
 pub struct LocalChain {
@@ -136,16 +130,6 @@ struct View {
     commitments: Arc<BTreeMap<Hotkey, Vec<u8>>>,
 }
 
-/// How time passes; under one lock, so that head and time always fit.
-struct Pace {
-    /// Timestamp of the head.
-    head_ms: u64,
-    /// When the head came out, while a ticker runs.
-    head_since: Option<Instant>,
-    /// Time that was already told.
-    told_ms: u64,
-}
-
 impl LocalChain {
     /// Creates a chain in the new file at `path`; `neurons` (hotkey, stake) get uids 0, 1, …
     ///
@@ -207,8 +191,8 @@ impl LocalChain {
         let head = block(number, &head_row);
         let settled = Arc::new(state);
         let mut draft = Draft::begin(&rules, &settled, next(head), &[]);
-        for submission in &pending {
-            draft.apply(&rules, genesis, submission)?;
+        for submission in pending {
+            draft.apply(&rules, submission)?;
         }
         let mut recent = Recent::default();
         let state_root = head_row.state_root;
@@ -223,7 +207,6 @@ impl LocalChain {
         let writer = Writer { head, state_root, settled, draft, future: BTreeMap::new(), forks: 0 };
         let heads = Heads { best: number, finalised: number, forks: 0, lag: rules.finality_lag };
         let view = RwLock::new(Arc::new(View::of(&rules, &writer)));
-        let pace = Pace { head_ms: head.timestamp_ms, head_since: None, told_ms: 0 };
         Ok(Arc::new(Self {
             ledger,
             rules,
@@ -231,7 +214,7 @@ impl LocalChain {
             writer: Mutex::new(writer),
             view,
             recent: RwLock::new(recent),
-            pace: Mutex::new(pace),
+            pace: Mutex::new(Pace::at(head.timestamp_ms)),
             heads: watch::Sender::new(heads.settled()),
             pulses: OnceLock::new(),
         }))
@@ -308,319 +291,6 @@ impl LocalChain {
         self.recent().including(hash).cloned()
     }
 
-    /// Returns the nonce that is due from `hotkey`, and the last block that a call signed now may
-    /// name.
-    pub fn signing_terms(&self, hotkey: Hotkey) -> (u64, BlockNumber) {
-        let writer = self.writer();
-        (writer.draft.state().nonce(hotkey), valid_until(writer.head))
-    }
-
-    /// Returns the nonce after all that the pool has of `account` without a gap.
-    pub fn next_nonce(&self, account: Hotkey) -> u64 {
-        let writer = self.writer();
-        let mut nonce = writer.draft.state().nonce(account);
-        while writer.future.contains_key(&(account, nonce)) {
-            nonce = nonce.saturating_add(1);
-        }
-        nonce
-    }
-
-    /// Returns the extrinsics of the block being built, in order.
-    pub fn pending(&self) -> Vec<Vec<u8>> {
-        self.writer().draft.transactions().map(|transaction| transaction.bytes.clone()).collect()
-    }
-
-    /// Makes `blocks` blocks (0 makes none) in one transaction and returns the new head.
-    ///
-    /// # Errors
-    /// When the file fails, or `blocks` is above [`ADVANCE_BLOCKS_MAX`]; the chain then stays as it
-    /// was.
-    pub fn advance(&self, blocks: u64) -> Result<Block, LocalChainError> {
-        if blocks > ADVANCE_BLOCKS_MAX {
-            return Err(LocalChainError::TooFar(blocks));
-        }
-        let mut writer = self.writer();
-        if blocks == 0 {
-            return Ok(writer.head);
-        }
-        let draft = writer.draft.clone();
-        self.extend(&mut writer, draft, blocks)
-    }
-
-    /// Finishes `draft` and makes empty blocks after it, `blocks` in total.
-    fn extend(
-        &self,
-        writer: &mut Writer,
-        mut draft: Draft,
-        blocks: u64,
-    ) -> Result<Block, LocalChainError> {
-        let (mut head, mut state_root) = (writer.head, writer.state_root);
-        let mut settled = Arc::clone(&writer.settled);
-        let mut rows = Vec::new();
-        let mut sealed = Vec::new();
-        for left in (0..blocks).rev() {
-            let number = next(head);
-            let row =
-                draft.row(head.hash, state_root, self.rules.timestamp_ms(number), writer.forks);
-            (head, state_root) = (block(number, &row), row.state_root);
-            let (state, events) = draft.finish();
-            settled = Arc::new(state);
-            if left < u64::try_from(RECENT_BLOCKS_MAX).unwrap_or(u64::MAX) {
-                let state = Arc::clone(&settled);
-                let extrinsics = builder::hashes(&row);
-                let row = row.clone();
-                sealed.push(Arc::new(SealedBlock { number, row, events, state, extrinsics }));
-            }
-            rows.push((number, row));
-            // Time has come to the head before the beacon is asked.
-            let pulses = self.pulses_due(&settled, left == 0, head.timestamp_ms);
-            draft = Draft::begin(&self.rules, &settled, next(head), &pulses);
-        }
-        self.ledger.append_blocks(&rows, Some(&settled))?;
-        let (forks, future) = (writer.forks, std::mem::take(&mut writer.future));
-        *writer = Writer { head, state_root, settled, draft, future, forks };
-        {
-            let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-            sealed.into_iter().for_each(|block| recent.push(block));
-        }
-        self.step_to(head.timestamp_ms);
-        self.publish(writer);
-        self.tell_heads(|heads| Heads { best: head.number, forks, ..heads });
-        Ok(head)
-    }
-
-    /// Gives the chain's pallet its beacon; the first one stays.
-    pub fn follow(&self, pulses: &Arc<dyn Pulses>) {
-        // Weak, because the beacon goes by the chain's clock and so holds the chain. Whoever comes
-        // second follows the same network's beacon.
-        drop(self.pulses.set(Arc::downgrade(pulses)));
-    }
-
-    /// Returns the rounds that the next block stores: those that something waits for, and the
-    /// newest one for the last of a batch.
-    fn pulses_due(&self, settled: &State, is_last: bool, head_ms: u64) -> Vec<(u64, Pulse)> {
-        let Some(pulses) = self.pulses.get().and_then(Weak::upgrade) else { return Vec::new() };
-        let waited_for = settled.rounds_waited_for();
-        if waited_for.is_empty() && !is_last {
-            return Vec::new();
-        }
-        self.step_to(head_ms);
-        let newest = pulses.newest();
-        let mut rounds: Vec<u64> =
-            waited_for.into_iter().filter(|round| *round <= newest).collect();
-        if is_last && newest > 0 {
-            rounds.push(newest);
-        }
-        rounds.into_iter().filter_map(|round| Some((round, pulses.pulse(round)?))).collect()
-    }
-
-    /// Registers `hotkey` with `stake`, as only the network's owner may, and returns the block that
-    /// will include it.
-    ///
-    /// # Errors
-    /// When the hotkey is registered or no uid is free, or the file fails.
-    pub fn register(&self, hotkey: Hotkey, stake: u64) -> Result<BlockNumber, LocalChainError> {
-        self.control(Call::Register { hotkey, stake })
-    }
-
-    /// Makes a call as the network's owner, which only the process that holds the network can, and
-    /// returns the block that will include it.
-    ///
-    /// # Errors
-    /// When a rule is broken, or the file fails.
-    pub fn control(&self, call: Call) -> Result<BlockNumber, LocalChainError> {
-        let mut writer = self.writer();
-        self.accept(&mut writer, &Submission::Root(call))
-    }
-
-    /// Takes a call signed by a role of ours and returns the block that includes it.
-    ///
-    /// # Errors
-    /// When a rule is broken, or the file fails.
-    pub fn submit(&self, extrinsic: SignedExtrinsic) -> Result<BlockNumber, LocalChainError> {
-        let mut writer = self.writer();
-        self.accept(&mut writer, &Submission::Signed(extrinsic))
-    }
-
-    /// Signs `call` with the nonce that is due and takes it.
-    ///
-    /// # Errors
-    /// As [`LocalChain::submit`].
-    pub fn submit_as(
-        &self,
-        signer: &dyn Signer,
-        call: Call,
-    ) -> Result<BlockNumber, LocalChainError> {
-        let mut writer = self.writer();
-        let nonce = writer.draft.state().nonce(signer.hotkey());
-        let valid_until = valid_until(writer.head);
-        let extrinsic = SignedExtrinsic::sign(signer, self.genesis, nonce, valid_until, call);
-        self.accept(&mut writer, &Submission::Signed(extrinsic))
-    }
-
-    /// Takes an extrinsic into the pool, as a node does: the next block includes it, whether its
-    /// call then succeeds or not. One whose nonce is too high waits silently.
-    ///
-    /// # Errors
-    /// When the pool turns it down, or the file fails.
-    pub fn submit_transaction(&self, transaction: Transaction) -> Result<(), LocalChainError> {
-        let mut writer = self.writer();
-        let known = |other: &Transaction| other.hash == transaction.hash;
-        if writer.draft.transactions().any(known) || writer.future.values().any(known) {
-            return Err(LocalChainError::Pool(PoolRefusal::AlreadyImported));
-        }
-        let due = writer.draft.state().nonce(transaction.signer);
-        if transaction.nonce < due {
-            return Err(LocalChainError::Pool(PoolRefusal::Stale));
-        }
-        let (signer, bytes) = (transaction.signer, transaction.bytes.len());
-        let refusal =
-            writer.settled.pool_refusal(writer.draft.number(), signer, &transaction.call, bytes);
-        if let Some(refusal) = refusal {
-            return Err(LocalChainError::Pool(refusal));
-        }
-        if transaction.nonce > due {
-            if writer.future.len() >= FUTURE_EXTRINSICS_MAX {
-                return Err(LocalChainError::Pool(PoolRefusal::Full));
-            }
-            writer.future.insert((signer, transaction.nonce), transaction);
-            return Ok(());
-        }
-        let mut next = due.saturating_add(1);
-        self.accept(&mut writer, &Submission::Transaction(transaction))?;
-        while let Some(waiting) = writer.future.remove(&(signer, next)) {
-            self.accept(&mut writer, &Submission::Transaction(waiting))?;
-            next = next.saturating_add(1);
-        }
-        Ok(())
-    }
-
-    /// Leaves the newest `depth` blocks for a fork that is one block longer. The extrinsics in
-    /// them come again in the fork's first block if `keeps_extrinsics`, and never otherwise.
-    ///
-    /// # Errors
-    /// When a left block is final or the one below is no longer kept, or the file fails.
-    pub fn fork(&self, depth: u64, keeps_extrinsics: bool) -> Result<Block, LocalChainError> {
-        let mut writer = self.writer();
-        let refused = LocalChainError::Final(depth);
-        let base = writer.head.number.0.checked_sub(depth).map(BlockNumber);
-        let heads = *self.heads.borrow();
-        let base = base.filter(|base| depth > 0 && *base >= heads.finalised);
-        let Some(base) = base.and_then(|base| self.sealed_at(base)) else { return Err(refused) };
-        let depth = usize::try_from(depth).map_err(|_| LocalChainError::Final(depth))?;
-        let left = {
-            let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-            recent.leave(depth).ok_or(refused)?
-        };
-        let head = block(base.number, &base.row);
-        let mut draft = Draft::begin(&self.rules, &base.state, next(head), &[]);
-        if keeps_extrinsics {
-            for row in left.iter().rev().map(|block| &block.row) {
-                for included in &row.extrinsics {
-                    // What no longer fits after the fork is gone, as on the real chain.
-                    drop(draft.repeat(&self.rules, included));
-                }
-            }
-        }
-        writer.forks += 1;
-        writer.head = head;
-        writer.state_root = base.row.state_root;
-        writer.settled = Arc::clone(&base.state);
-        let blocks = u64::try_from(depth).unwrap_or(u64::MAX).saturating_add(1);
-        self.extend(&mut writer, draft, blocks)
-    }
-
-    /// Keeps the finalised head `blocks` behind the newest; it never goes back.
-    pub fn set_finality_lag(&self, blocks: u64) {
-        self.tell_heads(|heads| Heads { lag: blocks, ..heads });
-    }
-
-    /// Forgets the state of all but the newest `blocks`, at least one.
-    pub fn prune(&self, blocks: usize) {
-        self.recent.write().unwrap_or_else(PoisonError::into_inner).prune(blocks);
-    }
-
-    fn tell_heads(&self, change: impl FnOnce(Heads) -> Heads) {
-        self.heads.send_if_modified(|heads| {
-            let before = *heads;
-            *heads = change(before).settled();
-            *heads != before
-        });
-    }
-
-    /// Makes a block each block time until `stop`.
-    ///
-    /// A late tick moves the later ones: time on this chain is counted in blocks, so a machine that
-    /// slept or stalled never has to catch up.
-    ///
-    /// # Errors
-    /// When the file fails; no more blocks are made then.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Result<(), LocalChainError> {
-        let period = Duration::from_millis(self.rules.block_time_ms);
-        let mut ticks = interval_at(Instant::now() + period, period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let _running = Running::start(&self);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = ticks.tick() => {}
-            }
-            let chain = Arc::clone(&self);
-            match tokio::task::spawn_blocking(move || chain.advance(1)).await {
-                Ok(advanced) => drop(advanced?),
-                // The runtime is going down.
-                Err(error) if error.is_cancelled() => return Ok(()),
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            }
-        }
-    }
-
-    /// Returns the time on this chain, milliseconds since the Unix epoch: that of the head, plus,
-    /// while a ticker runs, what has passed since the head came out, ending just before the next
-    /// block. It never goes back while the chain is open.
-    pub fn now_ms(&self) -> u64 {
-        let mut pace = self.pace();
-        let since_head_ms = pace.head_since.map_or(0, |since| {
-            let elapsed = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            elapsed.min(self.rules.block_time_ms - 1)
-        });
-        pace.told_ms = pace.told_ms.max(pace.head_ms.saturating_add(since_head_ms));
-        pace.told_ms
-    }
-
-    /// Returns [`LocalChain::now_ms`] as a clock.
-    pub fn clock(self: &Arc<Self>) -> Clock {
-        let chain = Arc::clone(self);
-        Arc::new(move || chain.now_ms())
-    }
-
-    fn accept(
-        &self,
-        writer: &mut Writer,
-        submission: &Submission,
-    ) -> Result<BlockNumber, LocalChainError> {
-        let mut draft = writer.draft.clone();
-        let number = draft.apply(&self.rules, self.genesis, submission)?;
-        // A call that was included before leaves the draft as it was.
-        if draft.len() == writer.draft.len() {
-            return Ok(number);
-        }
-        if draft.len() > BLOCK_EXTRINSICS_MAX {
-            return Err(Refusal::ExhaustsResources.into());
-        }
-        self.ledger.append_pending(writer.draft.len(), submission)?;
-        writer.draft = draft;
-        self.publish(writer);
-        Ok(number)
-    }
-
-    /// Moves time to a new head; before anybody sees it, so that no head is ever in the future.
-    fn step_to(&self, head_ms: u64) {
-        let mut pace = self.pace();
-        pace.head_ms = head_ms;
-        pace.head_since = pace.head_since.map(|_| Instant::now());
-    }
-
     fn publish(&self, writer: &Writer) {
         let view = Arc::new(View::of(&self.rules, writer));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
@@ -665,71 +335,10 @@ impl View {
     }
 }
 
-/// Lets time pass between blocks for as long as it lives.
-struct Running<'a>(&'a LocalChain);
-
-impl<'a> Running<'a> {
-    fn start(chain: &'a LocalChain) -> Self {
-        chain.pace().head_since = Some(Instant::now());
-        Self(chain)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.pace().head_since = None;
-    }
-}
-
 fn next(head: Block) -> BlockNumber {
     BlockNumber(head.number.0.saturating_add(1))
 }
 
-fn valid_until(head: Block) -> BlockNumber {
-    BlockNumber(head.number.0.saturating_add(VALIDITY_BLOCKS))
-}
-
 fn block(number: BlockNumber, row: &BlockRow) -> Block {
     Block { number, hash: row.hash, timestamp_ms: row.timestamp_ms }
-}
-
-fn genesis(
-    rules: &ChainRules,
-    seed: &[u8; 32],
-    neurons: &[(Hotkey, u64)],
-) -> Result<(BlockRow, State), LocalChainError> {
-    rules.validate().map_err(LocalChainError::Rules)?;
-    let mut state = State::new(rules);
-    for (hotkey, stake) in neurons {
-        let call = Call::Register { hotkey: *hotkey, stake: *stake };
-        state.dispatch(rules, BlockNumber(0), Origin::Root, &call)?;
-    }
-    state.take_events();
-    let state_root = Sha256::new()
-        .chain_update(b"grail/v6/local-genesis\0")
-        .chain_update(seed)
-        .chain_update(rules.netuid.0.to_le_bytes())
-        .chain_update(rules.genesis_ms.to_le_bytes())
-        .finalize();
-    let mut row = BlockRow {
-        hash: Digest([0; 32]),
-        parent: Digest([0; 32]),
-        timestamp_ms: rules.genesis_ms,
-        state_root: Digest(state_root.into()),
-        fork: 0,
-        extrinsics: Vec::new(),
-    };
-    row.hash = row.header(BlockNumber(0), rules.block_time_ms).hash();
-    Ok((row, state))
-}
-
-fn first(rules: ChainRules, genesis: BlockRow, state: State) -> Loaded {
-    Loaded {
-        rules,
-        genesis: genesis.hash,
-        head: BlockNumber(0),
-        head_row: genesis,
-        state,
-        pending: Vec::new(),
-    }
 }

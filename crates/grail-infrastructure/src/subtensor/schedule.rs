@@ -76,14 +76,17 @@ impl EpochState {
         self.index.saturating_add(u64::from(self.is_due(block)))
     }
 
-    fn step(&mut self, block: u64) {
+    /// Moves to `block` and returns whether its epoch begins there.
+    pub(crate) fn step(&mut self, block: u64) -> bool {
         self.blocks_since_last_step = self.blocks_since_last_step.saturating_add(1);
-        if self.is_due(block) {
+        let is_due = self.is_due(block);
+        if is_due {
             self.last_epoch_block = block;
             self.pending_epoch_at = 0;
             self.index = self.index.saturating_add(1);
             self.blocks_since_last_step = 0;
         }
+        is_due
     }
 
     /// Returns the epoch and first block that open weights sealed in the block after `head`.

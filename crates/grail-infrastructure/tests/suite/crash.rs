@@ -11,9 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::common::config;
 use bytes::Bytes;
 use grail_infrastructure::local::chain::LocalChain;
+use grail_infrastructure::local::chain::data::Data;
+use grail_infrastructure::local::chain::extrinsic::{Call, Transaction};
 use grail_infrastructure::local::network::{LocalNetwork, NetworkError};
 use grail_infrastructure::local::store::credentials::BucketKeys;
 use grail_infrastructure::local::store::{FolderBuckets, FolderStore, StoreLimits};
+use grail_infrastructure::substrate::blake2_256;
 use grail_infrastructure::wallet::Wallet;
 use grail_ports::object_store::{Buckets, ObjectStore};
 use grail_ports::signer::Signer;
@@ -92,16 +95,16 @@ fn miner() -> Wallet {
 
 fn make_blocks(folder: &Path) {
     let chain = LocalChain::open(&folder.join("chain.redb")).unwrap();
-    let miner = miner();
+    let miner = miner().hotkey();
     loop {
         let number = chain.head().number.0;
-        let call = grail_infrastructure::local::chain::extrinsic::Call::SetCommitment {
-            netuid: chain.rules().netuid.0,
-            fields: vec![grail_infrastructure::local::chain::data::Data::Raw {
-                bytes: number.to_le_bytes().to_vec(),
-            }],
-        };
-        chain.submit_as(&miner, call).unwrap();
+        let fields = vec![Data::Raw { bytes: number.to_le_bytes().to_vec() }];
+        let call = Call::SetCommitment { netuid: chain.rules().netuid.0, fields };
+        let nonce = chain.next_nonce(miner);
+        // Whoever reads extrinsics for the chain has verified them: here these bytes stand for one.
+        let bytes = format!("call {nonce}").into_bytes();
+        let hash = Digest(blake2_256(&bytes));
+        chain.submit_transaction(Transaction { bytes, hash, signer: miner, nonce, call }).unwrap();
         tell(chain.advance(1).unwrap().number.0);
     }
 }
@@ -131,7 +134,7 @@ fn a_killed_chain_goes_on_where_it_stood() {
         let committed = u64::from_le_bytes(committed.as_slice().try_into().unwrap());
         // In the head, or pending in the block after it.
         assert!((height - 1..=height).contains(&committed), "{committed} at {height}");
-        let (nonce, _) = chain.signing_terms(miner().hotkey());
+        let nonce = chain.next_nonce(miner().hotkey());
         assert!(nonce >= height, "every block of ours holds one call");
     }
 }

@@ -50,64 +50,42 @@ impl Draft {
         draft
     }
 
-    /// Does what `submission` asks, and returns the block that includes it: this one, or an earlier
-    /// one if it was included before.
+    /// Does what `submission` asks. What an extrinsic asks may fail, and is included all the same.
     pub(super) fn apply(
         &mut self,
         rules: &ChainRules,
-        genesis: BlockHash,
-        submission: &Submission,
-    ) -> Result<BlockNumber, Refusal> {
-        let mut index = None;
-        match submission {
+        submission: Submission,
+    ) -> Result<(), Refusal> {
+        let index = match &submission {
             Submission::Root(call) => {
                 self.state.dispatch(rules, self.number, Origin::Root, call)?;
-            }
-            Submission::Signed(extrinsic) => {
-                let nonce = self.state.nonce(extrinsic.signer);
-                let block = self.state.include(rules, genesis, self.number, extrinsic)?;
-                if self.state.nonce(extrinsic.signer) == nonce {
-                    return Ok(block);
-                }
+                None
             }
             Submission::Transaction(transaction) => {
-                index = Some(INHERENTS + self.transactions);
+                let index = INHERENTS + self.transactions;
                 self.apply_transaction(rules, transaction);
+                Some(index)
             }
-        }
+        };
         self.record(index);
-        self.submissions.push(submission.clone());
-        Ok(self.number)
+        self.submissions.push(submission);
+        Ok(())
     }
 
-    /// Does again what another block included, if it still can be done.
-    pub(super) fn repeat(
-        &mut self,
-        rules: &ChainRules,
-        included: &Included,
-    ) -> Result<(), Refusal> {
+    /// Does again what another block included. What no longer fits is left out, as on the real
+    /// chain.
+    pub(super) fn repeat(&mut self, rules: &ChainRules, included: &Included) {
         let Included { signer, nonce, call, bytes } = included.clone();
-        match (signer, bytes) {
+        let submission = match (signer, bytes) {
+            (Some(signer), Some(_)) if self.state.nonce(signer) != nonce => return,
             (Some(signer), Some(bytes)) => {
-                let expected = self.state.nonce(signer);
-                if expected != nonce {
-                    return Err(Refusal::BadNonce { expected });
-                }
                 let hash = blake2_256(&bytes);
-                let transaction = Transaction { bytes, hash, signer, nonce, call };
-                let index = INHERENTS + self.transactions;
-                self.apply_transaction(rules, &transaction);
-                self.record(Some(index));
-                self.submissions.push(Submission::Transaction(transaction));
+                Submission::Transaction(Transaction { bytes, hash, signer, nonce, call })
             }
-            (signer, _) => {
-                let origin = signer.map_or(Origin::Root, Origin::Signed);
-                self.state.dispatch(rules, self.number, origin, &call)?;
-                self.record(None);
-                self.submissions.push(Submission::Root(call));
-            }
-        }
-        Ok(())
+            _ => Submission::Root(call),
+        };
+        // A call of the owner's that fails now is as one that was never made.
+        drop(self.apply(rules, submission));
     }
 
     fn apply_transaction(&mut self, rules: &ChainRules, transaction: &Transaction) {
@@ -184,12 +162,6 @@ impl From<&Submission> for Included {
             Submission::Root(call) => {
                 Self { signer: None, nonce: 0, call: call.clone(), bytes: None }
             }
-            Submission::Signed(extrinsic) => Self {
-                signer: Some(extrinsic.signer),
-                nonce: extrinsic.nonce,
-                call: extrinsic.call.clone(),
-                bytes: None,
-            },
             Submission::Transaction(transaction) => Self {
                 signer: Some(transaction.signer),
                 nonce: transaction.nonce,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of [`Data::Raw`].
-pub const RAW_BYTES_MAX: usize = 128;
+pub use crate::subtensor::RAW_BYTES_MAX;
 
 /// Most bytes of [`Data::BigRaw`].
 pub const BIG_RAW_BYTES_MAX: usize = 512;

@@ -7,12 +7,12 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::extrinsic::{Call, Included, SignedExtrinsic, Transaction};
+use super::extrinsic::{Call, Included, Transaction};
 use super::state::{ChainRules, State};
 use crate::local::database::{self, DatabaseFault, bad_row, failed};
 
 /// Version of the tables below.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// `format`, `rules` and `state`, as JSON.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -47,8 +47,6 @@ pub struct BlockRow {
 pub(super) enum Submission {
     /// From the network's owner.
     Root(Call),
-    /// From a role of ours.
-    Signed(SignedExtrinsic),
     /// From anybody, in the encoding of the real chain.
     Transaction(Transaction),
 }

@@ -13,7 +13,7 @@ pub mod weights;
 use std::collections::{BTreeMap, BTreeSet};
 
 use grail_ports::chain::{Hyperparameters, Metagraph};
-use grail_protocol::ids::{BlockHash, BlockNumber, Hotkey, Uid};
+use grail_protocol::ids::{BlockNumber, Hotkey, Uid};
 use serde::{Deserialize, Serialize};
 
 use self::balances::Account;
@@ -21,16 +21,12 @@ use self::commitments::{Commitment, Revealed, Space};
 use self::epoch::Schedule;
 use self::weights::{Row, TimelockedCommit};
 use super::call::{Call, Pulse};
-use super::data::{Data, RAW_BYTES_MAX};
+use super::data::Data;
 use super::event::{Event, Field};
-use super::extrinsic::{SignedExtrinsic, VALIDITY_BLOCKS};
 use super::params::{Parameter, Params};
 use super::refusal::Refusal;
 pub use super::rules::ChainRules;
 use super::weights as scores;
-
-/// Most bytes in one commitment of ours.
-pub const COMMITMENT_BYTES_MAX: usize = RAW_BYTES_MAX;
 
 /// Most rounds of the beacon that are kept.
 const PULSES_MAX: usize = 32;
@@ -148,40 +144,6 @@ impl State {
         if is_epoch {
             self.run_epoch();
         }
-    }
-
-    /// Includes a call of a role of ours in `block`, which is being built, and returns the block
-    /// that includes it.
-    ///
-    /// Sending the newest included call again changes nothing and returns its block, so that a
-    /// client whose answer was lost may repeat itself.
-    pub fn include(
-        &mut self,
-        rules: &ChainRules,
-        genesis: BlockHash,
-        block: BlockNumber,
-        extrinsic: &SignedExtrinsic,
-    ) -> Result<BlockNumber, Refusal> {
-        if !extrinsic.is_authentic(genesis) {
-            return Err(Refusal::BadSignature);
-        }
-        let id = extrinsic.id(genesis);
-        let account = self.accounts.get(&extrinsic.signer).cloned().unwrap_or_default();
-        if let Some((_, block)) = account.last.filter(|(last, _)| *last == id) {
-            return Ok(BlockNumber(block));
-        }
-        if extrinsic.nonce != account.nonce {
-            return Err(Refusal::BadNonce { expected: account.nonce });
-        }
-        let last_valid = BlockNumber(block.0.saturating_add(VALIDITY_BLOCKS));
-        if extrinsic.valid_until < block || extrinsic.valid_until > last_valid {
-            return Err(Refusal::Outdated { next: block });
-        }
-        self.dispatch(rules, block, Origin::Signed(extrinsic.signer), &extrinsic.call)?;
-        let account = self.account_mut(extrinsic.signer);
-        account.nonce = account.nonce.saturating_add(1);
-        account.last = Some((id, block.0));
-        Ok(block)
     }
 
     /// Includes a call that came as a real extrinsic of `bytes` encoded bytes: the fee is paid and

@@ -1,41 +1,7 @@
-//! Turns scores into the chain's integers and weights into incentives.
-
-use std::collections::BTreeSet;
-
-use grail_protocol::ids::Uid;
-
-use super::refusal::Refusal;
+//! Turns rows of weights into incentives and dividends.
 
 /// Largest value of a weight or a score on chain.
 const U16_MAX: f64 = 65535.0;
-
-/// Returns the uids and weights that the chain takes: each weight divided by the largest, times
-/// 65535, rounded half to even; zeros are left out.
-///
-/// Source: spec/bittensor.md section 6, quantisation (client side).
-///
-/// # Errors
-/// When a weight is negative or not finite, a uid occurs twice, or nothing above 0 remains.
-pub fn quantise(weights: &[(Uid, f64)]) -> Result<(Vec<u16>, Vec<u16>), Refusal> {
-    let mut seen = BTreeSet::new();
-    for (uid, weight) in weights {
-        if !weight.is_finite() || *weight < 0.0 {
-            return Err(Refusal::WeightNotFinite { uid: uid.0 });
-        }
-        if !seen.insert(*uid) {
-            return Err(Refusal::DuplicateUids);
-        }
-    }
-    let largest = weights.iter().fold(0.0, |largest: f64, (_, weight)| largest.max(*weight));
-    if largest <= 0.0 {
-        return Err(Refusal::WeightVecLengthIsLow);
-    }
-    Ok(weights
-        .iter()
-        .map(|(uid, weight)| (uid.0, to_u16((weight / largest * U16_MAX).round_ties_even())))
-        .filter(|(_, value)| *value > 0)
-        .unzip())
-}
 
 /// Scales `weights` so that the largest is 65535, as the chain does before it keeps them.
 pub(super) fn upscale(weights: &[u16]) -> Vec<u16> {
@@ -126,56 +92,8 @@ fn to_f64(value: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
-
-    #[test]
-    fn quantisation_matches_the_python_sdk() {
-        let file: Value =
-            serde_json::from_str(include_str!("../../../tests/vectors/quantise.json")).unwrap();
-        let mut checked = 0;
-        for case in file["cases"].as_array().unwrap() {
-            let name = case["name"].as_str().unwrap();
-            let uids: Vec<u64> = serde_json::from_value(case["uids"].clone()).unwrap();
-            let values: Vec<f64> = case["weights"].as_array().unwrap().iter().map(number).collect();
-            // Lists of different length and large uids cannot be written in the port's types.
-            let Some(weights) = pairs(&uids, &values) else { continue };
-            let expected = &case["sdk11_normalize"];
-            match quantise(&weights) {
-                Ok((uids, values)) => {
-                    assert_eq!(serde_json::to_value(uids).unwrap(), expected["uids"], "{name}");
-                    assert_eq!(serde_json::to_value(values).unwrap(), expected["values"], "{name}");
-                }
-                Err(Refusal::WeightVecLengthIsLow) => {
-                    assert_eq!(expected["uids"], Value::Array(vec![]), "{name}");
-                }
-                Err(_) => assert!(expected.get("error").is_some(), "{name}"),
-            }
-            checked += 1;
-        }
-        assert!(checked > 30, "{checked} cases");
-    }
-
-    fn number(value: &Value) -> f64 {
-        match value {
-            Value::String(text) => text.parse().unwrap(),
-            other => other.as_f64().unwrap(),
-        }
-    }
-
-    fn pairs(uids: &[u64], values: &[f64]) -> Option<Vec<(Uid, f64)>> {
-        if uids.len() != values.len() {
-            return None;
-        }
-        uids.iter().zip(values).map(|(uid, v)| Some((Uid(u16::try_from(*uid).ok()?), *v))).collect()
-    }
-
-    #[test]
-    fn a_repeated_uid_is_refused() {
-        let weights = [(Uid(1), 0.5), (Uid(1), 0.5)];
-        assert_eq!(quantise(&weights), Err(Refusal::DuplicateUids));
-    }
 
     #[test]
     fn incentives_follow_stake_and_ignore_self_weights() {
@@ -193,18 +111,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_largest_weight_is_full_scale(
-            weights in proptest::collection::vec(0.0_f64..1e300, 1..50)
-        ) {
-            let weights: Vec<_> =
-                (0..).zip(&weights).map(|(uid, weight)| (Uid(uid), *weight)).collect();
-            prop_assume!(weights.iter().any(|(_, weight)| *weight > 0.0));
-            let (uids, values) = quantise(&weights).unwrap();
-            prop_assert_eq!(uids.len(), values.len());
-            prop_assert_eq!(values.iter().max(), Some(&u16::MAX));
-        }
-
         #[test]
         fn scaling_up_keeps_order(weights in proptest::collection::vec(any::<u16>(), 0..50)) {
             let scaled = upscale(&weights);

@@ -1,6 +1,6 @@
 //! Accounts: nonces, money, and stake that comes from it.
 
-use grail_protocol::ids::{Digest, Hotkey};
+use grail_protocol::ids::Hotkey;
 use serde::{Deserialize, Serialize};
 
 use super::State;
@@ -15,9 +15,6 @@ pub struct Account {
     pub nonce: u64,
     /// Money, rao.
     pub free: u64,
-    /// The newest call of a role in a process of ours, see `extrinsic`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) last: Option<(Digest, u64)>,
 }
 
 impl State {

@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Blocks without an epoch after which one is due whatever the rest says. Source: the chain.
-const STEP_GAP_MAX: u64 = 50_400;
+use crate::subtensor::schedule::EpochState;
 
 /// Where the subnet stands between two epochs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,25 +19,24 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Returns whether an epoch is due at `block`, the one after the block of this state.
-    fn is_due(&self, tempo: u16, block: u64) -> bool {
-        let asked_for = self.pending_epoch_at > 0 && block >= self.pending_epoch_at;
-        let overdue = self.blocks_since_last_step > STEP_GAP_MAX;
-        let passed = block.saturating_sub(self.last_epoch_block) >= u64::from(tempo);
-        tempo != 0 && (asked_for || overdue || passed)
-    }
-
     /// Moves to `block` and returns whether its epoch begins there.
     pub(super) fn step(&mut self, tempo: u16, block: u64) -> bool {
-        self.blocks_since_last_step = self.blocks_since_last_step.saturating_add(1);
-        let due = self.is_due(tempo, block);
-        if due {
-            self.last_epoch_block = block;
-            self.pending_epoch_at = 0;
-            self.index = self.index.saturating_add(1);
-            self.blocks_since_last_step = 0;
-        }
-        due
+        // One arithmetic for the chain and for those who predict it.
+        let mut state = EpochState {
+            tempo: tempo.into(),
+            last_epoch_block: self.last_epoch_block,
+            pending_epoch_at: self.pending_epoch_at,
+            index: self.index,
+            blocks_since_last_step: self.blocks_since_last_step,
+        };
+        let is_due = state.step(block);
+        *self = Self {
+            last_epoch_block: state.last_epoch_block,
+            pending_epoch_at: state.pending_epoch_at,
+            index: state.index,
+            blocks_since_last_step: state.blocks_since_last_step,
+        };
+        is_due
     }
 
     /// Starts the current epoch anew at `block`, as a new tempo does.

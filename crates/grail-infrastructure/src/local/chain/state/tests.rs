@@ -1,8 +1,6 @@
 //! The rules, one by one, with good and bad calls.
 
 use grail_ports::beacon::BeaconSchedule;
-use grail_ports::signer::Signer;
-use grail_protocol::ids::Digest;
 use grail_protocol::timelock::drand::seal_commit;
 use grail_protocol::timelock::{BeaconPublicKey, SealTo};
 use parity_scale_codec::Encode;
@@ -10,9 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::local::beacon::LocalBeacon;
-use crate::wallet::Wallet;
 
-const GENESIS: BlockHash = Digest([1; 32]);
 const TRAINER: Hotkey = Hotkey([10; 32]);
 const VALIDATOR: Hotkey = Hotkey([11; 32]);
 const MINER: Hotkey = Hotkey([12; 32]);
@@ -247,35 +243,6 @@ fn commitments_are_bounded_in_length_and_number() {
     }
     assert_eq!(commit(&mut state, MINER, raw(1)), Ok(()), "a new epoch, new space");
     assert_eq!(state.commitments()[&MINER], [7]);
-}
-
-#[test]
-fn a_call_of_ours_is_included_once() {
-    let rules = rules();
-    let wallet = Wallet::from_seed(&[3; 32]);
-    let mut state = state(&rules);
-    register(&mut state, &rules, wallet.hotkey(), 0).unwrap();
-    let sign = |nonce, valid_until, byte| {
-        let fields = vec![Data::Raw { bytes: vec![byte] }];
-        let call = Call::SetCommitment { netuid: NETUID, fields };
-        SignedExtrinsic::sign(&wallet, GENESIS, nonce, BlockNumber(valid_until), call)
-    };
-    let at = BlockNumber(8);
-    let first = sign(0, 10, 1);
-    assert_eq!(state.include(&rules, GENESIS, at, &first), Ok(at));
-    let later = BlockNumber(9);
-    assert_eq!(state.include(&rules, GENESIS, later, &first), Ok(at), "same answer again");
-    let second = sign(1, 10, 2);
-    assert_eq!(state.include(&rules, GENESIS, later, &second), Ok(later));
-    let replayed = state.include(&rules, GENESIS, later, &first);
-    assert_eq!(replayed, Err(Refusal::BadNonce { expected: 2 }));
-    assert_eq!(state.commitments()[&wallet.hotkey()], [2]);
-    for valid_until in [8, 9 + VALIDITY_BLOCKS + 1] {
-        let refused = state.include(&rules, GENESIS, later, &sign(2, valid_until, 3));
-        assert_eq!(refused, Err(Refusal::Outdated { next: later }));
-    }
-    let forged = SignedExtrinsic { signer: MINER, ..sign(0, 10, 3) };
-    assert_eq!(state.include(&rules, GENESIS, later, &forged), Err(Refusal::BadSignature));
 }
 
 #[test]
