@@ -1,6 +1,6 @@
 //! What a runtime says of itself: pallets, types, extensions, runtime APIs, all found by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
 use parity_scale_codec::Decode as _;
@@ -135,11 +135,35 @@ impl Metadata {
         if !rest.is_empty() {
             return Err(malformed(format!("{} bytes follow it", rest.len())));
         }
-        match prefixed.1 {
-            RuntimeMetadata::V14(metadata) => versions::from_v14(metadata).map_err(malformed),
-            RuntimeMetadata::V15(metadata) => Ok(versions::from_v15(metadata)),
-            RuntimeMetadata::V16(metadata) => versions::from_v16(metadata).map_err(malformed),
-            _ => Err(MetadataError::UnknownFormat(format)),
+        let mut metadata = match prefixed.1 {
+            RuntimeMetadata::V14(metadata) => versions::from_v14(metadata).map_err(malformed)?,
+            RuntimeMetadata::V15(metadata) => versions::from_v15(metadata),
+            RuntimeMetadata::V16(metadata) => versions::from_v16(metadata).map_err(malformed)?,
+            _ => return Err(MetadataError::UnknownFormat(format)),
+        };
+        metadata.forget_docs();
+        Ok(metadata)
+    }
+
+    /// Forgets what the runtime's authors say of types, which is most of the memory; what they say
+    /// of errors is told to people.
+    fn forget_docs(&mut self) {
+        let errors: BTreeSet<u32> =
+            self.pallets.values().filter_map(|pallet| pallet.errors).collect();
+        for ty in self.types.types.iter_mut().filter(|ty| !errors.contains(&ty.id)) {
+            ty.ty.docs = Vec::new();
+            match &mut ty.ty.type_def {
+                TypeDef::Composite(composite) => {
+                    composite.fields.iter_mut().for_each(|field| field.docs = Vec::new());
+                }
+                TypeDef::Variant(variants) => {
+                    for variant in &mut variants.variants {
+                        variant.docs = Vec::new();
+                        variant.fields.iter_mut().for_each(|field| field.docs = Vec::new());
+                    }
+                }
+                _ => {}
+            }
         }
     }
 

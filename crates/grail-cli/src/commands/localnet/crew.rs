@@ -40,6 +40,11 @@ const POLL_MIN: Duration = Duration::from_millis(20);
 const POLL_MAX: Duration = Duration::from_secs(2);
 /// Looks at the head in each block time.
 const POLLS_PER_BLOCK: u32 = 4;
+/// Longest pause after failures, in blocks, so that a role misses no window because of one: shortest
+/// and longest in time.
+const BACKOFF_BLOCKS: u32 = 5;
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Time that running work gets to end; with what follows it stays below the promised 5 s.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 /// Relative noise on the weights of a cheater that pretends to run the published ones.
@@ -182,7 +187,9 @@ impl Crew {
     fn lifecycle(&self) -> LifecycleConfig {
         let block_time = Duration::from(self.config.localnet.block_time);
         let poll_interval = (block_time / POLLS_PER_BLOCK).clamp(POLL_MIN, POLL_MAX);
-        LifecycleConfig { poll_interval, shutdown: SHUTDOWN, ..LifecycleConfig::default() }
+        let backoff_max = (block_time * BACKOFF_BLOCKS).clamp(BACKOFF_MIN, BACKOFF_MAX);
+        let usual = LifecycleConfig::default();
+        LifecycleConfig { poll_interval, backoff_max, shutdown: SHUTDOWN, ..usual }
     }
 
     fn held_out(&self) -> HeldOut {

@@ -36,9 +36,9 @@ impl Runtime {
     /// # Panics
     /// Never: the metadata comes with this program, and a test reads it.
     pub fn current() -> Arc<Self> {
-        static CURRENT: OnceLock<Arc<Runtime>> = OnceLock::new();
-        let read = || Self::new(METADATA, 461).expect("the metadata of this program is read");
-        Arc::clone(CURRENT.get_or_init(|| Arc::new(read())))
+        let current = Self::new(METADATA, 461).expect("the metadata of this program is read");
+        // Not kept for ever: each chain has it at its own pace.
+        Arc::new(current)
     }
 
     /// Returns the runtime of `metadata`, of format 14 or 15, at `spec_version`.
