@@ -53,12 +53,27 @@ impl Heads {
         runtimes: &Runtimes,
         block_time: Duration,
     ) -> Result<Block, Trouble> {
-        let header = match self.told(block_time) {
-            Some(header) => header,
-            None => node.best().await?,
-        };
-        self.watch_progress(node, u64::from(header.number), block_time);
-        self.block(node, runtimes, u64::from(header.number), Digest(header.hash())).await
+        if let Some(header) = self.told(block_time) {
+            let block = self.newest(node, runtimes, block_time, &header).await;
+            // A re-organisation may have taken away what the node told of; then it is asked.
+            let is_gone = block.as_ref().is_err_and(Trouble::is_pruned);
+            if !(is_gone && self.forget(Digest(header.hash()))) {
+                return block;
+            }
+        }
+        self.newest(node, runtimes, block_time, &node.best().await?).await
+    }
+
+    async fn newest(
+        &self,
+        node: &Node,
+        runtimes: &Runtimes,
+        block_time: Duration,
+        header: &Header,
+    ) -> Result<Block, Trouble> {
+        let number = u64::from(header.number);
+        self.watch_progress(node, number, block_time);
+        self.block(node, runtimes, number, Digest(header.hash())).await
     }
 
     /// Returns the header that the node told of last, unless a later one should have come by now.
@@ -66,6 +81,16 @@ impl Heads {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let (header, at) = told.as_ref()?;
         (at.elapsed() <= block_time * 2).then(|| header.clone())
+    }
+
+    /// Forgets that the node told of the block `hash`; returns whether it was what it told of last.
+    pub fn forget(&self, hash: BlockHash) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_last = told.as_ref().is_some_and(|(header, _)| header.hash() == hash.0);
+        if is_last {
+            *told = None;
+        }
+        is_last
     }
 
     /// Leaves a node whose head stands still: it may be cut off from the others.

@@ -10,6 +10,9 @@ use crate::substrate::{ShapeError, Value};
 const API: &str = "SubnetInfoRuntimeApi";
 const FUNCTION: &str = "get_metagraph";
 
+/// Oldest format of metadata that describes the runtime's own functions.
+const DESCRIBED_SINCE: u8 = 15;
+
 /// Reads the metagraph of a subnet; `None` if there is no such subnet.
 ///
 /// # Errors
@@ -20,8 +23,18 @@ pub async fn read(
     number: u64,
 ) -> Result<Option<Metagraph>, Trouble> {
     let bad = |error: &dyn std::fmt::Display| unreadable(FUNCTION, error);
-    let function =
-        view.runtime.metadata.runtime_function(API, FUNCTION).map_err(|error| bad(&error))?;
+    let metadata = &view.runtime.metadata;
+    let function = metadata.runtime_function(API, FUNCTION).map_err(|error| {
+        if metadata.format() >= DESCRIBED_SINCE {
+            return bad(&error);
+        }
+        // The answer's form is the runtime's own affair; to guess it would invent stakes.
+        let format = metadata.format();
+        bad(&format!(
+            "the node gives metadata of format {format} only, which does not say how the runtime \
+             tells of neurons; use a node that gives format {DESCRIBED_SINCE}"
+        ))
+    })?;
     let arguments = function.encode_arguments(&[netuid.0.into()]).map_err(|error| bad(&error))?;
     let answer = view.call(function.method(), &arguments).await?;
     // Newer runtimes append fields; a node may be newer than the metadata that it serves.

@@ -142,8 +142,19 @@ impl Reader {
 
     /// Opens the newest block.
     pub(super) async fn best(&self) -> Result<(u64, View<'_>), Trouble> {
-        let head = self.newest().await?;
-        Ok((head.number.0, self.view(head.hash).await?))
+        let (head, view) = self.open_head(self.newest().await?).await?;
+        Ok((head.number.0, view))
+    }
+
+    /// Opens the block `head`, or the newest one if a re-organisation took away what the node told of.
+    async fn open_head(&self, head: Block) -> Result<(Block, View<'_>), Trouble> {
+        match self.view(head.hash).await {
+            Err(gone) if gone.is_pruned() && self.heads.forget(head.hash) => {
+                let head = self.newest().await?;
+                Ok((head, self.view(head.hash).await?))
+            }
+            view => Ok((head, view?)),
+        }
     }
 
     async fn view(&self, hash: Digest) -> Result<View<'_>, Trouble> {
@@ -176,7 +187,7 @@ impl Reader {
     pub(super) async fn metagraph(&self) -> Result<Arc<Metagraph>, Trouble> {
         let head = self.newest().await?;
         let read = async {
-            let view = self.view(head.hash).await?;
+            let (head, view) = self.open_head(head).await?;
             let netuid = self.config.netuid;
             let read = metagraph::read(&view, netuid, head.number.0).await?;
             let absent = || {
@@ -193,7 +204,7 @@ impl Reader {
     pub(super) async fn hyperparameters(&self, hotkey: Hotkey) -> Result<Hyperparameters, Trouble> {
         let head = self.newest().await?;
         let read = async {
-            let view = self.view(head.hash).await?;
+            let (head, view) = self.open_head(head).await?;
             let netuid = self.config.netuid.0;
             Ok(Subnet::read(&view, head.number.0, netuid, hotkey).await?.hyperparameters())
         };
@@ -205,7 +216,7 @@ impl Reader {
         let fresh = async {
             let head = self.newest().await?;
             let read = async {
-                let view = self.view(head.hash).await?;
+                let (_, view) = self.open_head(head).await?;
                 commitments::read(&view, self.config.netuid.0).await.map(Arc::new)
             };
             self.commitments.get(head.number.0, read).await

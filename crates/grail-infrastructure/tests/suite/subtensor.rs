@@ -3,6 +3,9 @@
 mod adapter;
 mod chain;
 mod faults;
+mod metagraph;
 mod node;
+mod refusals;
 mod rpc;
 mod rules;
+mod submissions;

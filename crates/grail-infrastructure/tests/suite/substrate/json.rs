@@ -102,8 +102,7 @@ fn is_number(found: &Value, json: &Json) -> bool {
     match (found, json.is_f64()) {
         (Value::Unsigned(found), true) => Some(*found as f64) == json.as_f64(),
         (Value::Signed(found), true) => Some(*found as f64) == json.as_f64(),
-        (Value::Unsigned(found), false) => found.to_string() == json.to_string(),
-        (_, _) => found.as_i128().unwrap().to_string() == json.to_string(),
+        _ => format!("{found:?}") == format!("{json}"),
     }
 }
 

@@ -17,6 +17,15 @@ use super::node::{Memory, Node, config, url};
 
 /// Connects to the scripted nodes `nodes`, and to archive nodes.
 pub async fn connect(nodes: &[(&str, Node)], archives: &[&str]) -> Subtensor {
+    connect_with(nodes, archives, |_| {}).await.unwrap()
+}
+
+/// As [`connect`], with other settings.
+pub async fn connect_with(
+    nodes: &[(&str, Node)],
+    archives: &[&str],
+    set: impl FnOnce(&mut SubtensorConfig),
+) -> Result<Subtensor, ChainError> {
     let names: Vec<&str> =
         nodes.iter().map(|(name, _)| *name).filter(|name| !archives.contains(name)).collect();
     let parse = |names: &[&str]| {
@@ -28,10 +37,13 @@ pub async fn connect(nodes: &[(&str, Node)], archives: &[&str]) -> Subtensor {
         archive_endpoints: parse(archives),
         genesis: None,
     };
-    let subtensor =
+    let mut subtensor =
         SubtensorConfig { rpc: config(&names), ..SubtensorConfig::new(network, Netuid(NETUID)) };
+    // The runtime aims at faster blocks than the scripted chain makes.
+    subtensor.submit.grace = Duration::from_secs(300);
+    set(&mut subtensor);
     let signer = Arc::new(FakeSigner::new(1));
-    Subtensor::connect_through(subtensor, Memory::new(nodes), signer).await.unwrap()
+    Subtensor::connect_through(subtensor, Memory::new(nodes), signer).await
 }
 
 pub fn scripted() -> Chain {

@@ -10,7 +10,7 @@ use grail_infrastructure::substrate::{
 use grail_testkit::vectors;
 use serde_json::{Value as Json, json};
 
-use super::node::{Answer, Node};
+use super::node::{Answer, Node, Step};
 
 pub const NETUID: u16 = 1;
 pub const SPEC: u32 = 461;
@@ -53,6 +53,30 @@ pub const FAULTS: [Fault; 10] = [
     Fault::OtherChain,
 ];
 
+/// What a node tells of a watched extrinsic, or what happens meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub enum Told {
+    /// A status of one word, such as `ready`.
+    Word(&'static str),
+    /// A status with the hash of the block that has the extrinsic, such as `inBlock`.
+    Of(&'static str),
+    /// A status of a block that is none of this chain's.
+    Elsewhere(&'static str),
+    /// Nothing is told: the extrinsic's block is taken away.
+    TakenAway,
+    /// Nothing is told: the extrinsic comes into another block.
+    Again,
+    /// Nothing is told: the chain gets another runtime.
+    Upgraded,
+}
+
+/// The extrinsic that was handed in last.
+#[derive(Clone)]
+struct Watched {
+    bytes: Vec<u8>,
+    hash: [u8; 32],
+}
+
 struct State {
     blocks: Vec<Block>,
     storage: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -60,12 +84,27 @@ struct State {
     spec: u32,
     nonce: u64,
     fault: Fault,
+    /// Time between two blocks.
+    block_time: Duration,
     /// Blocks that come by themselves, from which moment on.
     alive_since: tokio::time::Instant,
     /// A watched extrinsic's connection breaks right after the call.
     breaks_watch: bool,
     /// The next call fails with this error of a pallet.
     refuse_next: Option<(u8, u8)>,
+    /// The pool's answers to the next extrinsics, instead of taking them.
+    pool_refuses: Vec<Json>,
+    /// Whether the pool has the extrinsic all the same.
+    pool_lies: bool,
+    /// Answers with an error instead.
+    errors: BTreeMap<String, Json>,
+    /// What is told of the next extrinsic, and whether it is in a block at all.
+    script: Option<(bool, Vec<(u64, Told)>)>,
+    watched: Option<Watched>,
+    /// The runtime changes when the next extrinsic is handed in.
+    upgrade_at_hand_in: bool,
+    /// What subscribers to heads get: `None` for a refusal.
+    heads: Option<u64>,
 }
 
 /// A chain; clones are the same one.
@@ -73,7 +112,21 @@ struct State {
 pub struct Chain {
     metadata: Arc<Metadata>,
     blob: Arc<Vec<u8>>,
+    /// What the runtime says when it is asked for metadata of format 15.
+    offer: Offer,
+    down: Arc<Mutex<bool>>,
     state: Arc<Mutex<State>>,
+}
+
+/// Which metadata a runtime offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Format 15.
+    Described,
+    /// Only format 14, and it says so.
+    Old,
+    /// Only format 14, and it has no function that says so.
+    VeryOld,
 }
 
 impl Chain {
@@ -81,26 +134,48 @@ impl Chain {
     pub fn new(hotkey: [u8; 32]) -> Self {
         // Parsed once for all tests: it takes longer than most of them.
         static RUNTIME: OnceLock<(Arc<Metadata>, Arc<Vec<u8>>)> = OnceLock::new();
-        let (metadata, blob) = RUNTIME.get_or_init(|| {
-            let path = vectors::path("bittensor", "metadata/subtensor_spec461_v15.scale");
-            let blob = std::fs::read(path).unwrap();
-            (Arc::new(Metadata::parse(&blob).unwrap()), Arc::new(blob))
+        let runtime = RUNTIME.get_or_init(|| parse("subtensor_spec461_v15.scale"));
+        Self::with(hotkey, runtime, Offer::Described)
+    }
+
+    /// As [`Self::new`], of a runtime whose metadata has format 14.
+    pub fn old(hotkey: [u8; 32], offer: Offer) -> Self {
+        static RUNTIME: OnceLock<(Arc<Metadata>, Arc<Vec<u8>>)> = OnceLock::new();
+        let runtime = RUNTIME.get_or_init(|| parse("subtensor_spec425_fast_v14.scale"));
+        Self::with(hotkey, runtime, offer)
+    }
+
+    fn with(hotkey: [u8; 32], runtime: &(Arc<Metadata>, Arc<Vec<u8>>), offer: Offer) -> Self {
+        static METAGRAPH: OnceLock<Vec<u8>> = OnceLock::new();
+        let metagraph = METAGRAPH.get_or_init(|| {
+            let path = vectors::shared("bittensor/metagraph", "synthetic_metagraph_spec461.json");
+            let file: Json = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            vectors::bytes(&file["cases"][0]["option_scale"])
         });
-        let metagraph = vectors::load("bittensor", "metagraph/synthetic_metagraph_spec461.json");
-        let metagraph = metagraph["cases"][0]["option_scale"].as_str().unwrap();
+        let (metadata, blob) = runtime;
         let chain = Self {
             metadata: metadata.clone(),
             blob: blob.clone(),
+            offer,
+            down: Arc::default(),
             state: Arc::new(Mutex::new(State {
                 blocks: Vec::new(),
                 storage: BTreeMap::new(),
-                metagraph: hex::decode(&metagraph[2..]).unwrap(),
+                metagraph: metagraph.clone(),
                 spec: SPEC,
                 nonce: 0,
                 fault: Fault::None,
+                block_time: Duration::from_millis(BLOCK_MS),
                 alive_since: tokio::time::Instant::now(),
                 breaks_watch: false,
                 refuse_next: None,
+                pool_refuses: Vec::new(),
+                pool_lies: false,
+                errors: BTreeMap::new(),
+                script: None,
+                watched: None,
+                upgrade_at_hand_in: false,
+                heads: Some(0),
             })),
         };
         let net = Value::from(NETUID);
@@ -119,9 +194,21 @@ impl Chain {
         chain
     }
 
+    /// Returns a node of the chain; all of them are down together.
     pub fn node(&self) -> Node {
         let chain = self.clone();
-        Node::new(move |method, params| chain.answer(method, params))
+        Node::new(move |method, params| chain.answer(method, params)).going_down_with(&self.down)
+    }
+
+    /// Refuses connections to every node of the chain while `down`.
+    pub fn set_down(&self, down: bool) {
+        *self.down.lock().unwrap() = down;
+    }
+
+    /// Lets the subnet take weights sealed, or in the clear.
+    pub fn seal(&self, is_sealed: bool) {
+        let net = [Value::from(NETUID)];
+        self.put("SubtensorModule", "CommitRevealWeightsEnabled", &net, &is_sealed.into());
     }
 
     pub fn set(&self, fault: Fault) {
@@ -146,6 +233,82 @@ impl Chain {
 
     pub fn refuse_next(&self, pallet: u8, error: u8) {
         self.state.lock().unwrap().refuse_next = Some((pallet, error));
+    }
+
+    /// Answers the next extrinsics with these errors, one each; `lies` if the pool has taken them.
+    pub fn refuse_in_pool(&self, errors: Vec<Json>, lies: bool) {
+        let mut state = self.state.lock().unwrap();
+        (state.pool_refuses, state.pool_lies) = (errors, lies);
+    }
+
+    /// Answers calls of `method` with `error` from now on, or as usual again.
+    pub fn answer_with(&self, method: &str, error: Option<Json>) {
+        let mut state = self.state.lock().unwrap();
+        match error {
+            Some(error) => drop(state.errors.insert(method.to_owned(), error)),
+            None => drop(state.errors.remove(method)),
+        }
+    }
+
+    /// Tells this of the next extrinsic, each after so many seconds; `lands` if it is in a block.
+    pub fn tell(&self, lands: bool, script: &[(u64, Told)]) {
+        self.state.lock().unwrap().script = Some((lands, script.to_vec()));
+    }
+
+    /// Changes the runtime at the moment when the next extrinsic is handed in.
+    pub fn upgrade_at_hand_in(&self) {
+        self.state.lock().unwrap().upgrade_at_hand_in = true;
+    }
+
+    /// Tells subscribers of so many heads, one a block; `None` refuses them.
+    pub fn tell_heads(&self, heads: Option<u64>) {
+        self.state.lock().unwrap().heads = heads;
+    }
+
+    /// Makes a block every so often from now on.
+    pub fn set_block_time(&self, block_time: Duration) {
+        let mut state = self.state.lock().unwrap();
+        self.catch_up(&mut state);
+        (state.block_time, state.alive_since) = (block_time, tokio::time::Instant::now());
+    }
+
+    pub fn set_metagraph(&self, answer: Vec<u8>) {
+        self.state.lock().unwrap().metagraph = answer;
+    }
+
+    /// Lets `told` happen, and returns the message about it.
+    fn happen(&self, told: Told) -> Option<Json> {
+        let mut state = self.state.lock().unwrap();
+        self.catch_up(&mut state);
+        let watched = state.watched.clone()?;
+        let at = state.blocks.iter().position(|block| block.extrinsics.contains(&watched.bytes));
+        match told {
+            Told::Word(word) => return Some(json!(word)),
+            Told::Of(word) => {
+                let hash = at.map_or(watched.hash, |at| state.blocks[at].header.hash());
+                return Some(json!({word: text(&hash)}));
+            }
+            Told::Elsewhere(word) => return Some(json!({word: text(&[0xab; 32])})),
+            Told::TakenAway => {
+                let at = at?;
+                state.blocks[at].extrinsics.clear();
+                state.blocks[at].events.clear();
+                state.blocks[at].header.extrinsics_root[0] ^= 0xff;
+                relink(&mut state.blocks);
+            }
+            Told::Again => include(&mut state, watched.bytes, None),
+            Told::Upgraded => state.spec += 1,
+        }
+        None
+    }
+
+    /// Makes a block every block time, so that whoever waits for one gets it.
+    fn catch_up(&self, state: &mut State) {
+        let block_time = state.block_time;
+        while state.alive_since.elapsed() >= block_time {
+            state.alive_since += block_time;
+            push(state, Vec::new(), Vec::new());
+        }
     }
 
     pub fn metadata(&self) -> &Metadata {
@@ -178,10 +341,9 @@ impl Chain {
 
     fn answer(&self, method: &str, params: &Json) -> Answer {
         let mut state = self.state.lock().unwrap();
-        // A block every block time, so that whoever waits for one gets it.
-        while state.alive_since.elapsed() >= Duration::from_millis(BLOCK_MS) {
-            state.alive_since += Duration::from_millis(BLOCK_MS);
-            push(&mut state, Vec::new(), Vec::new());
+        self.catch_up(&mut state);
+        if let Some(error) = state.errors.get(method) {
+            return Answer::Error(error.clone());
         }
         let is_state = method.starts_with("state_");
         match state.fault {
@@ -267,6 +429,12 @@ impl Chain {
                 json!(keys.take(count).map(|key| text(key)).collect::<Vec<_>>())
             }
             "state_call" => match params[0].as_str().unwrap() {
+                "Metadata_metadata_at_version" if self.offer == Offer::Old => json!("0x00"),
+                name @ "Metadata_metadata_at_version" if self.offer == Offer::VeryOld => {
+                    let reason = format!("Exported method {name} is not found");
+                    let message = format!("Client error: Execution failed: Other: {reason}");
+                    return Answer::Error(json!({"code": 4003, "message": message}));
+                }
                 "Metadata_metadata_at_version" => {
                     let length = u32::try_from(self.blob.len()).unwrap() << 2 | 2;
                     let mut answer = vec![1];
@@ -282,13 +450,24 @@ impl Chain {
                 let bytes = hex::decode(&params[0].as_str().unwrap()[2..]).unwrap();
                 return self.submit(state, &bytes);
             }
-            "author_unwatchExtrinsic" => json!(true),
+            "author_unwatchExtrinsic" | "chain_unsubscribeNewHeads" => json!(true),
+            "state_getMetadata" => json!(text(&self.blob)),
             "chain_subscribeNewHeads" => {
-                let head = header(&state.blocks.last().unwrap().header);
-                return Answer::Messages {
+                let Some(count) = state.heads else {
+                    return Answer::Error(json!({"code": -32601, "message": "Method not found"}));
+                };
+                let chain = self.clone();
+                let step = Step::new(move || {
+                    let mut state = chain.state.lock().unwrap();
+                    chain.catch_up(&mut state);
+                    state.blocks.last().map(|block| header(&block.header))
+                });
+                let block_time = state.block_time;
+                let wait = |n| if n == 0 { Duration::ZERO } else { block_time };
+                return Answer::Steps {
                     id: json!("heads"),
                     method: "chain_newHead".to_owned(),
-                    messages: vec![(Duration::ZERO, head)],
+                    steps: (0..=count).map(|n| (wait(n), step.clone())).collect(),
                 };
             }
             other => panic!("{other} is not scripted"),
@@ -318,6 +497,17 @@ impl Chain {
         let Ok(Extrinsic::Signed(signed)) = self.metadata.decode_extrinsic(bytes) else {
             return Answer::Error(json!({"code": 1040, "message": "Client error: no extrinsic"}));
         };
+        if !state.pool_refuses.is_empty() {
+            let error = state.pool_refuses.remove(0);
+            if state.pool_lies {
+                state.nonce += 1;
+                include(state, bytes.to_vec(), None);
+            }
+            return Answer::Error(error);
+        }
+        if std::mem::take(&mut state.upgrade_at_hand_in) {
+            state.spec += 1;
+        }
         let head = u64::from(state.blocks.last().unwrap().header.number);
         let birth = usize::try_from(signed.with.era.birth(head)).unwrap();
         let context = SigningContext {
@@ -338,23 +528,27 @@ impl Chain {
         if refusal.is_none() {
             self.apply(state, signed.account, &call.name, &call.arguments);
         }
-        // An inherent comes first, as in real blocks.
-        let inherent = vec![0x0c, 0x04, 0x02, 0x00];
-        let event = outcome(1, refusal);
-        push(state, vec![inherent, bytes.to_vec()], vec![outcome(0, None), event]);
-        let hash = text(&state.blocks.last().unwrap().header.hash());
+        let script = state.script.take();
+        let lands = script.as_ref().is_none_or(|(lands, _)| *lands);
+        if lands {
+            include(state, bytes.to_vec(), refusal);
+        }
+        let hash = state.blocks.last().unwrap().header.hash();
+        state.watched = Some(Watched { bytes: bytes.to_vec(), hash });
         if state.breaks_watch {
             return Answer::HangUp;
         }
-        let messages = vec![
-            (Duration::ZERO, json!("ready")),
-            (Duration::from_secs(12), json!({"inBlock": hash})),
-            (Duration::from_secs(24), json!({"finalized": hash})),
-        ];
-        Answer::Messages {
+        let usual =
+            vec![(0, Told::Word("ready")), (12, Told::Of("inBlock")), (24, Told::Of("finalized"))];
+        let script = script.map_or(usual, |(_, script)| script);
+        let steps = script.into_iter().map(|(seconds, told)| {
+            let chain = self.clone();
+            (Duration::from_secs(seconds), Step::new(move || chain.happen(told)))
+        });
+        Answer::Steps {
             id: json!("watch"),
             method: "author_extrinsicUpdate".to_owned(),
-            messages,
+            steps: steps.collect(),
         }
     }
 
@@ -389,6 +583,18 @@ impl Chain {
             _ => {}
         }
     }
+}
+
+/// Makes a block with an extrinsic; an inherent comes first, as in real blocks.
+fn include(state: &mut State, extrinsic: Vec<u8>, refusal: Option<(u8, u8)>) {
+    let inherent = vec![0x0c, 0x04, 0x02, 0x00];
+    let events = vec![outcome(0, None), outcome(1, refusal)];
+    push(state, vec![inherent, extrinsic], events);
+}
+
+fn parse(file: &str) -> (Arc<Metadata>, Arc<Vec<u8>>) {
+    let blob = std::fs::read(vectors::shared("bittensor/metadata", file)).unwrap();
+    (Arc::new(Metadata::parse(&blob).unwrap()), Arc::new(blob))
 }
 
 fn outcome(index: u32, refusal: Option<(u8, u8)>) -> EventRecord {

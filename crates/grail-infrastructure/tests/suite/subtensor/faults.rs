@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use grail_infrastructure::subtensor::Subtensor;
+use grail_infrastructure::subtensor::{Subtensor, SubtensorConfig};
 use grail_ports::chain::{Chain as _, ChainError, SentWeights};
 use grail_protocol::ids::BlockNumber;
+use grail_testkit::FakeSigner;
 use tokio::time::{Instant, sleep};
 
-use super::adapter::{connect, scripted, weights};
-use super::chain::{FAULTS, Fault};
+use super::adapter::{connect, connect_with, scripted, weights};
+use super::chain::{Chain, FAULTS, Fault};
 
-const CALLS: [&str; 10] = [
+/// Every call of the port, then those of the adapter alone.
+const CALLS: [&str; 14] = [
     "head",
     "block",
     "metagraph",
@@ -21,6 +23,10 @@ const CALLS: [&str; 10] = [
     "finalized",
     "weights_status",
     "watch_weights",
+    "seal_weights",
+    "registration",
+    "register",
+    "connect",
 ];
 
 /// Longest time of any call: the life of an extrinsic, and the questions around it.
@@ -28,7 +34,12 @@ const CALL_MAX: Duration = Duration::from_secs(420);
 /// Longest time until calls succeed again.
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
 
-async fn call(subtensor: &Subtensor, name: &str) -> Result<(), ChainError> {
+async fn call(
+    chain: &Chain,
+    subtensor: &Subtensor,
+    name: &str,
+    mode: Mode,
+) -> Result<(), ChainError> {
     match name {
         "head" => subtensor.head().await.map(drop),
         "block" => subtensor.block(BlockNumber(50)).await.map(drop),
@@ -43,7 +54,39 @@ async fn call(subtensor: &Subtensor, name: &str) -> Result<(), ChainError> {
             let sent = SentWeights { submission: weights(), block: BlockNumber(90) };
             subtensor.watch_weights(&sent).await
         }
+        "seal_weights" => {
+            chain.seal(true);
+            let outcome = subtensor.set_weights(&weights()).await.map(drop);
+            chain.seal(false);
+            outcome
+        }
+        "registration" => subtensor.registration().await.map(drop),
+        "register" => subtensor.register(&FakeSigner::new(1)).await.map(drop),
+        "connect" => {
+            let other =
+                connect_with(&[("a", chain.node())], &[], |config| mode.set(config)).await?;
+            other.close().await;
+            Ok(())
+        }
         other => panic!("{other} is no call"),
+    }
+}
+
+/// How the adapter is set up.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    /// It asks for heads, and a call counts when it is in a block.
+    Usual,
+    /// The node tells of heads, and a call counts when its block is final.
+    Patient,
+}
+
+impl Mode {
+    fn set(self, config: &mut SubtensorConfig) {
+        if matches!(self, Self::Patient) {
+            config.follow_heads = true;
+            config.submit.wait_for_finality = true;
+        }
     }
 }
 
@@ -67,27 +110,39 @@ fn is_right(fault: Fault, outcome: &Result<(), ChainError>) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn every_fault_at_every_call() {
+    every_fault(Mode::Usual).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fault_at_every_call_that_waits_for_finality() {
+    every_fault(Mode::Patient).await;
+}
+
+async fn every_fault(mode: Mode) {
     let mut counted = 0;
     for fault in FAULTS {
         let chain = scripted();
+        chain.tell_heads(Some(1_000));
         let node = chain.node();
-        let subtensor = connect(&[("a", node.clone())], &[]).await;
+        let nodes = [("a", node.clone())];
+        let subtensor = connect_with(&nodes, &[], |config| mode.set(config)).await.unwrap();
         for name in CALLS {
-            call(&subtensor, name).await.unwrap();
+            let call = || call(&chain, &subtensor, name, mode);
+            call().await.unwrap();
             chain.advance(1);
 
             chain.set(fault);
-            node.set_down(fault == Fault::Restart);
+            chain.set_down(fault == Fault::Restart);
             let start = Instant::now();
-            let outcome = call(&subtensor, name).await;
+            let outcome = call().await;
             let took = start.elapsed();
             assert!(took <= CALL_MAX, "{fault:?} x {name} took {took:?}");
             assert!(is_right(fault, &outcome), "{fault:?} x {name}: {outcome:?}");
 
             chain.set(Fault::None);
-            node.set_down(false);
+            chain.set_down(false);
             let start = Instant::now();
-            while let Err(error) = call(&subtensor, name).await {
+            while let Err(error) = call().await {
                 let waited = start.elapsed();
                 assert!(waited <= RECOVERY_MAX, "{fault:?} x {name}: {error} after {waited:?}");
                 sleep(Duration::from_secs(1)).await;
@@ -95,7 +150,7 @@ async fn every_fault_at_every_call() {
             counted += 1;
         }
     }
-    println!("faults x calls: {counted}");
+    println!("faults x calls, {mode:?}: {counted}");
     assert_eq!(counted, FAULTS.len() * CALLS.len());
 }
 

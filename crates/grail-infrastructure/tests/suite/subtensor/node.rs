@@ -32,6 +32,24 @@ pub enum Answer {
     After(Duration, Box<Answer>),
     /// Answers with a subscription's id, then sends each message after its wait.
     Messages { id: Value, method: String, messages: Vec<(Duration, Value)> },
+    /// As before, with messages that are made when they are sent.
+    Steps { id: Value, method: String, steps: Vec<(Duration, Step)> },
+}
+
+/// Something that happens while a subscription runs, and what is told of it; `None` for nothing.
+#[derive(Clone)]
+pub struct Step(Arc<dyn Fn() -> Option<Value> + Send + Sync>);
+
+impl Step {
+    pub fn new(happen: impl Fn() -> Option<Value> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(happen))
+    }
+}
+
+impl std::fmt::Debug for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Step")
+    }
 }
 
 /// Returns what a recorded node did about a request.
@@ -79,6 +97,12 @@ impl Node {
     /// Answers each call with the method's name.
     pub fn echo() -> Self {
         Self::new(|method, params| Answer::Result(json!([method, params])))
+    }
+
+    /// Refuses connections while `down` is set.
+    pub fn going_down_with(mut self, down: &Arc<Mutex<bool>>) -> Self {
+        self.down = down.clone();
+        self
     }
 
     pub fn set_down(&self, down: bool) {
@@ -152,12 +176,32 @@ async fn perform(mut answer: Answer, id: Value, outbox: mpsc::UnboundedSender<Op
         Answer::Text(text) => send(text),
         Answer::After(..) => unreachable!("the loop above has waited"),
         Answer::Messages { id: subscription, method, messages } => {
+            let steps = messages.into_iter();
+            let steps = steps.map(|(wait, told)| (wait, Step::new(move || Some(told.clone()))));
             send(head("result", &subscription).to_string());
-            for (wait, result) in messages {
-                tokio::time::sleep(wait).await;
-                let params = json!({"subscription": subscription, "result": result});
-                send(json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string());
-            }
+            follow(&subscription, &method, steps.collect(), &outbox).await;
+        }
+        Answer::Steps { id: subscription, method, steps } => {
+            send(head("result", &subscription).to_string());
+            follow(&subscription, &method, steps, &outbox).await;
+        }
+    }
+}
+
+async fn follow(
+    subscription: &Value,
+    method: &str,
+    steps: Vec<(Duration, Step)>,
+    outbox: &mpsc::UnboundedSender<Option<String>>,
+) {
+    for (wait, Step(happen)) in steps {
+        tokio::time::sleep(wait).await;
+        let Some(result) = happen() else { continue };
+        let params = json!({"subscription": subscription, "result": result});
+        let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        if outbox.send(Some(message.to_string())).is_err() {
+            // The connection is gone, and so is whoever listened.
+            return;
         }
     }
 }

@@ -392,7 +392,7 @@ async fn serve(node: Node, tls: Option<Arc<rustls::ServerConfig>>) -> Endpoint {
 /// Every recorded answer of a real node comes out as it was: results, errors and messages.
 #[test]
 fn recorded_answers_are_understood() {
-    vectors::every_entry("bittensor", "recorded/rpc_node425.json", "records", 37, |record| {
+    vectors::every_entry("bittensor/recorded", "rpc_node425.json", "records", 37, |record| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
