@@ -112,52 +112,77 @@ async fn run(
     Remains { objects, weights }
 }
 
-async fn kill_everywhere(protocol: Protocol, victim: u64, calls_at_least: u64) {
+/// Kills a role at every call, before or after the call had its effect. The two are tests of their
+/// own, so that both cores have work to the end.
+async fn kill_everywhere(protocol: Protocol, victim: u64, calls_at_least: u64, after_effect: bool) {
     // All runs train the same checkpoints, and each measures them over the same public text.
     let models = Arc::new(FakeProvider::remembering());
     let undisturbed = run(protocol, victim, None, &models).await;
     assert!(undisturbed.objects.len() > 20, "{:?}", undisturbed.objects.keys());
     for at_call in 1.. {
-        for after_effect in [false, true] {
-            let plan = CrashPlan::new(at_call, after_effect);
-            let remains = run(protocol, victim, Some(plan.clone()), &models).await;
-            if !plan.has_struck() {
-                assert!(at_call > calls_at_least, "only {at_call} calls were made");
-                return;
-            }
-            let what = format!("role {victim} killed at call {at_call}, after: {after_effect}");
-            let keys = |remains: &Remains| remains.objects.keys().cloned().collect::<Vec<_>>();
-            assert_eq!(keys(&remains), keys(&undisturbed), "{what}");
-            for (key, bytes) in &remains.objects {
-                assert!(undisturbed.objects[key] == *bytes, "{key:?} differs: {what}");
-            }
-            assert_eq!(remains.weights, undisturbed.weights, "{what}");
+        let plan = CrashPlan::new(at_call, after_effect);
+        let remains = run(protocol, victim, Some(plan.clone()), &models).await;
+        if !plan.has_struck() {
+            assert!(at_call > calls_at_least, "only {at_call} calls were made");
+            return;
         }
+        let what = format!("role {victim} killed at call {at_call}, after: {after_effect}");
+        let keys = |remains: &Remains| remains.objects.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&remains), keys(&undisturbed), "{what}");
+        for (key, bytes) in &remains.objects {
+            assert!(undisturbed.objects[key] == *bytes, "{key:?} differs: {what}");
+        }
+        assert_eq!(remains.weights, undisturbed.weights, "{what}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_miner_can_be_killed_anywhere() {
-    kill_everywhere(Protocol::V6, MINER, 20).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_validator_can_be_killed_anywhere() {
-    kill_everywhere(Protocol::V6, VALIDATOR, 40).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_trainer_can_be_killed_anywhere() {
+async fn a_trainer_can_be_killed_before_any_effect() {
     // Two of its three checkpoints are deltas, which have fewer objects than whole ones.
-    kill_everywhere(Protocol::V6, TRAINER, 80).await;
+    kill_everywhere(Protocol::V6, TRAINER, 80, false).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trainer_of_the_references_profile_can_be_killed_anywhere() {
-    kill_everywhere(Protocol::V5, TRAINER, 80).await;
+async fn a_trainer_can_be_killed_after_any_effect() {
+    kill_everywhere(Protocol::V6, TRAINER, 80, true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_miner_of_the_references_profile_can_be_killed_anywhere() {
-    kill_everywhere(Protocol::V5, MINER, 20).await;
+async fn a_trainer_of_the_references_profile_can_be_killed_before_any_effect() {
+    kill_everywhere(Protocol::V5, TRAINER, 80, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trainer_of_the_references_profile_can_be_killed_after_any_effect() {
+    kill_everywhere(Protocol::V5, TRAINER, 80, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validator_can_be_killed_before_any_effect() {
+    kill_everywhere(Protocol::V6, VALIDATOR, 40, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validator_can_be_killed_after_any_effect() {
+    kill_everywhere(Protocol::V6, VALIDATOR, 40, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miner_can_be_killed_before_any_effect() {
+    kill_everywhere(Protocol::V6, MINER, 20, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miner_can_be_killed_after_any_effect() {
+    kill_everywhere(Protocol::V6, MINER, 20, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miner_of_the_references_profile_can_be_killed_before_any_effect() {
+    kill_everywhere(Protocol::V5, MINER, 20, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miner_of_the_references_profile_can_be_killed_after_any_effect() {
+    kill_everywhere(Protocol::V5, MINER, 20, true).await;
 }
