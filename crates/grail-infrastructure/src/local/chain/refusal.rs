@@ -75,8 +75,6 @@ pub enum Refusal {
     TooManyFieldsInCommitmentInfo,
     /// A field that only the chain writes.
     TimelockRevealFailedNotAllowed,
-    /// The root network takes no weights.
-    CanNotSetRootNetworkWeights,
     /// No such mechanism in the subnet.
     MechanismDoesNotExist,
     /// One weight has too large a share.
@@ -130,7 +128,6 @@ impl Refusal {
             Self::HotKeyAccountNotExists => "HotKeyAccountNotExists",
             Self::TooManyFieldsInCommitmentInfo => "TooManyFieldsInCommitmentInfo",
             Self::TimelockRevealFailedNotAllowed => "TimelockRevealFailedNotAllowed",
-            Self::CanNotSetRootNetworkWeights => "CanNotSetRootNetworkWeights",
             Self::MechanismDoesNotExist => "MechanismDoesNotExist",
             Self::MaxWeightExceeded => "MaxWeightExceeded",
             Self::CommitRevealEnabled => "CommitRevealEnabled",
@@ -163,6 +160,58 @@ impl Refusal {
             Self::RegistrationNotPermitted => "register your own hotkey, without stake",
             Self::CommitmentLengthInvalid { .. } => "a commitment has 1 to 128 bytes in one field",
             _ => pool::advice(self.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::rpc::Runtime;
+
+    /// What an extrinsic fails with is told by its place in the metadata, so it must have one.
+    #[test]
+    fn every_refusal_of_an_extrinsic_is_an_error_of_the_real_runtime() {
+        let runtime = Runtime::current();
+        for refusal in [
+            Refusal::HotKeyNotRegisteredInSubNet,
+            Refusal::HotKeyAlreadyRegisteredInSubNet,
+            Refusal::SubNetRegistrationDisabled,
+            Refusal::NoNeuronIdAvailable,
+            Refusal::AccountNotAllowedCommit,
+            Refusal::SpaceLimitExceeded,
+            Refusal::WeightVecNotEqualSize,
+            Refusal::UidsLengthExceedUidsInSubNet,
+            Refusal::NotEnoughStakeToSetWeights { threshold: 1 },
+            Refusal::IncorrectWeightVersionKey { expected: 1 },
+            Refusal::SettingWeightsTooFast { next: BlockNumber(1) },
+            Refusal::NeuronNoValidatorPermit,
+            Refusal::DuplicateUids,
+            Refusal::UidVecContainInvalidOne { uid: 9 },
+            Refusal::WeightVecLengthIsLow,
+            Refusal::SubnetNotExists,
+            Refusal::RegistrationNotPermittedOnRootSubnet,
+            Refusal::NotEnoughBalanceToStake,
+            Refusal::NonAssociatedColdKey,
+            Refusal::RegistrationPriceLimitExceeded,
+            Refusal::HotKeyAccountNotExists,
+            Refusal::TooManyFieldsInCommitmentInfo,
+            Refusal::TimelockRevealFailedNotAllowed,
+            Refusal::MechanismDoesNotExist,
+            Refusal::MaxWeightExceeded,
+            Refusal::CommitRevealEnabled,
+            Refusal::CommitRevealDisabled,
+            Refusal::IncorrectCommitRevealVersion,
+            Refusal::TooManyUnrevealedCommits,
+            Refusal::InvalidRevealRound,
+            Refusal::RequireSudo,
+            Refusal::CommittingWeightsTooFast { next: BlockNumber(1) },
+            Refusal::RequireSudo,
+            Refusal::NoNeuronIdAvailable,
+        ] {
+            let error = runtime.metadata.error_value(refusal.pallet(), refusal.name());
+            assert!(error.is_ok(), "{}: {error:?}", refusal.name());
+            assert!(!refusal.advice().is_empty());
         }
     }
 }
