@@ -11,7 +11,7 @@ mod heads;
 mod kept;
 mod metagraph;
 pub mod network;
-mod node;
+pub mod node;
 pub(crate) mod pool;
 mod reader;
 pub mod rpc;

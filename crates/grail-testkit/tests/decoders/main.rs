@@ -5,6 +5,8 @@
 //! seed, so that a failure repeats. `GRAIL_FUZZ_CORPUS=DIR` writes the valid files to
 //! `DIR/TARGET/`, where a fuzzer starts from them.
 
+#[path = "driver/chain.rs"]
+mod chain;
 #[path = "driver/checkpoint.rs"]
 mod checkpoint;
 mod driver;
@@ -12,6 +14,7 @@ mod mutate;
 #[path = "driver/outside.rs"]
 mod outside;
 mod seeds;
+mod seeds_chain;
 #[path = "driver/wallet.rs"]
 mod wallet;
 
@@ -157,4 +160,29 @@ fn parquet_files_of_the_reference() {
 #[test]
 fn commitments_of_the_reference() {
     exercise(&driver::COMMITMENTS, seeds::commitments, 100_000);
+}
+
+#[test]
+fn metadata_of_runtimes() {
+    exercise(&chain::METADATA, seeds_chain::metadata, 150);
+}
+
+#[test]
+fn extrinsics_and_calls() {
+    exercise(&chain::EXTRINSIC, seeds_chain::extrinsics, 20_000);
+}
+
+#[test]
+fn keys_and_values_of_storage() {
+    exercise(&chain::STORAGE, seeds_chain::storage, 50_000);
+}
+
+#[test]
+fn metagraphs() {
+    exercise(&chain::METAGRAPH, seeds_chain::metagraphs, 10_000);
+}
+
+#[test]
+fn replies_of_nodes() {
+    exercise(&chain::RPC, seeds_chain::replies, 10_000);
 }

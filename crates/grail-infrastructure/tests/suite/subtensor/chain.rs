@@ -197,7 +197,14 @@ impl Chain {
     /// Returns a node of the chain; all of them are down together.
     pub fn node(&self) -> Node {
         let chain = self.clone();
-        Node::new(move |method, params| chain.answer(method, params)).going_down_with(&self.down)
+        let node = Node::new(move |method, params| chain.answer(method, params, false));
+        node.going_down_with(&self.down)
+    }
+
+    /// Returns a node of the chain that drops no state.
+    pub fn archive_node(&self) -> Node {
+        let chain = self.clone();
+        Node::new(move |method, params| chain.answer(method, params, true))
     }
 
     /// Refuses connections to every node of the chain while `down`.
@@ -339,7 +346,7 @@ impl Chain {
         self.state.lock().unwrap().blocks.last().unwrap().header.hash()
     }
 
-    fn answer(&self, method: &str, params: &Json) -> Answer {
+    fn answer(&self, method: &str, params: &Json, is_archive: bool) -> Answer {
         let mut state = self.state.lock().unwrap();
         self.catch_up(&mut state);
         if let Some(error) = state.errors.get(method) {
@@ -353,7 +360,7 @@ impl Chain {
             Fault::WrongData if method != "chain_getBlockHash" => {
                 return Answer::Result(json!({"surprise": [1, 2, 3]}));
             }
-            Fault::Pruned if is_state => {
+            Fault::Pruned if is_state && !is_archive => {
                 let message = "Client error: UnknownBlock: State already discarded for 0x12";
                 return Answer::Error(json!({"code": 4003, "message": message}));
             }

@@ -154,6 +154,25 @@ async fn every_fault(mode: Mode) {
     assert_eq!(counted, FAULTS.len() * CALLS.len());
 }
 
+/// With archive nodes at hand no call notices that the others have dropped what it reads.
+#[tokio::test(start_paused = true)]
+async fn every_call_finds_dropped_state_in_the_archive() {
+    let chain = scripted();
+    let nodes = [("a", chain.node()), ("archive", chain.archive_node())];
+    let subtensor = connect(&nodes, &["archive"]).await;
+    let mut counted = 0;
+    // Who connects anew here has no archive.
+    for name in CALLS.into_iter().filter(|name| *name != "connect") {
+        chain.advance(1);
+        chain.set(Fault::Pruned);
+        let outcome = call(&chain, &subtensor, name, Mode::Usual).await;
+        assert_eq!(outcome, Ok(()), "{name}");
+        chain.set(Fault::None);
+        counted += 1;
+    }
+    println!("calls with an archive: {counted}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_chain_is_left_for_the_right_one() {
     let (ours, theirs) = (scripted(), scripted());
