@@ -164,25 +164,25 @@ fn commitments_of_the_reference() {
 
 #[test]
 fn metadata_of_runtimes() {
-    exercise(&chain::METADATA, seeds_chain::metadata, 150);
+    exercise(&chain::METADATA, seeds_chain::metadata, 3_000);
 }
 
 #[test]
 fn extrinsics_and_calls() {
-    exercise(&chain::EXTRINSIC, seeds_chain::extrinsics, 20_000);
+    exercise(&chain::EXTRINSIC, seeds_chain::extrinsics, 200_000);
 }
 
 #[test]
 fn keys_and_values_of_storage() {
-    exercise(&chain::STORAGE, seeds_chain::storage, 50_000);
+    exercise(&chain::STORAGE, seeds_chain::storage, 200_000);
 }
 
 #[test]
 fn metagraphs() {
-    exercise(&chain::METAGRAPH, seeds_chain::metagraphs, 10_000);
+    exercise(&chain::METAGRAPH, seeds_chain::metagraphs, 50_000);
 }
 
 #[test]
 fn replies_of_nodes() {
-    exercise(&chain::RPC, seeds_chain::replies, 10_000);
+    exercise(&chain::RPC, seeds_chain::replies, 50_000);
 }
