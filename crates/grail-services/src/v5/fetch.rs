@@ -16,21 +16,10 @@ use grail_protocol::v5::file::{
 use tracing::debug;
 
 use crate::blocking::blocking;
-use crate::validation::discovery::{Candidate, failure};
+use crate::validation::discovery::{Candidate, Sighting, failure};
 
 /// Tries to read a file that keeps changing under the reader.
 const READ_ATTEMPTS: u32 = 3;
-
-/// Whether a miner has a file, which makes it active.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Sighting {
-    /// It has, uploaded in time.
-    InTime,
-    /// It has none that counts.
-    Absent,
-    /// We could not see; the reason is for a person.
-    Unknown(String),
-}
 
 /// A file, or why there is none.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,15 @@
 //! Validation: from uploaded files to verdicts, validated rollouts and weights.
 
 pub mod calibrations;
+mod closing;
 pub mod config;
 pub mod discovery;
 pub mod evidence;
 pub mod examine;
 pub mod history;
+pub mod lifecycle;
 pub mod pipeline;
+pub mod progress;
 pub mod publishing;
 pub mod scoring;
 pub mod service;
