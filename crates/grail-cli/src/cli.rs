@@ -7,7 +7,7 @@ mod wallet;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use grail_model::LoraTargets;
 
 use crate::config::{OutsideRole, ProtocolName, StoreKind};
@@ -362,19 +362,45 @@ pub struct ModelShowArgs {
     pub json: bool,
 }
 
+/// The role that `grail doctor` looks at a hotkey for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DoctorRole {
+    /// Needs a registration.
+    Miner,
+    /// Needs a permit and stake too.
+    Validator,
+    /// Needs uid 0.
+    Trainer,
+}
+
 /// Options of `grail doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Looks at configuration, wallet, chain, registration, permit, stake, beacon, bucket, memory, processor
-and disk. Each line is pass, warn, FAIL or skip; exit code 1 if one failed, else 0. Each check takes 15
-seconds at most. The check of the bucket writes a small object and removes it.")]
+and disk; on a real network also at the read key on chain and at the trainer's bucket. Each line is
+pass, warn, FAIL or skip; exit code 1 if one failed, else 0. Each check takes 15 seconds at most. The
+check of the bucket writes a small object and removes it.
+
+  grail doctor --network finney --wallet cold --hotkey hot --role validator")]
 pub struct DoctorArgs {
+    /// Network to look at, as of the roles (default local).
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// Subnet of a real network; default: 81 on finney.
+    #[arg(long, value_name = "N")]
+    pub netuid: Option<u16>,
     /// Folder of the local network; default: the running or newest ./grail-localnet/run-NNN.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Wallet to look at (default validator).
+    /// Wallet to look at; default: validator on a local network, default on a real one.
     #[arg(long, value_name = "NAME")]
     pub wallet: Option<String>,
+    /// Hotkey of the wallet.
+    #[arg(long, value_name = "NAME")]
+    pub hotkey: Option<String>,
+    /// Role that is meant; default: miner, and on a local network the wallet's own.
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<DoctorRole>,
     /// Answer as JSON.
     #[arg(long)]
     pub json: bool,

@@ -8,6 +8,7 @@ mod attempts;
 mod bucket;
 mod download;
 mod fault;
+mod query;
 mod secrets;
 mod settings;
 mod throttle;

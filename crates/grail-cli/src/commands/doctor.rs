@@ -1,5 +1,7 @@
 //! `grail doctor`: looks at everything that a role needs, and says what to do about what is not well.
 
+mod real;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,11 +10,14 @@ use grail_infrastructure::local::network::{NetworkFile, NetworkRole, Node, conne
 use grail_infrastructure::retry::RetryPolicy;
 use grail_infrastructure::wallet::{Wallet, WalletFolder};
 use grail_kernels::Isa;
+use grail_ports::chain::Chain;
 use grail_ports::signer::Signer as _;
+use grail_protocol::ids::Hotkey;
 use tokio::time::timeout;
 
 use super::localnet::{layout, runs};
-use crate::cli::DoctorArgs;
+use super::remote;
+use crate::cli::{DoctorArgs, DoctorRole};
 use crate::config::{self, Config};
 use crate::doctor::{CHECK_TIME, Finding, Report, Status, machine, network};
 use crate::engine;
@@ -36,6 +41,15 @@ pub fn run(args: &DoctorArgs, globals: &Globals) -> Result<Outcome> {
         if args.wallet.is_some() {
             config.wallet.name.clone_from(&args.wallet);
         }
+        if let Some(name) = &args.network {
+            config.network.name.clone_from(name);
+        }
+        if args.netuid.is_some() {
+            config.network.netuid = args.netuid;
+        }
+        if let Some(hotkey) = &args.hotkey {
+            config.wallet.hotkey.clone_from(hotkey);
+        }
     };
     let mut report = Report::default();
     match config::resolve(globals.config.as_deref(), variables(), flags) {
@@ -45,26 +59,32 @@ pub fn run(args: &DoctorArgs, globals: &Globals) -> Result<Outcome> {
         }
         Ok(config) => {
             logs::init(config.log, None)?;
-            let told = format!("network {}, protocol {}", config.network.name, config.protocol);
+            let network = config.network.shared_name();
+            let told = format!("network {network}, protocol {}", config.protocol);
             report.add("configuration", Finding::pass(told));
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .context("while starting the runtime")?;
-            runtime.block_on(examine(&mut report, &config));
+            runtime.block_on(async {
+                match config.network.is_local() {
+                    true => examine(&mut report, &config, args.role).await,
+                    false => examine_real(&mut report, &config, args.role).await,
+                }
+            });
         }
     }
     tell(&report, args.json)?;
     Ok(if report.status == Status::Fail { Outcome::Rejected } else { Outcome::Done })
 }
 
-async fn examine(report: &mut Report, config: &Config) {
+async fn examine(report: &mut Report, config: &Config, role: Option<DoctorRole>) {
     let dir = runs::chosen(config.network.dir.as_deref());
     let name = config.wallet.name.as_deref().unwrap_or(DEFAULT_WALLET);
     match &dir {
         Ok(dir) => {
-            wallet(report, config, dir, name);
-            outside(report, dir, name).await;
+            wallet_in(report, config, &layout::wallets(dir), name, &config.wallet.hotkey);
+            outside(report, dir, name, role).await;
         }
         Err(error) => {
             report.add("wallet", Finding::skipped("no network, so no folder of wallets"));
@@ -72,31 +92,52 @@ async fn examine(report: &mut Report, config: &Config) {
             skip(report, &["registration", "permit", "stake", "beacon", "bucket"]);
         }
     }
-    let model_bytes = model_bytes(config, dir.as_deref().ok());
+    let kept = dir.as_deref().ok().filter(|dir| NetworkFile::load(dir).is_ok()).map(layout::model);
+    let model = config.localnet.model.clone().or(kept);
+    let folder = dir.unwrap_or_else(|_| PathBuf::from("."));
+    this_machine(report, config, model.as_deref().and_then(model_bytes).unwrap_or(0), &folder);
+}
+
+async fn examine_real(report: &mut Report, config: &Config, role: Option<DoctorRole>) {
+    let known = real::examine(report, config, role.unwrap_or(DoctorRole::Miner)).await;
+    let start = config.training.model.as_deref().and_then(model_bytes);
+    let home = remote::home(config).unwrap_or_else(|_| PathBuf::from("."));
+    // The folder is made when a role starts; until then its disk is that of what is there.
+    let folder = home.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    this_machine(report, config, known.or(start).unwrap_or(0), folder);
+}
+
+fn this_machine(report: &mut Report, config: &Config, model_bytes: u64, folder: &Path) {
     let kv_bytes = u64::try_from(config.engine.kv_bytes_max).unwrap_or(u64::MAX);
     report.add("memory", machine::memory(model_bytes, kv_bytes, machine::available_memory()));
     report.add("processor", machine::processor(Isa::detect(), engine::threads(config.engine)));
-    let folder = dir.unwrap_or_else(|_| PathBuf::from("."));
-    report.add("disk", machine::disk(&folder, machine::free_bytes(&folder)));
+    report.add("disk", machine::disk(folder, machine::free_bytes(folder)));
 }
 
-fn wallet(report: &mut Report, config: &Config, dir: &Path, name: &str) {
-    let wallets = layout::wallets(dir);
-    let hotkey = &config.wallet.hotkey;
-    let finding = match Source::from_config(&config.wallet) {
-        Err(error) => Finding::fail(format!("{error:#}"), "check wallet.password_file"),
-        Ok(source) => {
-            let loaded = Wallet::load(&wallets, name, hotkey, &source.finder());
-            let path = WalletFolder::new(&wallets, name)
-                .and_then(|folder| folder.hotkey_path(hotkey))
-                .unwrap_or_default();
-            machine::wallet(&loaded, &path)
+/// Opens a wallet and tells how that went.
+fn wallet_in(
+    report: &mut Report,
+    config: &Config,
+    wallets: &Path,
+    name: &str,
+    hotkey: &str,
+) -> Option<Wallet> {
+    let source = match Source::from_config(&config.wallet) {
+        Ok(source) => source,
+        Err(error) => {
+            report.add("wallet", Finding::fail(format!("{error:#}"), "check wallet.password_file"));
+            return None;
         }
     };
-    report.add("wallet", finding);
+    let loaded = Wallet::load(wallets, name, hotkey, &source.finder());
+    let path = WalletFolder::new(wallets, name)
+        .and_then(|folder| folder.hotkey_path(hotkey))
+        .unwrap_or_default();
+    report.add("wallet", machine::wallet(&loaded, &path));
+    loaded.ok()
 }
 
-async fn outside(report: &mut Report, dir: &Path, name: &str) {
+async fn outside(report: &mut Report, dir: &Path, name: &str, role: Option<DoctorRole>) {
     let rest = ["registration", "permit", "stake", "beacon", "bucket"];
     let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     let node = match timeout(CHECK_TIME, connect(dir, name, once)).await {
@@ -111,7 +152,10 @@ async fn outside(report: &mut Report, dir: &Path, name: &str) {
             return skip(report, &rest);
         }
     };
-    let is_validator = node.entry.role == NetworkRole::Validator;
+    let is_validator = match role {
+        Some(role) => role == DoctorRole::Validator,
+        None => node.entry.role == NetworkRole::Validator,
+    };
     // A local network has a time of its own, which its beacon and store go by.
     report.run("chain", network::chain(&*node.chain, None)).await;
     membership(report, &node, is_validator).await;
@@ -127,21 +171,24 @@ async fn outside(report: &mut Report, dir: &Path, name: &str) {
 
 async fn membership(report: &mut Report, node: &Node, is_validator: bool) {
     let hotkey = node.wallet.hotkey();
-    match timeout(CHECK_TIME, node.chain.metagraph()).await {
+    let look = async {
+        match node.chain.metagraph().await {
+            Ok(metagraph) => network::registration(&metagraph, hotkey),
+            Err(error) => Finding::fail(error.to_string(), "check the chain's endpoint"),
+        }
+    };
+    report.run("registration", look).await;
+    standing(report, &*node.chain, hotkey, is_validator).await;
+}
+
+/// Looks at permit and stake.
+async fn standing(report: &mut Report, chain: &dyn Chain, hotkey: Hotkey, is_validator: bool) {
+    match timeout(CHECK_TIME, chain.metagraph()).await {
         Ok(Ok(metagraph)) => {
-            report.add("registration", network::registration(&metagraph, hotkey));
             report.add("permit", network::permit(&metagraph, hotkey, is_validator));
             report.add("stake", network::stake(&metagraph, hotkey, is_validator));
         }
-        Ok(Err(error)) => {
-            let finding = Finding::fail(error.to_string(), "check the chain's endpoint");
-            report.add("registration", finding);
-            skip(report, &["permit", "stake"]);
-        }
-        Err(_) => {
-            report.run("registration", std::future::pending()).await;
-            skip(report, &["permit", "stake"]);
-        }
+        Ok(Err(_)) | Err(_) => skip(report, &["permit", "stake"]),
     }
 }
 
@@ -151,14 +198,10 @@ fn skip(report: &mut Report, names: &[&'static str]) {
     }
 }
 
-/// Returns the bytes of the weights that a role would load.
-fn model_bytes(config: &Config, network: Option<&Path>) -> u64 {
-    let kept = network.filter(|dir| NetworkFile::load(dir).is_ok()).map(layout::model);
-    let model = config.localnet.model.clone().or(kept);
+/// Returns the bytes of the weights of a GGUF file or a model folder, if it is there.
+fn model_bytes(path: &Path) -> Option<u64> {
     let size = |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
-    model
-        .and_then(|path| size(&path).or_else(|| size(&path.join("model.safetensors"))))
-        .map_or(0, |found| found.len())
+    size(path).or_else(|| size(&path.join("model.safetensors"))).map(|found| found.len())
 }
 
 fn tell(report: &Report, json: bool) -> Result<()> {

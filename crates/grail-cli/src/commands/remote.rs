@@ -24,7 +24,7 @@ use crate::environment::variable;
 use crate::wallets::{self, Source};
 
 /// Wallet of a role that names none, as in Bittensor's tools.
-const DEFAULT_WALLET: &str = "default";
+pub const DEFAULT_WALLET: &str = "default";
 
 /// What a role needs of this machine before it asks anybody.
 pub struct Papers {
@@ -96,7 +96,11 @@ pub fn home(config: &Config) -> Result<PathBuf> {
     Ok(data.join("grail").join(subnet))
 }
 
-fn netuid(config: &Config) -> Result<Netuid> {
+/// Returns the subnet that is meant.
+///
+/// # Errors
+/// When nothing says which.
+pub fn netuid(config: &Config) -> Result<Netuid> {
     config.network.netuid().with_context(|| {
         format!(
             "which subnet of {} is meant is not said; give --netuid N, or set network.netuid",
@@ -159,7 +163,10 @@ fn in_keys_dir(
 }
 
 /// Returns the beacon of the settings, and what weights are sealed to.
-async fn beacon(config: &BeaconConfig) -> Result<(DrandBeacon, SealBeacon)> {
+///
+/// # Errors
+/// When its chain is not known, or nothing can be sealed to it.
+pub async fn beacon(config: &BeaconConfig) -> Result<(DrandBeacon, SealBeacon)> {
     let relays = config.drand();
     let chain = match config.chain {
         BeaconChain::Named(chain) => chain,

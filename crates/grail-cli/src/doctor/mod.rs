@@ -2,6 +2,7 @@
 
 pub mod machine;
 pub mod network;
+pub mod subnet;
 
 use std::future::Future;
 use std::time::Duration;

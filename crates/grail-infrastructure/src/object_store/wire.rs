@@ -21,6 +21,7 @@ use reqwest::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, 
 use reqwest::{Client, Method, redirect};
 
 use super::fault::{Fault, FaultKind, Refusal};
+use super::query;
 use super::settings::BadSettings;
 use super::throttle::{PIECE_BYTES, Throttle};
 use crate::tls;
@@ -120,7 +121,7 @@ struct Network {
 impl HttpService for Network {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
-        let url = parts.uri.to_string().parse().map_err(|error| broken(&error))?;
+        let url = query::canonical(&parts.uri).parse().map_err(|error| broken(&error))?;
         let mut sent = reqwest::Request::new(parts.method, url);
         *sent.headers_mut() = parts.headers;
         let length = body.content_length();

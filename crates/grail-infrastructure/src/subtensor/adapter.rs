@@ -128,18 +128,26 @@ impl Subtensor {
         let (number, view) =
             self.reader.best().await.map_err(|error| error.into_chain_error(call, None))?;
         let subnet = self.subnet(&view, number).await?;
-        subnet.uid.ok_or_else(|| {
-            let (netuid, network) = (self.reader.config.netuid.0, &self.reader.config.network.name);
-            ChainError::Refused {
-                call: call.to_owned(),
-                name: "HotKeyNotRegisteredInSubNet".to_owned(),
-                advice: format!(
-                    "hotkey {} is not registered on netuid {netuid} of {network}; register it \
-                     with `btcli subnet register --netuid {netuid} --network {network}`, or check \
-                     the wallet and NETUID",
-                    self.signer.hotkey()
-                ),
-            }
+        if let Some(uid) = subnet.uid {
+            return Ok(uid);
+        }
+        let (netuid, network) = (self.reader.config.netuid.0, &self.reader.config.network.name);
+        let cost = match view.value(PALLET, "Burn", &[netuid.into()]).await {
+            Ok(Some(cost)) => cost.as_uint::<u64>().ok().map(tao),
+            // The price is a courtesy.
+            Ok(None) | Err(_) => None,
+        };
+        let cost = cost.map(|cost| format!(" (now {cost} TAO, from its coldkey)"));
+        Err(ChainError::Refused {
+            call: call.to_owned(),
+            name: "HotKeyNotRegisteredInSubNet".to_owned(),
+            advice: format!(
+                "hotkey {} is not registered on netuid {netuid} of {network}; register it{} with \
+                 `btcli subnet register --netuid {netuid} --network {network}`, or check the wallet \
+                 and NETUID",
+                self.signer.hotkey(),
+                cost.unwrap_or_default()
+            ),
         })
     }
 
@@ -269,6 +277,12 @@ impl Subtensor {
         }
         Ok(WeightsStatus::Sealed { opens: BlockNumber(opening.block) })
     }
+}
+
+/// Returns an amount of rao as TAO, of which one has 10^9, without needless zeros.
+fn tao(rao: u64) -> String {
+    let text = format!("{}.{:09}", rao / 1_000_000_000, rao % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn encode<'a>(

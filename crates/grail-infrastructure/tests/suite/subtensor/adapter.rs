@@ -26,6 +26,15 @@ pub async fn connect_with(
     archives: &[&str],
     set: impl FnOnce(&mut SubtensorConfig),
 ) -> Result<Subtensor, ChainError> {
+    connect_as(FakeSigner::new(1), nodes, archives, set).await
+}
+
+async fn connect_as(
+    signer: FakeSigner,
+    nodes: &[(&str, Node)],
+    archives: &[&str],
+    set: impl FnOnce(&mut SubtensorConfig),
+) -> Result<Subtensor, ChainError> {
     let names: Vec<&str> =
         nodes.iter().map(|(name, _)| *name).filter(|name| !archives.contains(name)).collect();
     let parse = |names: &[&str]| {
@@ -42,8 +51,7 @@ pub async fn connect_with(
     // The runtime aims at faster blocks than the scripted chain makes.
     subtensor.submit.grace = Duration::from_secs(300);
     set(&mut subtensor);
-    let signer = Arc::new(FakeSigner::new(1));
-    Subtensor::connect_through(subtensor, Memory::new(nodes), signer).await
+    Subtensor::connect_through(subtensor, Memory::new(nodes), Arc::new(signer)).await
 }
 
 pub fn scripted() -> Chain {
@@ -68,6 +76,22 @@ async fn blocks_and_rules_are_read() {
     assert_eq!((rules.tempo, rules.weights_rate_limit, rules.reveal_epochs), (360, 100, None));
     assert_eq!(subtensor.registration().await, Ok(Uid(0)));
     assert!(subtensor.block_time_ms() >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_is_told_how_to_register_and_what_it_costs() {
+    let chain = scripted();
+    chain.put("SubtensorModule", "Burn", &[NETUID.into()], &1_250_000_000_u64.into());
+    let stranger = FakeSigner::new(9);
+    let hotkey = stranger.hotkey().to_string();
+    let subtensor = connect_as(stranger, &[("a", chain.node())], &[], |_| {}).await.unwrap();
+    let Err(ChainError::Refused { name, advice, .. }) = subtensor.registration().await else {
+        panic!("a stranger is registered");
+    };
+    assert_eq!(name, "HotKeyNotRegisteredInSubNet");
+    for part in [hotkey.as_str(), "now 1.25 TAO", "btcli subnet register --netuid"] {
+        assert!(advice.contains(part), "{advice}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
