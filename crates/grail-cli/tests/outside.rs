@@ -8,6 +8,7 @@
 mod server;
 mod support;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +20,7 @@ use grail_infrastructure::local::chain::LocalChain;
 use grail_infrastructure::local::network::{LocalNetwork, NetworkConfig};
 use grail_infrastructure::local::server::Server;
 use grail_infrastructure::object_store::BucketSecrets;
+use serde_json::Value;
 use server::{S3Server, secrets};
 use support::{Running, grail};
 use tempfile::TempDir;
@@ -73,13 +75,27 @@ impl World {
         role.arg(command).args(["--network", "custom", "--netuid", "81", "--threads", "1"]);
         role.args(["--wallet", wallet]).arg("--dir").arg(self.folder.path().join("state"));
         self.configure(&mut role);
-        let keys = bucket(wallet);
-        role.env("GRAIL_STORE_BUCKET", &keys.bucket_name);
-        role.env("R2_WRITE_ACCESS_KEY_ID", &keys.write.access_key_id);
-        role.env("R2_WRITE_SECRET_ACCESS_KEY", keys.write.secret_access_key.as_str());
-        role.env("R2_READ_ACCESS_KEY_ID", &keys.read.access_key_id);
-        role.env("R2_READ_SECRET_ACCESS_KEY", keys.read.secret_access_key.as_str());
+        give_keys(&mut role, wallet);
         role
+    }
+
+    /// Returns the verdict of `grail doctor` on a wallet: its exit code, and its checks by name.
+    fn doctor(
+        &self,
+        wallet: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> (Option<i32>, BTreeMap<String, Value>) {
+        let mut doctor = grail();
+        doctor.args(["doctor", "--json", "--network", "custom", "--netuid", "81"]);
+        doctor.args(["--wallet", wallet]).arg("--dir").arg(self.folder.path().join("state"));
+        self.configure(&mut doctor);
+        give_keys(&mut doctor, wallet);
+        change(&mut doctor);
+        let output = doctor.output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().iter();
+        let by_name = |check: &Value| (check["name"].as_str().unwrap().to_owned(), check.clone());
+        (output.status.code(), checks.map(by_name).collect())
     }
 
     fn configure(&self, command: &mut Command) {
@@ -95,6 +111,17 @@ impl World {
         command.env("GRAIL_SAMPLING_MAX_NEW_TOKENS", "12");
         command.env("GRAIL_MINING_GROUPS_PER_WINDOW", "2");
     }
+}
+
+/// Hands over the keys to the bucket of a wallet; a wallet that is no role's gets the first one's.
+fn give_keys(command: &mut Command, wallet: &str) {
+    let known = ROLES.iter().any(|(name, _)| *name == wallet);
+    let keys = bucket(if known { wallet } else { ROLES[0].0 });
+    command.env("GRAIL_STORE_BUCKET", &keys.bucket_name);
+    command.env("R2_WRITE_ACCESS_KEY_ID", &keys.write.access_key_id);
+    command.env("R2_WRITE_SECRET_ACCESS_KEY", keys.write.secret_access_key.as_str());
+    command.env("R2_READ_ACCESS_KEY_ID", &keys.read.access_key_id);
+    command.env("R2_READ_SECRET_ACCESS_KEY", keys.read.secret_access_key.as_str());
 }
 
 /// Makes blocks in the rhythm of the wall clock, by which the store dates its objects.
@@ -136,6 +163,70 @@ fn a_subnet_lives_on_what_lies_outside() {
             assert!(!output.contains(secret.as_str()), "a secret was shown");
         }
     }
+    world.runtime.shutdown_background();
+}
+
+/// Returns how a check ended. Whatever is not well comes with a next step.
+fn status<'a>(checks: &'a BTreeMap<String, Value>, name: &str) -> &'a str {
+    let check = &checks[name];
+    let status = check["status"].as_str().unwrap();
+    assert_eq!(matches!(status, "warn" | "fail"), check["next_step"].is_string(), "{check}");
+    status
+}
+
+#[test]
+fn the_doctor_looks_at_everything_outside() {
+    let world = World::new();
+    let told = |checks: &BTreeMap<String, Value>, name: &str| checks[name]["told"].to_string();
+
+    let (code, checks) = world.doctor("validator", |command| {
+        command.args(["--role", "validator"]);
+    });
+    assert_eq!(code, Some(0), "{checks:#?}");
+    for name in ["configuration", "wallet", "registration", "permit", "stake", "bucket", "beacon"] {
+        assert_eq!(status(&checks, name), "pass", "{}", checks[name]);
+    }
+    // No role has started yet.
+    assert_eq!((status(&checks, "published"), status(&checks, "trainer")), ("warn", "warn"));
+
+    let (code, checks) = world.doctor("miner-1", |command| {
+        command.args(["--role", "validator"]);
+        command.env("R2_READ_SECRET_ACCESS_KEY", "no such secret");
+        command.env("GRAIL_BEACON_RELAYS", "http://127.0.0.1:1");
+    });
+    assert_eq!(code, Some(1));
+    for name in ["permit", "stake", "bucket", "beacon"] {
+        assert_eq!(status(&checks, name), "fail", "{}", checks[name]);
+    }
+    assert!(told(&checks, "bucket").contains("with the read key"), "{}", checks["bucket"]);
+    assert!(!format!("{checks:?}").contains("no such secret"));
+
+    let made = grail()
+        .args(["wallet", "new", "stranger", "--path"])
+        .arg(world.network.dir().join("wallets"))
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let (code, checks) = world.doctor("stranger", |_| {});
+    assert_eq!((code, status(&checks, "registration")), (Some(1), "fail"));
+    let registration = told(&checks, "registration");
+    assert!(registration.contains("btcli subnet register --netuid 81"), "{registration}");
+    assert!(registration.contains("TAO"), "{registration}");
+
+    let (code, checks) = world.doctor("nobody", |command| {
+        command.env("GRAIL_NETWORK_ENDPOINTS", "ws://127.0.0.1:1");
+        command.env("GRAIL_NETWORK_CALL_TIMEOUT", "1s");
+        command.env_remove("R2_WRITE_ACCESS_KEY_ID");
+    });
+    assert_eq!(code, Some(1));
+    for name in ["wallet", "chain", "bucket"] {
+        assert_eq!(status(&checks, name), "fail", "{}", checks[name]);
+    }
+    assert!(told(&checks, "bucket").contains("R2_WRITE_ACCESS_KEY_ID"), "{}", checks["bucket"]);
+    for name in ["registration", "permit", "stake", "published", "trainer"] {
+        assert_eq!(status(&checks, name), "skipped", "{}", checks[name]);
+    }
+    assert_eq!(status(&checks, "beacon"), "pass", "{}", checks["beacon"]);
     world.runtime.shutdown_background();
 }
 

@@ -15,7 +15,7 @@ use grail_ports::signer::Signer as _;
 use grail_protocol::ids::Hotkey;
 use tokio::time::timeout;
 
-use super::localnet::{layout, runs};
+use super::localnet::{layout, runs, stores};
 use super::remote;
 use crate::cli::{DoctorArgs, DoctorRole};
 use crate::config::{self, Config};
@@ -140,7 +140,7 @@ fn wallet_in(
 async fn outside(report: &mut Report, dir: &Path, name: &str, role: Option<DoctorRole>) {
     let rest = ["registration", "permit", "stake", "beacon", "bucket"];
     let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
-    let node = match timeout(CHECK_TIME, connect(dir, name, once)).await {
+    let mut node = match timeout(CHECK_TIME, connect(dir, name, once)).await {
         Ok(Ok(node)) => node,
         Ok(Err(error)) => {
             let next_step = "start the network with `grail localnet`, or check --dir and --wallet";
@@ -166,7 +166,14 @@ async fn outside(report: &mut Report, dir: &Path, name: &str, role: Option<Docto
     report.run("beacon", network::beacon(&*node.beacon, now_ms)).await;
     // Two doctors at once do not read each other's object.
     let nonce = (system_clock())();
-    report.run("bucket", network::bucket(&*node.buckets, nonce, now_ms)).await;
+    let store = config::read(&Config::default(), &layout::config(dir)).unwrap_or_default().store;
+    let look = async {
+        match stores::settle(&mut node, &store).await {
+            Ok(()) => network::bucket(&*node.buckets, nonce, now_ms).await,
+            Err(error) => Finding::fail(format!("{error:#}"), "docs/storage.md says what it needs"),
+        }
+    };
+    report.run("bucket", look).await;
 }
 
 async fn membership(report: &mut Report, node: &Node, is_validator: bool) {
