@@ -276,7 +276,9 @@ fn a_local_network_may_keep_its_buckets_on_a_server() {
     });
     let store = runtime.block_on(S3Server::start(&owners));
     let dir = folder.path().join("net");
-    let mut command = support::localnet(&dir);
+    let mut command = grail();
+    command.arg("localnet").arg("--dir").arg(&dir);
+    command.args(["--block-time", "250ms", "--groups-per-window", "2", "--threads", "2"]);
     command.args(["--store", "s3", "--windows", "2", "--miners", "1", "--cheaters", "0"]);
     let keys = bucket("trainer");
     command.env("GRAIL_STORE_ENDPOINT", format!("http://localhost:{}", store.port));
