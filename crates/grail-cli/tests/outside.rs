@@ -150,6 +150,9 @@ fn a_subnet_lives_on_what_lies_outside() {
     for _ in 0..2 {
         validator.wait_for(&["1 miners judged", "32 rollouts accepted"]);
     }
+    let metrics = world.folder.path().join("state/roles/miner-1-default/metrics.prom");
+    let metrics = std::fs::read_to_string(metrics).unwrap();
+    assert!(metrics.contains("uid=\"2\"") && metrics.contains("network=\"custom\""), "{metrics}");
     // What a role did is in the bucket, and nowhere on this machine.
     assert!(!world.network.dir().join("store/uploads").exists());
     for role in [&trainer, &miner, &validator] {

@@ -11,13 +11,15 @@ use grail_infrastructure::clock::system_clock;
 use grail_infrastructure::drand::{Drand, DrandBeacon, DrandChain, describe};
 use grail_infrastructure::local::network::{NetworkRole, NeuronEntry, Node};
 use grail_infrastructure::object_store::{BucketSecrets, S3Buckets};
-use grail_infrastructure::subtensor::{SealBeacon, Subtensor};
+use grail_infrastructure::subtensor::{Connection, SealBeacon};
 use grail_infrastructure::wallet::Wallet;
+use grail_monitoring::{Metrics, RoleContext};
 use grail_ports::beacon::Beacon;
 use grail_ports::signer::Signer;
 use grail_protocol::constants::TRAINER_UID;
 use grail_protocol::ids::Netuid;
 
+use super::localnet::metering::metered;
 use crate::cli::WalletsArgs;
 use crate::config::{BeaconChain, BeaconConfig, Config, StoreConfig};
 use crate::environment::variable;
@@ -50,15 +52,24 @@ impl Papers {
 ///
 /// # Errors
 /// When the chain or the beacon does not answer, or the hotkey may not play `role`.
-pub async fn join(papers: Papers, role: NetworkRole, config: &Config, home: &Path) -> Result<Node> {
+pub async fn join(
+    papers: Papers,
+    role: NetworkRole,
+    config: &Config,
+    home: &Path,
+    metrics: &Metrics,
+) -> Result<Node> {
     let Papers { netuid, wallet, buckets } = papers;
     let (drand, seals) = beacon(&config.beacon).await?;
     let mut settings = config.network.subtensor(netuid).map_err(anyhow::Error::msg)?;
     settings.beacon = seals;
     let network = settings.network.name.clone();
-    let chain = Subtensor::connect(settings, Arc::clone(&wallet) as Arc<dyn Signer>)
+    let process =
+        RoleContext { role: wallet.name().to_owned(), network: network.clone(), netuid, uid: None };
+    let connection = Connection::open_observed(settings, metrics.observer(process))
         .await
         .with_context(|| format!("while connecting to network {network}"))?;
+    let chain = connection.act_for(Arc::clone(&wallet) as Arc<dyn Signer>);
     let uid = chain.registration().await.context("while looking for our registration")?;
     if role == NetworkRole::Trainer && uid != TRAINER_UID {
         bail!(
@@ -70,14 +81,15 @@ pub async fn join(papers: Papers, role: NetworkRole, config: &Config, home: &Pat
     let name = wallet.name().to_owned();
     let dir = home.join("roles").join(format!("{name}-{}", wallet.hotkey_name()));
     std::fs::create_dir_all(&dir).with_context(|| format!("while making {}", dir.display()))?;
-    Ok(Node {
+    let node = Node {
         entry: NeuronEntry { name, role, cheat: None, hotkey: wallet.hotkey(), uid },
         chain: Arc::new(chain),
         beacon: Arc::new(drand),
         buckets: Arc::new(buckets),
         wallet,
         dir,
-    })
+    };
+    Ok(metered(node, metrics, system_clock()))
 }
 
 /// Returns where the roles of a network keep their state: the folder of the settings, else one for

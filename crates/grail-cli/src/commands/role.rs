@@ -1,5 +1,6 @@
 //! `grail mine`, `grail validate`, `grail train`: one role in a process of its own.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,16 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use grail_infrastructure::local::network::{NetworkFile, NetworkRole, Node};
 use grail_infrastructure::lock::FolderLock;
+use grail_monitoring::{Fanout, Metrics};
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::{Event, EventSink};
 use grail_services::state::remove_leftovers;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, warn};
 
 use super::localnet::crew::{Crew, ROLE_LOCK};
 use super::localnet::roster::Duty;
-use super::localnet::{contexts, layout, runs, status, stores};
+use super::localnet::{contexts, layout, metering, runs, status, stores};
 use super::{guest, remote};
 use crate::base_model;
 use crate::cli::RoleArgs;
@@ -25,6 +27,7 @@ use crate::config::{self, Config};
 use crate::engine;
 use crate::environment::variables;
 use crate::exit::Outcome;
+use crate::files::write_atomically;
 use crate::globals::Globals;
 use crate::human_duration::HumanDuration;
 use crate::logs;
@@ -32,6 +35,9 @@ use crate::output;
 
 /// Longest wait for blocking work after the role was stopped.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// Pause between two files of metrics, as often as collectors look.
+const METRICS_EVERY: Duration = Duration::from_secs(15);
 
 /// Longest wait for the context of the last window to be published after the role was stopped.
 const LAST_CONTEXT: Duration = Duration::from_millis(500);
@@ -72,9 +78,10 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         NetworkRole::Miner => (Duty::Miner, "miner"),
     };
     let wallet = config.wallet.name.as_deref().unwrap_or(default_wallet);
+    let metrics = Metrics::default();
     let join = async {
         match papers {
-            Some(papers) => remote::join(papers, role, &config, &dir).await,
+            Some(papers) => remote::join(papers, role, &config, &dir, &metrics).await,
             None => {
                 let mut node = guest::join(&dir, wallet, role, &config.wallet).await?;
                 stores::settle(&mut node, &config.store).await?;
@@ -98,7 +105,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         // The chain's own pace, whatever the settings of a local network say.
         config.localnet.block_time = HumanDuration::from_millis(node.chain.block_time_ms());
         let crew = Crew::new(config, exact, miners, environment, &base);
-        let ended = live(&crew, &duty, &node, stop).await;
+        let ended = live(&crew, &duty, &node, &metrics, stop).await;
         signals.abort();
         ended
     });
@@ -122,9 +129,47 @@ fn of_local_network(
     Ok((dir, config))
 }
 
-async fn live(crew: &Crew, duty: &Duty, node: &Node, stop: CancellationToken) -> Result<Outcome> {
+async fn live(
+    crew: &Crew,
+    duty: &Duty,
+    node: &Node,
+    metrics: &Metrics,
+    stop: CancellationToken,
+) -> Result<Outcome> {
     let _lock = FolderLock::acquire(&node.dir, ROLE_LOCK)?;
     remove_leftovers(&node.dir)?;
+    let done = tokio::select! {
+        done = act(crew, duty, node, metrics, stop) => done,
+        never = keep_metrics(node, metrics) => match never {},
+    };
+    write_metrics(node, metrics);
+    done
+}
+
+/// Writes the metrics again and again; what is lost with the process is a few seconds old.
+async fn keep_metrics(node: &Node, metrics: &Metrics) -> Infallible {
+    let mut ticks = interval(METRICS_EVERY);
+    loop {
+        ticks.tick().await;
+        write_metrics(node, metrics);
+    }
+}
+
+fn write_metrics(node: &Node, metrics: &Metrics) {
+    let path = layout::metrics(&node.dir);
+    if let Err(error) = write_atomically(&path, metrics.render().as_bytes()) {
+        // A role goes on working while nobody can see how.
+        warn!(path = %path.display(), %error, "the metrics were not written");
+    }
+}
+
+async fn act(
+    crew: &Crew,
+    duty: &Duty,
+    node: &Node,
+    metrics: &Metrics,
+    stop: CancellationToken,
+) -> Result<Outcome> {
     let entry = &node.entry;
     output::line(&format!(
         "{} with hotkey {} (uid {}) on network {} {}",
@@ -135,7 +180,9 @@ async fn live(crew: &Crew, duty: &Duty, node: &Node, stop: CancellationToken) ->
         node.chain.netuid()
     ))?;
     let span = tracing::info_span!("role", role = entry.name, uid = %entry.uid);
-    let events: Arc<dyn EventSink> = Arc::new(Printer);
+    let sinks =
+        vec![Arc::new(Printer) as Arc<dyn EventSink>, metrics.sink(metering::of_role(node))];
+    let events: Arc<dyn EventSink> = Arc::new(Fanout(sinks));
     let ended = if *duty == Duty::Validator {
         let (events, publisher) = contexts::publish_after(events);
         let mut role = pin!(crew.run(duty, node, events, stop).instrument(span));

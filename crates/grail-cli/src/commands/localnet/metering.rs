@@ -17,14 +17,14 @@ pub fn of_process(file: &NetworkFile) -> RoleContext {
 }
 
 /// Returns who measures what a role does.
-pub fn of_role(file: &NetworkFile, node: &Node) -> RoleContext {
+pub fn of_role(node: &Node) -> RoleContext {
     let (role, uid) = (node.entry.name.clone(), Some(node.entry.uid));
-    RoleContext { role, uid, ..of_process(file) }
+    RoleContext { role, uid, network: node.chain.network().to_owned(), netuid: node.chain.netuid() }
 }
 
 /// Returns the node with ports that tell `metrics` of their calls. `clock` is the network's.
-pub fn metered(node: Node, metrics: &Metrics, file: &NetworkFile, clock: Clock) -> Node {
-    let meter = Meter::new(metrics.observer(of_role(file, &node)), clock);
+pub fn metered(node: Node, metrics: &Metrics, clock: Clock) -> Node {
+    let meter = Meter::new(metrics.observer(of_role(&node)), clock);
     Node {
         chain: Arc::new(Metered::new(node.chain, meter.clone())),
         beacon: Arc::new(Metered::new(node.beacon, meter.clone())),

@@ -3,7 +3,7 @@
 pub mod contexts;
 pub mod crew;
 pub mod layout;
-mod metering;
+pub mod metering;
 pub mod recorder;
 pub mod roster;
 pub mod runs;

@@ -98,7 +98,7 @@ impl Session {
         for member in members(&config, &cheats) {
             let mut node = network.node(&member.name).await?;
             stores::settle(&mut node, &config.store).await?;
-            let node = metering::metered(node, &metrics, &network.file(), network.clock());
+            let node = metering::metered(node, &metrics, network.clock());
             nodes.push((member, Arc::new(node)));
         }
         let roster = LocalRoster::new(
@@ -194,7 +194,7 @@ impl Session {
         remove_leftovers(&node.dir)?;
         let entry = &node.entry;
         let tag = RoleTag { name: member.name.clone(), uid: entry.uid, hotkey: entry.hotkey };
-        let context = metering::of_role(&self.network.file(), &node);
+        let context = metering::of_role(&node);
         let span = context.span();
         let both = vec![self.recorder.sink(tag), self.metrics.sink(context)];
         let mut events: Arc<dyn EventSink> = Arc::new(Fanout(both));
