@@ -1,7 +1,8 @@
 //! Buckets of a local network on an S3 server instead of in its folder.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -42,7 +43,7 @@ pub async fn settle(node: &mut Node, config: &StoreConfig) -> anyhow::Result<()>
     let buckets = S3Buckets::new(config.s3(), &secrets)
         .with_context(|| format!("while opening bucket {name}"))?;
     buckets.create_own().await.with_context(|| format!("while making bucket {name}"))?;
-    let time = ChainTime { chain: Arc::clone(&node.chain), clock: system_clock() };
+    let time = ChainTime::new(Arc::clone(&node.chain));
     node.buckets = Arc::new(OnChainTime { inner: buckets, time });
     Ok(())
 }
@@ -59,18 +60,42 @@ struct OnChainTime {
     time: ChainTime,
 }
 
+/// Most versions of objects whose time is remembered.
+const REMEMBERED_MAX: usize = 20_000;
+
+/// One version of an object: its key, its etag and the server's time of it, milliseconds.
+type Version = (String, String, u64);
+
 #[derive(Clone)]
 struct ChainTime {
     chain: Arc<dyn Chain>,
     clock: Clock,
+    /// The chain's time of each version of an object: one that was told once may not change, or the
+    /// object would seem to be another.
+    told: Arc<Mutex<BTreeMap<Version, u64>>>,
 }
 
 impl ChainTime {
+    fn new(chain: Arc<dyn Chain>) -> Self {
+        Self { chain, clock: system_clock(), told: Arc::default() }
+    }
+
     /// Returns how far the chain is behind the clock, milliseconds.
     async fn lag_ms(&self) -> Result<u64, StoreError> {
         let head = self.chain.head().await;
         let head = head.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok((self.clock)().saturating_sub(head.timestamp_ms))
+    }
+
+    /// Turns the server's time of an object into the chain's, which is `lag_ms` behind now.
+    fn translate(&self, info: &mut ObjectInfo, lag_ms: u64) {
+        let version = (info.key.clone(), info.etag.clone(), info.last_modified_ms);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= REMEMBERED_MAX {
+            told.clear();
+        }
+        let shifted = info.last_modified_ms.saturating_sub(lag_ms);
+        info.last_modified_ms = *told.entry(version).or_insert(shifted);
     }
 }
 
@@ -117,7 +142,7 @@ impl ObjectStore for Timed {
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
         let Some(mut info) = self.inner.head(key).await? else { return Ok(None) };
-        info.last_modified_ms = info.last_modified_ms.saturating_sub(self.time.lag_ms().await?);
+        self.time.translate(&mut info, self.time.lag_ms().await?);
         Ok(Some(info))
     }
 
@@ -138,12 +163,44 @@ impl ObjectStore for Timed {
         let mut objects = self.inner.list(prefix).await?;
         let lag_ms = self.time.lag_ms().await?;
         for object in &mut objects {
-            object.last_modified_ms = object.last_modified_ms.saturating_sub(lag_ms);
+            self.time.translate(object, lag_ms);
         }
         Ok(objects)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.inner.delete(key).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grail_testkit::{FakeChain, FakeChainConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_keeps_the_time_that_it_was_told_with() {
+        let handle = FakeChain::new(FakeChainConfig::default());
+        let chain: Arc<dyn Chain> = handle.handle(grail_protocol::ids::Hotkey([1; 32]));
+        let time = ChainTime::new(chain.clone());
+        let head = chain.head().await.unwrap().timestamp_ms;
+        let lag_ms = time.lag_ms().await.unwrap();
+        let info = |etag: &str, at: u64| ObjectInfo {
+            key: "k".to_owned(),
+            size: 1,
+            last_modified_ms: at,
+            etag: etag.to_owned(),
+        };
+        let now = (time.clock)();
+        let mut first = info("a", now - 500);
+        time.translate(&mut first, lag_ms);
+        assert!((first.last_modified_ms + 500).abs_diff(head) < 60_000, "as old as it was");
+        let mut again = info("a", now - 500);
+        time.translate(&mut again, lag_ms + 250);
+        assert_eq!(again, first);
+        let mut replaced = info("b", now);
+        time.translate(&mut replaced, lag_ms);
+        assert!(replaced.last_modified_ms > first.last_modified_ms);
     }
 }
