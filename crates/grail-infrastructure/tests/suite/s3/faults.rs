@@ -284,8 +284,17 @@ async fn an_object_replaced_while_it_is_read_is_never_mixed() {
         world.direct.put("large", new.clone()).await.unwrap();
     };
     let (read, ()) = tokio::join!(reading, replacing);
-    let read = read.unwrap().unwrap();
-    assert!(read == old || read == new, "one version or the other, whole");
+    match read {
+        Ok(read) => {
+            let read = read.unwrap();
+            assert!(read == old || read == new, "one version or the other, whole");
+        }
+        // On a busy machine the time may not suffice for another version's turn; no bytes are no mixture.
+        Err(error) => assert!(
+            matches!(error, StoreError::Changed(_) | StoreError::Unavailable(_)),
+            "{error:?}"
+        ),
+    }
 }
 
 #[tokio::test]
