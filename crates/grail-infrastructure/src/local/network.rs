@@ -259,6 +259,13 @@ impl LocalNetwork {
         })
     }
 
+    /// Ends what the roles of this process speak through, so that the end of the server is no fault.
+    pub async fn disconnect(&self) {
+        if let Some(gateway) = self.gateway.get() {
+            gateway.close().await;
+        }
+    }
+
     /// Adds a neuron to the network; its uid is there with the next block. Adding it again, as
     /// after a crash, is no error.
     ///

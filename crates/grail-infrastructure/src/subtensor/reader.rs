@@ -80,6 +80,11 @@ impl Connection {
         Ok(Self { reader: Arc::new(reader) })
     }
 
+    /// Says goodbye to the nodes. Calls of all who share the connection fail from then on.
+    pub async fn close(&self) {
+        self.reader.node.rpc().close().await;
+    }
+
     /// Returns the chain port for the holder of `signer`'s hotkey.
     pub fn act_for(&self, signer: Arc<dyn Signer>) -> Subtensor {
         Subtensor::new(self.reader.clone(), signer)

@@ -300,6 +300,7 @@ impl Session {
         }
         // Asks the chain, which must still answer.
         self.catch_up().await;
+        self.network.disconnect().await;
         self.ground.cancel();
     }
 

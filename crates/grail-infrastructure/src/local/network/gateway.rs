@@ -74,6 +74,11 @@ impl Gateway {
         Ok(Self { connection, beacon: Arc::new(beacon) })
     }
 
+    /// Ends the connection to the chain; its ports fail from then on.
+    pub async fn close(&self) {
+        self.connection.close().await;
+    }
+
     /// Returns the chain port for the holder of `signer`'s hotkey.
     pub fn chain(&self, signer: Arc<dyn Signer>) -> Subtensor {
         self.connection.act_for(signer)
