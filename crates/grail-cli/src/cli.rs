@@ -16,8 +16,8 @@ use crate::human_duration::HumanDuration;
 pub use self::inference::{GenerateArgs, ServeArgs};
 pub use self::lab::{LabAttacksArgs, LabCalibrateArgs, LabCommand, LabSequentialArgs};
 pub use self::wallet::{
-    MessageArgs, PasswordArgs, WalletCommand, WalletImportArgs, WalletListArgs, WalletNewArgs,
-    WalletShowArgs, WalletSignArgs, WalletVerifyArgs, WalletsArgs,
+    EncryptionArgs, MessageArgs, PasswordArgs, WalletCommand, WalletImportArgs, WalletListArgs,
+    WalletNewArgs, WalletShowArgs, WalletSignArgs, WalletVerifyArgs, WalletsArgs,
 };
 
 const AFTER_HELP: &str = "\
@@ -29,7 +29,7 @@ Try it:
   grail generate --chat 'What is 12 + 7?'
   grail serve --port 8000        an OpenAI-compatible server
 
-Options can also be set in a file (--config) and by GRAIL_* variables; flags win over variables,
+Options can also be set in a file (--config) and by GRAIL_* variables; flags win over variables, \
 variables over the file. docs/configuration.md lists them all.";
 
 /// Verifiable post-training for language models: miners prove their rollouts, validators check
@@ -111,8 +111,8 @@ pub struct EnvironmentArgs {
 /// Options of `grail localnet`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each run gets a folder of its own, ./grail-localnet/run-NNN, unless --dir names one. It holds the
-chain, the beacon, the store, the wallets, each role's memory, report.json and report.html.
+Each run gets a folder of its own, ./grail-localnet/run-NNN, unless --dir names one. It holds the \
+chain, the beacon, the store, the wallets, each role's memory, report.json and report.html. \
 Ctrl-C stops within 5 seconds and still prints the tables; --resume goes on where it stopped.
 
 While it runs, other processes may join it:
@@ -211,11 +211,11 @@ pub struct RoleArgs {
 #[command(after_help = "\
 Exit code: 0 accepted, 1 rejected, 2 could not verify (which says nothing about the miner).
 
-What the file must agree with comes from --context, from the single options, and for the
-environment and the sampler from metadata.json of the checkpoint. What none of them gives is
+What the file must agree with comes from --context, from the single options, and for the \
+environment and the sampler from metadata.json of the checkpoint. What none of them gives is \
 taken from the file's own header, and the answer says so.
 
-A Parquet file of the reference (protocol v5) is checked as far as that needs no model: form,
+A Parquet file of the reference (protocol v5) is checked as far as that needs no model: form, \
 signatures, tokens, groups, digests. --checkpoint is then optional and gives the vocabulary.")]
 pub struct VerifyArgs {
     /// Rollout file, as a miner uploads it.
@@ -279,7 +279,7 @@ Exit code: 0 accepted, 1 rejected, 2 could not verify (which says nothing about 
   grail explain FILE --rollout 0/3 --checkpoint DIR --context CONTEXT.json
   grail explain --verdict VERDICT.json
 
-Groups and rollouts are counted from 0. What the file must agree with is found as `grail verify`
+Groups and rollouts are counted from 0. What the file must agree with is found as `grail verify` \
 finds it; docs/verify.md says where a miner finds its verdicts.")]
 pub struct ExplainArgs {
     /// Rollout file, as a miner uploads it.
@@ -376,9 +376,9 @@ pub enum DoctorRole {
 /// Options of `grail doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at configuration, wallet, chain, registration, permit, stake, beacon, bucket, memory, processor
-and disk; on a real network also at the read key on chain and at the trainer's bucket. Each line is
-pass, warn, FAIL or skip; exit code 1 if one failed, else 0. Each check takes 15 seconds at most. The
+Looks at configuration, wallet, chain, registration, permit, stake, beacon, bucket, memory, processor \
+and disk; on a real network also at the read key on chain and at the trainer's bucket. Each line is \
+pass, warn, FAIL or skip; exit code 1 if one failed, else 0. Each check takes 15 seconds at most. The \
 check of the bucket writes a small object and removes it.
 
   grail doctor --network finney --wallet cold --hotkey hot --role validator")]
@@ -411,8 +411,8 @@ pub struct DoctorArgs {
 #[command(after_help = "\
 Same options, same bytes: on any machine and with any number of threads.
 
-While it runs, its state is kept in a folder beside --out, named as it with `.state` behind. Ctrl-C
-stops at the step just taken; after that, or after a crash, --resume goes on as if nothing had
+While it runs, its state is kept in a folder beside --out, named as it with `.state` behind. Ctrl-C \
+stops at the step just taken; after that, or after a crash, --resume goes on as if nothing had \
 happened.")]
 pub struct SftArgs {
     /// Start from a new model of the embedded model's architecture, weights drawn from --seed.
@@ -480,7 +480,7 @@ pub enum BenchCommand {
 /// Options of `grail bench engine`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Close other programs first. docs/bench.md explains the rows and the JSON; benches/peers/ runs
+Close other programs first. docs/bench.md explains the rows and the JSON; benches/peers/ runs \
 PyTorch, llama.cpp and candle on the same work.")]
 pub struct BenchEngineArgs {
     /// Model folder or GGUF file; default: the embedded model, which is too small for figures that

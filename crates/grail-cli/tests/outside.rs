@@ -215,7 +215,7 @@ fn the_doctor_looks_at_everything_outside() {
     assert!(!format!("{checks:?}").contains("no such secret"));
 
     let made = grail()
-        .args(["wallet", "new", "stranger", "--path"])
+        .args(["wallet", "new", "stranger", "--no-encrypt", "--path"])
         .arg(world.network.dir().join("wallets"))
         .output()
         .unwrap();

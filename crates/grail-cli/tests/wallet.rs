@@ -42,7 +42,8 @@ fn refused(output: &Output, parts: &[&str]) {
 fn a_wallet_is_made_listed_shown_and_signs() {
     let dir = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| wallet(dir.path(), args, &[]);
-    let made = done(&run(&["new", "alice/miner1", "--words", "24", "--show-mnemonic"]));
+    let made =
+        done(&run(&["new", "alice/miner1", "--words", "24", "--show-mnemonic", "--no-encrypt"]));
     let phrase = made.lines().rev().find_map(|line| line.strip_prefix("hotkey   ")).unwrap();
     assert_eq!(phrase.split(' ').count(), 24, "{made}");
     assert!(made.contains("not encrypted"), "{made}");
@@ -52,6 +53,8 @@ fn a_wallet_is_made_listed_shown_and_signs() {
     refused(&run(&["new", "alice/a", "--hotkey", "b"]), &["named twice"]);
     refused(&run(&["new", "alice/xpub.txt"]), &["cannot name"]);
     refused(&run(&["new", "bob", "--words", "13"]), &["12, 15, 18, 21 or 24"]);
+    // A coldkey that may hold money is never left open without a word.
+    refused(&run(&["new", "bob"]), &["nobody to ask", "--no-encrypt"]);
 
     let shown: Value = serde_json::from_str(&done(&run(&["list", "--json"]))).unwrap();
     assert_eq!(shown["schema_version"], 1);
@@ -96,6 +99,7 @@ fn a_key_is_imported_from_every_form_and_its_secret_is_never_told() {
         assert!(text.contains(address) && !text.contains("million") && !text.contains(&seed[2..9]));
     }
     let args = ["import", "cold", "--coldkey", "--scheme", "ed25519", "--secret-env", "SECRET"];
+    let args = [&args[..], &["--no-encrypt"]].concat();
     let text = done(&wallet(dir.path(), &args, &[("SECRET", PHRASE)]));
     assert!(text.contains("coldkey") && !text.contains(ADDRESS), "{text}");
     let args = ["import", "x", "--scheme", "ed25519", "--secret-env", "SECRET"];

@@ -10,7 +10,7 @@ use crate::human_duration::HumanDuration;
 /// Options of `grail generate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --prompt and --chat the prompt is read from standard input. The same seed gives the same
+Without --prompt and --chat the prompt is read from standard input. The same seed gives the same \
 text on any machine and with any number of threads. docs/serve.md describes the JSON.
 
   grail generate --chat 'What is 12 + 7?' --temperature 0
@@ -60,7 +60,7 @@ pub struct GenerateArgs {
 /// Options of `grail serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-POST /v1/completions, /v1/chat/completions (OpenAI's API) and /generate (token ids in and out);
+POST /v1/completions, /v1/chat/completions (OpenAI's API) and /generate (token ids in and out); \
 GET /v1/models, /health, /metrics. docs/serve.md has the details and all limits.
 
   grail serve --model SmolLM2-135M/ --port 8000

@@ -20,7 +20,7 @@ pub enum LabCommand {
 /// Options of `grail lab sequential`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --report the exact profile is simulated alone. With it, cheaters of the tolerant profile
+Without --report the exact profile is simulated alone. With it, cheaters of the tolerant profile \
 reach the honest tails as often as the lab measured.")]
 pub struct LabSequentialArgs {
     /// Honest miners.
@@ -56,7 +56,7 @@ pub struct LabSequentialArgs {
 /// Options of `grail lab calibrate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The problems are held out: no window poses them. A validator uses the file when it is found under
+The problems are held out: no window poses them. A validator uses the file when it is found under \
 calibration.paths and its signer is among calibration.signers.")]
 pub struct LabCalibrateArgs {
     /// Model folder or GGUF file; default: the embedded model.
@@ -96,8 +96,8 @@ pub struct LabCalibrateArgs {
 #[command(after_help = "\
 Exit code: 0 when every row ended as claimed, 1 otherwise.
 
-Results are kept in --out, chunk by chunk: report.json, report.html and what they are made of. After
-Ctrl-C or a crash, the same command with --resume goes on. Same options, same figures, on any
+Results are kept in --out, chunk by chunk: report.json, report.html and what they are made of. After \
+Ctrl-C or a crash, the same command with --resume goes on. Same options, same figures, on any \
 machine; only times differ. docs/lab.md describes rows, statistics and JSON.
 
   grail lab attacks --attack greedy,stale-1 --profile exact

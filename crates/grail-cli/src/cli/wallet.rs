@@ -25,6 +25,9 @@ pub enum WalletCommand {
 /// Where wallets lie.
 #[derive(Clone, Debug, Default, Args)]
 pub struct WalletsArgs {
+    /// Network whose wallets are meant, as of the roles (default local).
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["path", "dir"])]
+    pub network: Option<String>,
     /// Folder of wallets; default: wallet.path, else that of the local network, and on other
     /// networks ~/.bittensor/wallets.
     #[arg(long, value_name = "DIR")]
@@ -46,6 +49,17 @@ pub struct PasswordArgs {
     pub password_file: Option<PathBuf>,
 }
 
+/// Whether a new key gets a password.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct EncryptionArgs {
+    /// Put the key under a password; coldkeys outside of a local network are anyway.
+    #[arg(long)]
+    pub encrypt: bool,
+    /// Leave the coldkey without a password, although it is not one of a local network.
+    #[arg(long, conflicts_with = "encrypt")]
+    pub no_encrypt: bool,
+}
+
 /// Options of `grail wallet new`.
 #[derive(Debug, Args)]
 pub struct WalletNewArgs {
@@ -61,11 +75,10 @@ pub struct WalletNewArgs {
     /// Print the phrases, once; they are the only backup of a key.
     #[arg(long)]
     pub show_mnemonic: bool,
-    /// Put the coldkey under a password.
-    #[arg(long)]
-    pub encrypt: bool,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
     /// Put the hotkey under the same password; roles then ask for it at their start.
-    #[arg(long, requires = "encrypt")]
+    #[arg(long)]
     pub encrypt_hotkey: bool,
     #[command(flatten)]
     pub password: PasswordArgs,
@@ -99,9 +112,10 @@ pub struct WalletShowArgs {
 /// Options of `grail wallet import`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The secret is asked for without echo unless --secret-file or --secret-env names it; it is no option
-because other users can see those. It may be a phrase, a seed or private key in hexadecimal digits, a
-secret URI (PHRASE//hard/soft///password), or a whole key file, encrypted or not.")]
+The secret is asked for without echo unless --secret-file or --secret-env names it; it is no option \
+because other users can see those. It may be a phrase, a seed or private key in hexadecimal digits, a \
+secret URI (PHRASE//hard/soft///password), or a whole key file, encrypted or not: its password then \
+is the one that is given, and also the new one's.")]
 pub struct WalletImportArgs {
     /// Name of the wallet, or WALLET/HOTKEY.
     #[arg(value_name = "NAME")]
@@ -121,9 +135,8 @@ pub struct WalletImportArgs {
     /// Scheme of a bare secret: sr25519 or ed25519; a key file says its own.
     #[arg(long, value_name = "SCHEME", default_value_t = Scheme::Sr25519)]
     pub scheme: Scheme,
-    /// Put the key under a password; also the password that an encrypted key file has now.
-    #[arg(long)]
-    pub encrypt: bool,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
     #[command(flatten)]
     pub password: PasswordArgs,
     #[command(flatten)]

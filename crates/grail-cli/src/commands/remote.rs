@@ -39,12 +39,22 @@ impl Papers {
     /// Gathers them.
     ///
     /// # Errors
-    /// With what is missing and where to set it.
+    /// With all that is missing and where to set it.
     pub fn gather(config: &Config) -> Result<Self> {
-        let netuid = netuid(config)?;
-        let wallet = Arc::new(wallet(config)?);
-        let buckets = buckets(&config.store)?;
-        Ok(Self { netuid, wallet, buckets })
+        let wallet = wallet(config).map(Arc::new);
+        match (netuid(config), wallet, buckets(&config.store)) {
+            (Ok(netuid), Ok(wallet), Ok(buckets)) => Ok(Self { netuid, wallet, buckets }),
+            (netuid, wallet, buckets) => {
+                let missing = [netuid.err(), wallet.err(), buckets.err()];
+                let mut missing: Vec<anyhow::Error> = missing.into_iter().flatten().collect();
+                if missing.len() == 1 {
+                    return Err(missing.remove(0));
+                }
+                let told: Vec<String> =
+                    missing.iter().map(|error| format!("\n  * {error:#}")).collect();
+                bail!("several things are missing:{}", told.concat())
+            }
+        }
     }
 }
 
@@ -126,7 +136,7 @@ pub fn netuid(config: &Config) -> Result<Netuid> {
 /// # Errors
 /// When there is none, or no password of it.
 pub fn wallet(config: &Config) -> Result<Wallet> {
-    let folder = wallets::folder(&WalletsArgs::default(), config)?;
+    let folder = wallets::folder(&WalletsArgs::default(), config)?.path;
     let name = config.wallet.name.as_deref().unwrap_or(DEFAULT_WALLET);
     let (name, hotkey) = wallets::names(name, None, &config.wallet.hotkey)?;
     let passwords = Source::from_config(&config.wallet)?;

@@ -109,7 +109,7 @@ impl NetworkConfig {
             None if self.endpoints.is_empty() => {
                 let shown: String = self.name.chars().take(NAME_BYTES_MAX).collect();
                 return Err(format!(
-                    "there is no network `{}`; use local, {}, the address of a node such as \
+                    "there is no network `{}`; use {}, the address of a node such as \
                      wss://HOST:PORT, or name the nodes of your own in network.endpoints",
                     shown.escape_debug(),
                     NAMES.join(", ")

@@ -63,7 +63,7 @@ impl Source {
                 let first = ask(&format!("new password for {}: ", path.display()));
                 let first = first.context(
                     "there is nobody to ask for a password; name one with --password-env or \
-                     --password-file",
+                     --password-file, or leave the key open with --no-encrypt",
                 )?;
                 let second = ask("the same again: ");
                 ensure!(second.as_ref() == Some(&first), "the two passwords differ; try again");

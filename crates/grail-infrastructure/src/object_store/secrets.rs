@@ -49,14 +49,9 @@ pub struct BucketSecrets {
 /// Why the keys are not known. Never shows a value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
-    /// A value that is needed.
-    #[error("{what} is not set; set {name}, or {name}_FILE to a file that holds it")]
-    Missing {
-        /// What it is.
-        what: &'static str,
-        /// The variable.
-        name: &'static str,
-    },
+    /// Values that are needed, each with its variable.
+    #[error("not set: {}; for each set NAME, or NAME_FILE to a file that holds it", listed(.0))]
+    Missing(Vec<(&'static str, &'static str)>),
     /// A file that cannot be used.
     #[error("cannot read {name} from {path}: {reason}")]
     File {
@@ -74,6 +69,11 @@ pub enum SecretsError {
          R2_READ_SECRET_ACCESS_KEY"
     )]
     ReadKeyWrites,
+}
+
+fn listed(missing: &[(&str, &str)]) -> String {
+    let each: Vec<String> = missing.iter().map(|(what, name)| format!("{what} ({name})")).collect();
+    each.join(", ")
 }
 
 /// A secret and the variables that may hold it, the first that is set counting.
@@ -105,25 +105,25 @@ impl BucketSecrets {
     /// account id, as servers other than R2 have none, the bucket's name stands for it.
     ///
     /// # Errors
-    /// [`SecretsError`], which names the variable to set.
+    /// [`SecretsError`], which names all variables to set.
     pub fn from_environment(
         bucket_name: Option<&str>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SecretsError> {
-        let optional = |source: &Source| read(source, &variable);
-        let required = |source: &Source| {
-            let missing = SecretsError::Missing { what: source.what, name: source.names[0] };
-            read(source, &variable)?.ok_or(missing)
+        let mut missing = Vec::new();
+        let mut required = |source: &Source| {
+            let value = read(source, &variable)?;
+            if value.is_none() {
+                missing.push((source.what, source.names[0]));
+            }
+            Ok(value.unwrap_or_default())
         };
         let plain = |value: Zeroizing<String>| value.as_str().to_owned();
-        let account = optional(&ACCOUNT)?.map(plain);
-        let bucket_name = match bucket_name {
-            Some(name) => name.to_owned(),
-            None => match (optional(&BUCKET)?, &account) {
-                (Some(name), _) => plain(name),
-                (None, Some(account)) => account.clone(),
-                (None, None) => plain(required(&BUCKET)?),
-            },
+        let account = read(&ACCOUNT, &variable)?.map(plain);
+        let bucket_name = match (bucket_name, &account) {
+            (Some(name), _) => name.to_owned(),
+            (None, None) => plain(required(&BUCKET)?),
+            (None, Some(account)) => read(&BUCKET, &variable)?.map_or(account.clone(), plain),
         };
         let account_id = account.unwrap_or_else(|| account_of(&bucket_name));
         let write = KeyPair {
@@ -134,6 +134,9 @@ impl BucketSecrets {
             access_key_id: plain(required(&READ_ID)?),
             secret_access_key: required(&READ_SECRET)?,
         };
+        if !missing.is_empty() {
+            return Err(SecretsError::Missing(missing));
+        }
         if read.secret_access_key == write.secret_access_key {
             return Err(SecretsError::ReadKeyWrites);
         }
@@ -273,10 +276,15 @@ mod tests {
     fn what_is_missing_is_named() {
         for name in ["R2_WRITE_ACCESS_KEY_ID", "R2_READ_SECRET_ACCESS_KEY"] {
             let error = from(None, &[(name, None)]).unwrap_err();
-            assert!(error.to_string().contains(&format!("{name}_FILE")), "{error}");
+            let SecretsError::Missing(missing) = &error else { panic!("{error}") };
+            assert_eq!(missing.len(), 1);
+            assert!(error.to_string().contains(name), "{error}");
         }
-        let error = from(None, &[("R2_ACCOUNT_ID", None), ("R2_BUCKET_ID", None)]).unwrap_err();
-        assert!(error.to_string().contains("R2_BUCKET_ID"), "{error}");
+        let all: Vec<_> = ALL.iter().map(|(name, _)| (*name, None)).collect();
+        let error = from(None, &all).unwrap_err().to_string();
+        for (name, _) in &ALL[1..] {
+            assert!(error.contains(name), "{name}: {error}");
+        }
     }
 
     #[test]

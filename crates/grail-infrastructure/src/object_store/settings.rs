@@ -120,8 +120,8 @@ pub enum BadSettings {
     },
     /// An unencrypted connection that was not asked for.
     #[error(
-        "the store's endpoint `{0}` is not encrypted; use https, or allow http for a server on \
-         this machine"
+        "the store's endpoint `{0}` is not encrypted; use https, or set store.allow_http to \
+         true for a server on this machine"
     )]
     Unencrypted(String),
     /// A name that no bucket has.

@@ -125,8 +125,11 @@ impl HttpService for Network {
         let mut sent = reqwest::Request::new(parts.method, url);
         *sent.headers_mut() = parts.headers;
         let length = body.content_length();
-        if length > 0 {
+        // Without it, some servers refuse a request that has nothing to say (411).
+        if length > 0 || [Method::PUT, Method::POST].contains(sent.method()) {
             sent.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if length > 0 {
             *sent.body_mut() = Some(match &self.throttle {
                 Some(throttle) => reqwest::Body::wrap_stream(spaced(body, Arc::clone(throttle))),
                 None => reqwest::Body::wrap(body),
@@ -266,6 +269,10 @@ fn parse_date(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Request;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -281,6 +288,27 @@ mod tests {
         for text in ["", "yesterday", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Foo 1994 08:49:37 GMT"]
         {
             assert_eq!(parse_date(text), None, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_with_nothing_to_say_says_so() {
+        for (method, want) in [(Method::PUT, true), (Method::POST, true), (Method::GET, false)] {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let url = format!("http://{}/bucket", listener.local_addr().unwrap());
+            let request = Request::builder().method(method).uri(url);
+            let request = request.body(HttpRequestBody::from(String::new())).unwrap();
+            let wire = Wire::new(true, true, None).unwrap();
+            let answer = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut heard = vec![0; 4096];
+                let length = stream.read(&mut heard).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                String::from_utf8_lossy(&heard[..length]).to_ascii_lowercase()
+            };
+            let (sent, heard) = tokio::join!(wire.send(request), answer);
+            sent.unwrap();
+            assert_eq!(heard.contains("content-length: 0\r\n"), want, "{heard}");
         }
     }
 

@@ -78,7 +78,7 @@ fn wallet(report: &mut Report, config: &Config) -> Option<Wallet> {
     let place = wallets::folder(&WalletsArgs::default(), config)
         .and_then(|folder| Ok((folder, wallets::names(name, None, &config.wallet.hotkey)?)));
     match place {
-        Ok((folder, (name, hotkey))) => wallet_in(report, config, &folder, name, hotkey),
+        Ok((folder, (name, hotkey))) => wallet_in(report, config, &folder.path, name, hotkey),
         Err(error) => {
             let next_step = "check wallet.path, wallet.name and wallet.hotkey";
             report.add("wallet", Finding::fail(format!("{error:#}"), next_step));

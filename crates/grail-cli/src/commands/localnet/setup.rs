@@ -56,6 +56,7 @@ impl Founding {
     /// Checks everything that can be checked without a folder, then makes it.
     pub fn found(self, mut config: Config) -> Result<Prepared> {
         stores::choose_names(&mut config);
+        stores::check(&config.store)?;
         let environment = config.environment.create_for(config.protocol.0)?;
         let provider = engine::exact_provider(config.engine, config.training.trainer())?;
         let runs = Path::new(runs::RUNS_DIR);

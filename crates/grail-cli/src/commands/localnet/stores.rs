@@ -16,7 +16,7 @@ use grail_ports::object_store::{
     StoreError,
 };
 
-use crate::commands::remote::secrets;
+use crate::commands::remote::{buckets, secrets};
 use crate::config::{Config, StoreConfig, StoreKind};
 
 /// What the names of buckets begin with where the settings do not say it.
@@ -27,6 +27,18 @@ const PREFIX: &str = "grail";
 pub fn choose_names(config: &mut Config) {
     if config.store.kind == StoreKind::S3 && config.store.bucket.is_none() {
         config.store.bucket = Some(format!("{PREFIX}-{}", system_clock()()));
+    }
+}
+
+/// Looks for the keys to the S3 server, if the settings ask for one: what can be known before
+/// anything is made.
+///
+/// # Errors
+/// When a key is missing or a setting makes no sense.
+pub fn check(config: &StoreConfig) -> anyhow::Result<()> {
+    match config.kind {
+        StoreKind::Folder => Ok(()),
+        StoreKind::S3 => buckets(config).map(drop),
     }
 }
 

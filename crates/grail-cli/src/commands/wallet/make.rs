@@ -23,7 +23,8 @@ const SECRET_BYTES_MAX: u64 = 16 * 1024;
 /// `grail wallet new`.
 pub fn new(args: &WalletNewArgs, config: &Config) -> Result<Outcome> {
     let (name, hotkey) = wallets::names(&args.name, args.hotkey.as_deref(), &config.wallet.hotkey)?;
-    let folder = WalletFolder::new(&wallets::folder(&args.wallets, config)?, name)?;
+    let place = wallets::folder(&args.wallets, config)?;
+    let folder = WalletFolder::new(&place.path, name)?;
     // Asked first, so that a name that is taken costs nobody a password.
     let hotkey_path = folder.hotkey_path(hotkey)?;
     ensure!(
@@ -35,19 +36,17 @@ pub fn new(args: &WalletNewArgs, config: &Config) -> Result<Outcome> {
     let random = || Key::random(Scheme::Sr25519, args.words).context("while making the key");
     let coldkey = if has_coldkey { None } else { Some(random()?) };
     let key = random()?;
-    let password = match args.encrypt && (coldkey.is_some() || args.encrypt_hotkey) {
-        true => {
-            let source = Source::new(&args.password, &config.wallet)?;
-            Some(source.choose(&folder.coldkey_path())?)
-        }
+    let hides_coldkey = coldkey.is_some() && place.hides_coldkeys(args.encryption);
+    let password = match hides_coldkey || args.encrypt_hotkey {
+        true => Some(Source::new(&args.password, &config.wallet)?.choose(&folder.coldkey_path())?),
         false => None,
     };
     if let Some(coldkey) = &coldkey {
-        folder.write_coldkey(coldkey, password.as_ref())?;
+        folder.write_coldkey(coldkey, password.as_ref().filter(|_| hides_coldkey))?;
     }
     folder.write_hotkey(hotkey, &key, password.as_ref().filter(|_| args.encrypt_hotkey))?;
     describe(&folder)?;
-    kept(&folder, coldkey.is_some() && !args.encrypt)?;
+    kept(&folder, coldkey.is_some() && !hides_coldkey)?;
     if args.show_mnemonic {
         output::line("write these words down; they are shown this once:")?;
         for (what, key) in [("coldkey", coldkey.as_ref()), ("hotkey", Some(&key))] {
@@ -67,7 +66,8 @@ pub fn import(args: &WalletImportArgs, config: &Config) -> Result<Outcome> {
         "{} names a hotkey, and --coldkey imports a coldkey; name the wallet alone",
         args.name
     );
-    let folder = WalletFolder::new(&wallets::folder(&args.wallets, config)?, name)?;
+    let place = wallets::folder(&args.wallets, config)?;
+    let folder = WalletFolder::new(&place.path, name)?;
     let path = match args.coldkey {
         true => folder.coldkey_path(),
         false => folder.hotkey_path(hotkey)?,
@@ -86,13 +86,17 @@ pub fn import(args: &WalletImportArgs, config: &Config) -> Result<Outcome> {
     if !args.coldkey && key.scheme() != Scheme::Sr25519 {
         bail!("the key is {}, and hotkeys of this subnet are sr25519", key.scheme());
     }
-    let password: Option<Password> = args.encrypt.then(|| source.choose(&path)).transpose()?;
+    let is_hidden = match args.coldkey {
+        true => place.hides_coldkeys(args.encryption),
+        false => args.encryption.encrypt,
+    };
+    let password: Option<Password> = is_hidden.then(|| source.choose(&path)).transpose()?;
     match args.coldkey {
         true => folder.write_coldkey(&key, password.as_ref())?,
         false => folder.write_hotkey(hotkey, &key, password.as_ref())?,
     }
     describe(&folder)?;
-    kept(&folder, args.coldkey && !args.encrypt)?;
+    kept(&folder, args.coldkey && !is_hidden)?;
     Ok(Outcome::Done)
 }
 
@@ -129,7 +133,7 @@ fn secret(args: &WalletImportArgs) -> Result<Zeroizing<Vec<u8>>> {
 fn kept(folder: &WalletFolder, is_open: bool) -> Result<()> {
     let dir = folder.dir().display();
     let note = match is_open {
-        true => "; the coldkey is not encrypted, fit for a local network only (--encrypt)",
+        true => "; the coldkey is not encrypted, fit for a local network only",
         false => "",
     };
     Ok(output::line(&format!("kept in {dir}{note}"))?)

@@ -49,7 +49,7 @@ struct Answer {
 
 /// `grail wallet list`.
 pub fn list(args: &WalletListArgs, config: &Config) -> Result<Outcome> {
-    let dir = wallets::folder(&args.wallets, config)?;
+    let dir = wallets::folder(&args.wallets, config)?.path;
     let names = WalletFolder::list(&dir)?;
     let folders: Vec<WalletFolder> =
         names.iter().map(|name| WalletFolder::new(&dir, name)).collect::<Result<_, _>>()?;
@@ -72,7 +72,7 @@ pub fn show(args: &WalletShowArgs, config: &Config) -> Result<Outcome> {
         .name
         .split_once('/')
         .map_or((args.name.as_str(), None), |(name, hotkey)| (name, Some(hotkey)));
-    let folder = WalletFolder::new(&wallets::folder(&args.wallets, config)?, name)?;
+    let folder = WalletFolder::new(&wallets::folder(&args.wallets, config)?.path, name)?;
     ensure!(
         folder.dir().is_dir(),
         "no wallet at {}; check its name and folder, or create it first",

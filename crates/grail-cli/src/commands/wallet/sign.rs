@@ -18,7 +18,7 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 /// `grail wallet sign`.
 pub fn sign(args: &WalletSignArgs, config: &Config) -> Result<Outcome> {
     let (name, hotkey) = wallets::names(&args.name, args.hotkey.as_deref(), &config.wallet.hotkey)?;
-    let folder = WalletFolder::new(&wallets::folder(&args.wallets, config)?, name)?;
+    let folder = WalletFolder::new(&wallets::folder(&args.wallets, config)?.path, name)?;
     let message = message(&args.message)?;
     let source = Source::new(&args.password, &config.wallet)?;
     let find = source.finder();
