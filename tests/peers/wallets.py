@@ -55,7 +55,7 @@ def signatures_agree(folder, name, hotkey, pair):
 
 
 def ours_open_in_python(folder):
-    code, _, err = grail("new", "ours/hk", "--path", folder, "--words", "24")
+    code, _, err = grail("new", "ours/hk", "--path", folder, "--words", "24", "--no-encrypt")
     check("grail makes a wallet", code == 0, err)
     told = shown(folder, "ours")
     wallet = Wallet(name="ours", hotkey="hk", path=folder)

@@ -81,7 +81,7 @@ fn a_mistake_on_the_command_line_is_a_usage_error_that_says_what_is_allowed() {
         (&["localnet", "--cheats", "lying"], &["`lying` is not a cheat", "copied-file"]),
         (&["localnet", "--miners", "65"], &["at most 64"]),
         (&["localnet", "--without", "miner"], &["validator", "trainer"]),
-        (&["mine", "--network", "fineny"], &["no network `fineny`", "use local, finney"]),
+        (&["mine", "--network", "fineny"], &["no network `fineny`", "use finney, test, archive, devnet, local"]),
         (&["sft", "--out", "m"], &["--new-model"]),
         (&["verify", "file"], &["--checkpoint"]),
     ] {
@@ -114,6 +114,16 @@ fn what_is_missing_or_damaged_is_named_with_the_next_step() {
         (&["localnet", "--resume"], &["no local network"]),
         (&["localnet", "--resume", "--dir", "empty"], &["no network in empty"]),
         (&["localnet", "--dir", "cut"], &["cut is not empty"]),
+        (
+            &["localnet", "--store", "s3", "--dir", "never"],
+            &["R2_WRITE_ACCESS_KEY_ID", "R2_WRITE_SECRET_ACCESS_KEY", "R2_READ_ACCESS_KEY_ID"],
+        ),
+        (
+            &["mine", "--network", "test"],
+            &["several things", "--netuid N", "grail wallet new default", "R2_BUCKET_ID"],
+        ),
+        (&["wallet", "list", "--network", "nowhere"], &["no network `nowhere`", "finney"]),
+        (&["wallet", "list"], &["--network", "no local network"]),
         (&["mine"], &["no local network"]),
         (&["mine", "--dir", "empty"], &["no network in empty"]),
         (&["train", "--dir", "absent"], &["no network in absent"]),
@@ -129,7 +139,9 @@ fn what_is_missing_or_damaged_is_named_with_the_next_step() {
     ] {
         check(args, dir.path(), 1, parts);
     }
-    assert!(!path("out").exists() && !path("m").exists(), "a failure leaves nothing behind");
+    for name in ["out", "m", "never"] {
+        assert!(!path(name).exists(), "a failure leaves nothing behind: {name}");
+    }
     let left: Vec<_> = std::fs::read_dir(path("grail-localnet"))
         .map(|entries| entries.map(|entry| entry.unwrap().file_name()).collect())
         .unwrap_or_default();

@@ -134,7 +134,7 @@ fn an_encrypted_coldkey_opens_with_its_password_from_anywhere_but_the_command_li
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("password"), "right one\n").unwrap();
     refused(&wallet(dir.path(), &["new", "safe", "--encrypt"], &[]), &["nobody to ask"]);
-    let args = ["new", "safe", "--encrypt", "--password-file", "password"];
+    let args = ["new", "safe", "--password-file", "password"];
     let made = done(&wallet(dir.path(), &args, &[]));
     assert!(made.contains("encrypted (NaCl)") && !made.contains("not encrypted"), "{made}");
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use grail_infrastructure::clock::system_clock;
-use grail_infrastructure::local::network::{NetworkFile, NetworkRole, Node, connect};
+use grail_infrastructure::local::network::{NetworkError, NetworkFile, NetworkRole, Node, connect};
 use grail_infrastructure::retry::RetryPolicy;
 use grail_infrastructure::wallet::{Wallet, WalletFolder};
 use grail_kernels::Isa;
@@ -143,7 +143,12 @@ async fn outside(report: &mut Report, dir: &Path, name: &str, role: Option<Docto
     let mut node = match timeout(CHECK_TIME, connect(dir, name, once)).await {
         Ok(Ok(node)) => node,
         Ok(Err(error)) => {
-            let next_step = "start the network with `grail localnet`, or check --dir and --wallet";
+            let next_step = match error {
+                NetworkError::UnknownNeuron { .. } => {
+                    "`grail mine --wallet NAME` registers the wallet; or check --dir and --wallet"
+                }
+                _ => "start the network with `grail localnet`, or check --dir and --wallet",
+            };
             report.add("chain", Finding::fail(error.to_string(), next_step));
             return skip(report, &rest);
         }

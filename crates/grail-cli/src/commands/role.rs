@@ -51,14 +51,21 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     let file = globals.config.as_deref();
     let first = config::resolve(file, variables(), flags)?;
     let is_local = first.network.is_local();
-    let (dir, config) = match is_local {
-        true => {
-            of_local_network(first, |saved| config::resolve_on(saved, file, variables(), flags))?
-        }
-        false => (remote::home(&first)?, first),
+    let (local, config) = if is_local {
+        let resolve_on = |saved: &Config| config::resolve_on(saved, file, variables(), flags);
+        let (dir, config) = of_local_network(first, resolve_on)?;
+        (Some(dir), config)
+    } else {
+        (None, first)
     };
     logs::init(config.log, None)?;
-    let papers = if is_local { None } else { Some(remote::Papers::gather(&config)?) };
+    let (dir, papers) = match local {
+        Some(dir) => (dir, None),
+        None => {
+            let papers = remote::Papers::gather(&config)?;
+            (remote::home(&config)?, Some(papers))
+        }
+    };
 
     let environment = config.environment.create_for(config.protocol.0)?;
     let base = match role {
