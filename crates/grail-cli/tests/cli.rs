@@ -81,7 +81,10 @@ fn a_mistake_on_the_command_line_is_a_usage_error_that_says_what_is_allowed() {
         (&["localnet", "--cheats", "lying"], &["`lying` is not a cheat", "copied-file"]),
         (&["localnet", "--miners", "65"], &["at most 64"]),
         (&["localnet", "--without", "miner"], &["validator", "trainer"]),
-        (&["mine", "--network", "fineny"], &["no network `fineny`", "use finney, test, archive, devnet, local"]),
+        (
+            &["mine", "--network", "fineny"],
+            &["no network `fineny`", "use finney, test, archive, devnet, local"],
+        ),
         (&["sft", "--out", "m"], &["--new-model"]),
         (&["verify", "file"], &["--checkpoint"]),
     ] {

@@ -31,7 +31,7 @@ pub fn final_tables(report: &Report) -> String {
         sections.push(cheats_table(report));
     }
     sections.extend(skips(report));
-    sections.extend(weights_alarm(report));
+    sections.extend(weights_alarm(report).or_else(|| weights_line(report)));
     sections.extend(learning_curve(report));
     sections.extend(report.setup.caveat().map(str::to_owned));
     sections.push(closing_line(report));
@@ -176,6 +176,18 @@ fn weights_alarm(report: &Report) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
+/// Returns what became of the newest weights, or why there are none.
+fn weights_line(report: &Report) -> Option<String> {
+    report.windows.iter().find(|row| row.validated)?;
+    Some(match report.weights_set.last() {
+        Some(row) if row.landed => format!("weights set at block {}; the chain counts them", row.block),
+        Some(row) => format!("weights set at block {}; the run ended before they were final", row.block),
+        None => "no weights yet: a fresh validator sets them where an interval begins after its warm-up \
+                 (validation.warmup_windows, validation.weights_interval_blocks)"
+            .to_owned(),
+    })
+}
+
 fn closing_line(report: &Report) -> String {
     let finished = report.windows.iter().filter(|row| row.validated).count();
     let mut line = format!("{finished} windows validated in {}", minutes(report.elapsed_s));
@@ -269,12 +281,21 @@ mod tests {
         let mut report = example();
         report.apply(&judged::failed(91, "the chain lost them"), &TestRoster);
         let text = final_tables(&report);
+        assert!(!text.contains("weights set at"), "{text}");
         let alarm = "ALARM at block 91: validator has no weights: the chain lost them";
         assert!(text.contains(alarm), "{text}");
         for entry in [judged::weights(92, &[(0, 1.0)]), judged::landed(92)] {
             report.apply(&entry, &TestRoster);
         }
-        assert!(!final_tables(&report).contains("ALARM"));
+        let text = final_tables(&report);
+        assert!(!text.contains("ALARM"), "{text}");
+        assert!(text.contains("weights set at block 92; the chain counts them"), "{text}");
+        report.weights_set[0].landed = false;
+        report.weights_set.truncate(1);
+        report.weights_failed.clear();
+        assert!(final_tables(&report).contains("block 90; the run ended before"));
+        report.weights_set.clear();
+        assert!(final_tables(&report).contains("no weights yet"));
     }
 
     #[test]
