@@ -4,6 +4,7 @@ mod inference;
 mod lab;
 mod wallet;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -204,6 +205,9 @@ pub struct RoleArgs {
     /// Groups of 16 rollouts in a window, if time allows (miners only).
     #[arg(long, value_name = "N")]
     pub groups_per_window: Option<u32>,
+    /// Serve the pages /health and /metrics there, such as 127.0.0.1:9200.
+    #[arg(long, value_name = "IP:PORT")]
+    pub status: Option<SocketAddr>,
 }
 
 /// Options of `grail verify`.

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -310,6 +312,15 @@ fn assert_nothing_half_written(dir: &Path) {
     }
 }
 
+/// Asks for a page of a status server and returns the whole answer.
+fn page(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn roles_join_from_other_processes_and_survive_a_kill() {
     let scratch = tempfile::tempdir().unwrap();
@@ -344,8 +355,17 @@ fn roles_join_from_other_processes_and_survive_a_kill() {
     trainer.wait_for(&["published checkpoint 0"]);
     let mut guest = Running::start(in_dir(&["mine", "--wallet", "guest"]));
     guest.wait_for(&["uploaded"]);
-    let mut validator = Running::start(in_dir(&["validate"]));
+    let mut validator = Running::start(in_dir(&["validate", "--status", "127.0.0.1:0"]));
+    let line = validator.wait_for(&["status", "/health"]);
     validator.wait_for(&["2 miners judged"]);
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+    let health = page(address, "/health");
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    for part in ["\"status\":\"ok\"", "\"role\":\"validator\"", "\"window\":"] {
+        assert!(health.contains(part), "{part} is missing in {health}");
+    }
+    let metrics = page(address, "/metrics");
+    assert!(metrics.contains("grail_validation_windows_total{"), "{metrics}");
 
     // The same hotkey cannot act twice.
     let (status, output) = Running::start(in_dir(&["validate"])).finish();

@@ -13,5 +13,6 @@ mod remote;
 pub mod role;
 pub mod serve;
 pub mod sft;
+mod status_page;
 pub mod verify;
 pub mod wallet;

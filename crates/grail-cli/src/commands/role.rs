@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use grail_infrastructure::local::network::{NetworkFile, NetworkRole, Node};
 use grail_infrastructure::lock::FolderLock;
 use grail_monitoring::{Fanout, Metrics};
+use grail_neurons::health::Health;
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::{Event, EventSink};
 use grail_services::state::remove_leftovers;
@@ -20,7 +21,7 @@ use tracing::{Instrument as _, warn};
 use super::localnet::crew::{Crew, ROLE_LOCK};
 use super::localnet::roster::Duty;
 use super::localnet::{contexts, layout, metering, runs, status, stores};
-use super::{guest, remote};
+use super::{guest, remote, status_page};
 use crate::base_model;
 use crate::cli::RoleArgs;
 use crate::config::{self, Config};
@@ -104,6 +105,11 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let signals = cancel_on_signal(stop.clone()).context("while installing signal handlers")?;
+        let health = Health::default();
+        if let Some(address) = config.status.listen {
+            let served = status_page::serve(address, health.clone(), metrics.clone(), stop.clone());
+            output::line(&format!("status    http://{}/health and /metrics", served.await?))?;
+        }
         let node = tokio::select! {
             () = stop.cancelled() => return Ok(Outcome::Done),
             node = join => node?,
@@ -112,7 +118,7 @@ pub fn run(role: NetworkRole, args: &RoleArgs, globals: &Globals) -> Result<Outc
         // The chain's own pace, whatever the settings of a local network say.
         config.localnet.block_time = HumanDuration::from_millis(node.chain.block_time_ms());
         let crew = Crew::new(config, exact, miners, environment, &base);
-        let ended = live(&crew, &duty, &node, &metrics, stop).await;
+        let ended = live(&crew, &duty, &node, &metrics, health, stop).await;
         signals.abort();
         ended
     });
@@ -141,12 +147,13 @@ async fn live(
     duty: &Duty,
     node: &Node,
     metrics: &Metrics,
+    health: Health,
     stop: CancellationToken,
 ) -> Result<Outcome> {
     let _lock = FolderLock::acquire(&node.dir, ROLE_LOCK)?;
     remove_leftovers(&node.dir)?;
     let done = tokio::select! {
-        done = act(crew, duty, node, metrics, stop) => done,
+        done = act(crew, duty, node, metrics, health, stop) => done,
         never = keep_metrics(node, metrics) => match never {},
     };
     write_metrics(node, metrics);
@@ -175,6 +182,7 @@ async fn act(
     duty: &Duty,
     node: &Node,
     metrics: &Metrics,
+    health: Health,
     stop: CancellationToken,
 ) -> Result<Outcome> {
     let entry = &node.entry;
@@ -192,7 +200,7 @@ async fn act(
     let events: Arc<dyn EventSink> = Arc::new(Fanout(sinks));
     let ended = if *duty == Duty::Validator {
         let (events, publisher) = contexts::publish_after(events);
-        let mut role = pin!(crew.run(duty, node, events, stop).instrument(span));
+        let mut role = pin!(crew.run(duty, node, events, health, stop).instrument(span));
         let mut publishing = pin!(publisher.run(node));
         tokio::select! {
             ended = &mut role => {
@@ -204,7 +212,7 @@ async fn act(
             () = &mut publishing => role.await,
         }
     } else {
-        crew.run(duty, node, events, stop).instrument(span).await
+        crew.run(duty, node, events, health, stop).instrument(span).await
     };
     ended.with_context(|| format!("{} ended", entry.name))?;
     output::line(&format!("{} stopped", entry.name))?;
@@ -250,5 +258,8 @@ fn overlay(args: &RoleArgs, config: &mut Config) {
     }
     if let Some(groups) = args.groups_per_window {
         config.mining.groups_per_window = groups;
+    }
+    if args.status.is_some() {
+        config.status.listen = args.status;
     }
 }

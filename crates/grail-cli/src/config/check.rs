@@ -371,7 +371,7 @@ mod tests {
                 refused(|c| c.engine.prefill_rows_while_streaming_max = 1 << 20),
                 "engine.prefill_rows_while_streaming_max",
             ),
-            (refused(|c| c.network.name = "fineny".to_owned()), "use local, finney"),
+            (refused(|c| c.network.name = "fineny".to_owned()), "use finney"),
             (refused(|c| c.network.name = "finney".to_owned()), "store.kind"),
             (refused(|c| c.network.netuid = Some(0)), "network.netuid"),
             (refused(|c| c.network.endpoints = vec!["http://a".to_owned()]), "network.endpoints"),

@@ -18,7 +18,7 @@ pub use network::{CUSTOM_NETWORK, LOCAL_NETWORK, NetworkConfig};
 pub use outside::{AddressStyle, BeaconChain, BeaconConfig, StoreConfig, StoreKind, WalletConfig};
 pub use sections::{
     CalibrationSettings, EngineConfig, EnvironmentConfig, LocalnetConfig, LogConfig,
-    MiningSettings, OutsideRole, ProtocolName, SamplingConfig, TrainingSettings,
+    MiningSettings, OutsideRole, ProtocolName, SamplingConfig, StatusConfig, TrainingSettings,
     ValidationSettings,
 };
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub protocol: ProtocolName,
     /// What is told on the way.
     pub log: LogConfig,
+    /// Where a role tells how it is doing.
+    pub status: StatusConfig,
     /// How the model is computed.
     pub engine: EngineConfig,
     /// Which network.

@@ -1,6 +1,7 @@
 //! The sections of the configuration with their defaults, which fit the embedded model.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -24,6 +25,15 @@ pub struct LogConfig {
     pub verbosity: u8,
     /// Whether log lines are JSON.
     pub json: bool,
+}
+
+/// Where a role that runs alone tells how it is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatusConfig {
+    /// Address of the pages `/health` and `/metrics`; nowhere without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// A [`Protocol`] by its name: which profile a node speaks.

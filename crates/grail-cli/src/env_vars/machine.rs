@@ -1,7 +1,7 @@
 //! Variables of the machine: what runs, how it is told, how it is computed.
 
 use super::Variable;
-use super::values::set;
+use super::values::{set, set_some};
 
 /// In the order of the configuration.
 pub(super) const VARIABLES: &[Variable] = &[
@@ -26,6 +26,14 @@ pub(super) const VARIABLES: &[Variable] = &[
         meaning: "log lines as JSON: `true` or `false`",
         set: |config, text| set(&mut config.log.json, text),
         show: |config| config.log.json.to_string(),
+    },
+    Variable {
+        name: "GRAIL_STATUS_LISTEN",
+        key: "status.listen",
+        meaning: "address such as 127.0.0.1:9200 where `mine`, `validate` and `train` serve the pages \
+                  `/health` and `/metrics` (docs/metrics.md); without it there are none",
+        set: |config, text| set_some(&mut config.status.listen, text),
+        show: |config| config.status.listen.map(|it| it.to_string()).unwrap_or_default(),
     },
     Variable {
         name: "GRAIL_ENGINE_THREADS",

@@ -75,6 +75,7 @@ mod tests {
     /// A configuration in which every setting that may be absent is there.
     fn full() -> Config {
         let mut config = Config::default();
+        config.status.listen = Some(([127, 0, 0, 1], 1).into());
         config.network.dir = Some("d".into());
         config.network.netuid = Some(1);
         config.store.endpoint = Some("e".to_owned());
@@ -114,6 +115,7 @@ mod tests {
                 "v6" => "v5".to_owned(),
                 _ if variable.key == "localnet.without" => "validator,trainer".to_owned(),
                 _ if variable.key == "network.heads" => "subscribe".to_owned(),
+                _ if variable.key == "status.listen" => "[::1]:9200".to_owned(),
                 _ if variable.key == "beacon.chain" => "default".to_owned(),
                 _ if variable.key == "store.kind" => "s3".to_owned(),
                 _ if variable.key == "store.addressing" => "virtual-host".to_owned(),

@@ -18,7 +18,8 @@ pub(super) const VARIABLES: &[Variable] = &[
         name: "GRAIL_NETWORK_DIR",
         key: "network.dir",
         meaning: "folder of the local network; without it the numbered runs in `./grail-localnet`. On a real \
-                  network, where the role keeps its state; without it `./grail-NAME`",
+                  network, where the role keeps its state; without it `grail/NETWORK-NETUID` in the \
+                  user's folder of data",
         set: |config, text| set_path(&mut config.network.dir, text),
         show: |config| show_path(config.network.dir.as_ref()),
     },

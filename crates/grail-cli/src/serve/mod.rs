@@ -15,7 +15,7 @@ mod host;
 mod job;
 mod keys;
 mod limits;
-mod listener;
+pub mod listener;
 mod metrics;
 mod models;
 mod native;

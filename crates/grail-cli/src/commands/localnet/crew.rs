@@ -75,7 +75,7 @@ impl Crew {
         Self { config, exact, miners, environment, base: base.to_owned() }
     }
 
-    /// Runs a role until `cancel` is cancelled.
+    /// Runs a role until `cancel` is cancelled; `health` tells how it is doing.
     ///
     /// # Errors
     /// When the role ended by itself.
@@ -84,13 +84,14 @@ impl Crew {
         duty: &Duty,
         node: &Node,
         events: Arc<dyn EventSink>,
+        health: Health,
         cancel: CancellationToken,
     ) -> Result<(), NeuronExit> {
         if self.config.protocol.0 == Protocol::V5 {
-            return self.run_reference(duty, node, events, cancel).await;
+            return self.run_reference(duty, node, events, health, cancel).await;
         }
         let ctx = self.context(duty, node, events);
-        let (lifecycle, health) = (self.lifecycle(), Health::default());
+        let lifecycle = self.lifecycle();
         match duty {
             Duty::Trainer => {
                 let service = TrainingService::new(
@@ -128,10 +129,11 @@ impl Crew {
         duty: &Duty,
         node: &Node,
         events: Arc<dyn EventSink>,
+        health: Health,
         cancel: CancellationToken,
     ) -> Result<(), NeuronExit> {
         let ctx = self.context(duty, node, events);
-        let (lifecycle, health) = (self.lifecycle(), Health::default());
+        let lifecycle = self.lifecycle();
         let (mining, environments) = (self.config.mining_config(), reference_environments());
         match duty {
             Duty::Trainer => {

@@ -11,6 +11,7 @@ use grail_infrastructure::local::network::{LocalNetwork, Node};
 use grail_infrastructure::local::rpc::DEVELOPMENT_NOTICE;
 use grail_infrastructure::lock::FolderLock;
 use grail_monitoring::{Fanout, Metrics};
+use grail_neurons::health::Health;
 use grail_neurons::lifecycle::NeuronExit;
 use grail_neurons::signals::cancel_on_signal;
 use grail_ports::events::EventSink;
@@ -206,7 +207,7 @@ impl Session {
         }
         let (crew, stop) = (crew.clone(), stop.clone());
         let life = async move {
-            let role = crew.run(&member.duty, &node, events, stop);
+            let role = crew.run(&member.duty, &node, events, Health::default(), stop);
             let ended = match publisher {
                 // The sink goes with the role, and the publisher ends with its sink.
                 Some(publisher) => tokio::join!(role, publisher.run(&node)).0,
