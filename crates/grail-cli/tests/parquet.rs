@@ -7,18 +7,22 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use grail_parquet::{FileSource, Limits, read, write};
 use grail_protocol::v5::file::{JsonText, WindowFile};
-use grail_testkit::vectors::path;
+use grail_testkit::vectors::{load, path, text};
 use serde_json::Value;
 
 /// The honest file of the topic `e2e`, whose signatures are real.
 fn honest() -> PathBuf {
-    let folder = path("e2e", "");
-    let mut entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.find(|path| path.extension().is_some_and(|end| end == "parquet")).unwrap()
+    path("e2e", text(&load("e2e", "manifest.json")["parquet"]))
 }
 
 fn path_of_model() -> String {
     path("e2e", "model").display().to_string()
+}
+
+/// The first number that is no token of the model.
+fn no_token() -> i32 {
+    let config = load("e2e", "model/config.json");
+    config["vocab_size"].as_u64().unwrap().try_into().unwrap()
 }
 
 fn verify(file: &Path, extra: &[&str], code: i32) -> Value {
@@ -55,7 +59,7 @@ fn what_is_forged_is_named() {
         spoil(&mut file);
         let path = dir.path().join(&name);
         write(&file, std::fs::File::create(&path).unwrap()).unwrap();
-        // With the model's vocabulary of 260 tokens.
+        // With the model's vocabulary.
         let model = path_of_model();
         verify(&path, &["--checkpoint", &model], 1)["reason"].as_str().unwrap().to_owned()
     };
@@ -68,7 +72,7 @@ fn what_is_forged_is_named() {
         ("proof_form", |file| file.rows[5].commit.tokens[0] ^= 1),
         ("schema_valid", |file| file.rows[5].commit.commitments = JsonText::default()),
         ("envelope_signature", |file| file.rows[3].challenge = "|0xab|3".into()),
-        ("tokens_valid", |file| file.rows[3].commit.tokens[0] = 1_000),
+        ("tokens_valid", |file| file.rows[3].commit.tokens[0] = no_token()),
         ("logprob_count", |file| file.rows[0].commit.rollout.token_logprobs.truncate(3)),
         ("finite_numbers", |file| file.rows[0].commit.rollout.token_logprobs[2] = f64::NAN),
         ("groups", |file| file.rows[0].commit.rollout.advantage = 9.0.into()),

@@ -203,7 +203,7 @@ fn our_variables(
         let Some(name) = name.to_str().filter(|name| name.starts_with(env_vars::PREFIX)) else {
             continue;
         };
-        if name.starts_with(env_vars::TEST_PREFIX) {
+        if name.starts_with(env_vars::TEST_PREFIX) || name == env_vars::VECTORS {
             continue;
         }
         let variable = env_vars::all().find(|variable| variable.name == name);
@@ -313,7 +313,9 @@ mod tests {
         assert!(error.contains("GRAIL_LOCALNET_WINDOW is not known"), "{error}");
         let error = refused(None, &[("GRAIL_LOCALNET_WINDOWS", "many")]);
         assert!(error.contains("GRAIL_LOCALNET_WINDOWS: `many`"), "{error}");
-        assert!(resolve(None, variables(&[("GRAIL_TEST_MODEL", "/models")]), |_| {}).is_ok());
+        for tests in ["GRAIL_TEST_MODEL", "GRAIL_VECTORS"] {
+            assert!(resolve(None, variables(&[(tests, "/a/path")]), |_| {}).is_ok(), "{tests}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::config::Config;
 pub const PREFIX: &str = "GRAIL_";
 /// Variables that the tests use; the command ignores them.
 pub const TEST_PREFIX: &str = "GRAIL_TEST_";
+/// Folder of the vectors that the tests read instead of the project's own; ignored as well, since the
+/// tests run the command.
+pub const VECTORS: &str = "GRAIL_VECTORS";
 /// Path of the configuration file, as `--config`.
 pub const CONFIG_FILE: &str = "GRAIL_CONFIG";
 

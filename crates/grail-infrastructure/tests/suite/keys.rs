@@ -10,7 +10,7 @@ use grail_infrastructure::wallet::{
 };
 use grail_ports::signer::Signer;
 use grail_protocol::ids::{Hotkey, Signature};
-use grail_testkit::vectors::{every_entry, list, path, text};
+use grail_testkit::vectors::{every_entry, is_own, list, path, text};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -92,7 +92,7 @@ fn every_key_file_of_the_python_wallets_opens() {
     every_entry("bittensor/wallets", "manifest.json", "files", 19, |case| {
         let name = text(&case["path"]);
         let Ok(file) = std::fs::read(path("bittensor/wallets", name)) else {
-            assert!(std::env::var_os("GRAIL_VECTORS").is_some(), "{name} is not there");
+            assert!(!is_own(), "{name} is not there");
             return;
         };
         if case["secret"] != true {
@@ -166,8 +166,11 @@ fn passwords_are_found_in_the_variables_of_other_wallets() {
 #[test]
 fn wallet_folders_of_python_are_listed_with_their_addresses() {
     let wallets = path("bittensor/wallets", "");
-    let names = WalletFolder::list(&wallets).unwrap();
+    let names = if wallets.exists() { WalletFolder::list(&wallets).unwrap() } else { Vec::new() };
     every_entry("bittensor/wallets", "manifest.json", "files", 19, |case| {
+        if !is_own() && !path("bittensor/wallets", text(&case["path"])).exists() {
+            return;
+        }
         let mut parts = text(&case["path"]).split('/');
         let name = parts.next().unwrap();
         assert!(names.iter().any(|listed| listed == name), "{name}");

@@ -151,7 +151,8 @@ fn lax_int(value: &Value) -> Option<i128> {
                 Some(_) => return None,
                 None => text,
             };
-            to_int(&Value::Text(whole.into()))
+            // Digits of other scripts are digits to Python, and not to pydantic.
+            to_int(&Value::Text(whole.into())).filter(|_| whole.is_ascii())
         }
         _ => integer(value),
     }

@@ -7,7 +7,7 @@ use grail_protocol::v5::file::{GroupKeys, Row, commit_digest, rows_to_check};
 use grail_protocol::v5::metrics::{WindowMetrics, gate_copiers};
 use grail_protocol::v5::python::json::Value as Python;
 use grail_testkit::vectors::{
-    bytes, every_case, every_entry, integer, list, load, python_list, size, sizes, text,
+    bytes, every_case, every_entry, integer, is_own, list, load, python_list, size, sizes, text,
 };
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn rows_that_are_packaged_are_sampled_as_in_the_reference() {
         let [hotkey, randomness] = ["hotkey", "window_rand"].map(|key| text(&case[key]));
         assert_eq!(rows_to_check(hotkey, randomness, &rows), sizes(&case["indices"]));
     });
-    assert!(sampled > 0, "no case has rows");
+    assert!(!is_own() || sampled > 0, "no case has rows");
 }
 
 #[test]

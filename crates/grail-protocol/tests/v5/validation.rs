@@ -4,11 +4,12 @@ use grail_protocol::v5::distribution::{
     DistributionOutcome, Metrics, chosen_probabilities, judge, softmax_at,
 };
 use grail_protocol::v5::gating::{FileGate, Stop};
+use grail_protocol::v5::python::print::to_int;
 use grail_protocol::v5::{groups, indices, verify};
 use serde_json::Value;
 
 use grail_testkit::vectors::{
-    every_case, every_entry, float, floats, list, same, size, sizes, text, tokens,
+    every_case, every_entry, float, floats, is_own, list, python, same, size, sizes, text, tokens,
 };
 
 #[test]
@@ -47,9 +48,10 @@ fn endings_are_judged_as_in_the_reference() {
         let at_2 = softmax_at(&logits, 2).unwrap();
         assert!((f64::from(at_2) - float(&case["p_eos_token2"])).abs() < 1e-7, "{at_2} {case}");
         let eos_token = case["eos_token_id"].as_u64().map(|token| token as u32);
+        let max_tokens = to_int(&python(&case["max_tokens"]));
         let outcome = verify::termination(
             size(&case["completion_length"]),
-            verify::token_limit(python_int(&case["max_tokens"])),
+            verify::token_limit(max_tokens.map(|tokens| i64::try_from(tokens).unwrap_or(i64::MAX))),
             *tokens(&case["tokens"]).last().unwrap(),
             eos_token,
             eos_token.map_or(0.0, |token| softmax_at(&logits, token).unwrap()),
@@ -59,14 +61,6 @@ fn endings_are_judged_as_in_the_reference() {
 }
 
 /// What Python's `int()` makes of these values.
-fn python_int(value: &Value) -> Option<i64> {
-    match value {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|f| f as i64)),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    }
-}
-
 #[test]
 fn rewards_are_close_as_in_the_reference() {
     every_case("validation", "reward_close.json", |case| {
@@ -166,7 +160,7 @@ fn soft_checks_end_a_file_as_in_the_reference() {
             thresholds.borrow_mut().push((text(&check["check"]).to_owned(), threshold));
         }
     });
-    assert_eq!(thresholds.borrow().len(), 2);
+    assert!(!is_own() || thresholds.borrow().len() == 2);
     every_case("validation", "pipeline_and_soft_cutoffs.json", |case| {
         for (check, threshold) in thresholds.borrow().iter() {
             let cutoff = verify::soft_cutoff(*threshold, size(&case["planned_checks"]));

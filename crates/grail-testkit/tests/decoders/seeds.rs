@@ -31,6 +31,7 @@ use grail_protocol::validated::{ValidatedFile, ValidatedGroup, ValidatedRollout}
 use grail_protocol::verdict::{CheckTally, RaceEvidence, Standing, VERDICT_VERSION, VerdictRecord};
 use grail_protocol::verifier::ExpectedSeal;
 use grail_testkit::FakeSigner;
+use grail_testkit::vectors::own;
 use serde_json::{Value, json};
 
 use crate::driver::{hotkey, rollouts, sealed};
@@ -340,11 +341,12 @@ pub fn delta() -> Vec<Vec<u8>> {
 
 /// Metadata of the published bucket, signed by our key.
 pub fn reference_manifest() -> Vec<Vec<u8>> {
-    let listing = grail_testkit::vectors::load("checkpoints", "bucket_listing.json");
+    let listing = std::fs::read(own("checkpoints", "bucket_listing.json")).expect("it is there");
+    let listing: Value = serde_json::from_slice(&listing).expect("it is JSON");
     let keys = grail_testkit::vectors::list(&listing["keys"]).iter();
     let keys = keys.map(grail_testkit::vectors::text).filter(|key| key.ends_with("/metadata.json"));
     let seed = |key: &str| {
-        let path = grail_testkit::vectors::path("checkpoints", "bucket").join(key);
+        let path = own("checkpoints", "bucket").join(key);
         let mut file = std::fs::read(path).expect("the vectors are there");
         let text = std::str::from_utf8(&file).expect("it is text");
         let value = parse(text).expect("it is JSON");

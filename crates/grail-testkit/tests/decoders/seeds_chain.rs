@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use grail_testkit::vectors::{bytes, list, shared};
+use grail_testkit::vectors::{bytes, list, own};
 use serde_json::{Value, json};
 
 use crate::chain::{FUNCTIONS, ITEMS, KEYS, QUESTION_ID, QUESTIONS, WHOLE, warm_up};
@@ -11,7 +11,7 @@ use crate::chain::{FUNCTIONS, ITEMS, KEYS, QUESTION_ID, QUESTIONS, WHOLE, warm_u
 const FILE_MAX: usize = 24;
 
 fn load(topic: &str, file: &str) -> Value {
-    let path = shared(topic, file);
+    let path = own(topic, file);
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&text).expect("vectors are JSON")
 }
@@ -28,7 +28,7 @@ pub fn metadata() -> Vec<Vec<u8>> {
         "finney_spec393_v16.scale",
     ];
     warm_up();
-    files.map(|file| std::fs::read(shared("bittensor/metadata", file)).expect("it is there")).into()
+    files.map(|file| std::fs::read(own("bittensor/metadata", file)).expect("it is there")).into()
 }
 
 /// Signed extrinsics of many calls, and the inherents of a real block.

@@ -1,11 +1,10 @@
 //! Text that Python's `float` takes.
 
-use super::super::text::{digit, strip};
+use grail_protocol::v5::python::digits::with_ascii_digits;
 
 /// Returns `float(text)`, if it is one.
 pub fn parse(text: &str) -> Option<f64> {
-    let ascii: String =
-        strip(text).chars().map(|c| digit(c).map_or(c, |value| char::from(b'0' + value))).collect();
+    let ascii = with_ascii_digits(text.trim());
     let unsigned = ascii.strip_prefix(['+', '-']).unwrap_or(&ascii);
     let is_named =
         ["inf", "infinity", "nan"].iter().any(|name| unsigned.eq_ignore_ascii_case(name));
@@ -48,6 +47,7 @@ mod tests {
             ("٤٢", Some(42.0)),
             ("-Infinity", Some(f64::NEG_INFINITY)),
             ("1__0", None),
+            ("\u{1c}1", None),
             ("_1", None),
             ("1_.0", None),
             ("1e", None),

@@ -50,7 +50,7 @@ pub(super) fn recorded(file: &str) -> Json {
 
 /// Returns how many entries a recording must have: `own` in this project's own set.
 pub(super) fn at_least(own: usize) -> usize {
-    if std::env::var_os("GRAIL_VECTORS").is_some() { 1 } else { own }
+    if vectors::is_own() { own } else { 1 }
 }
 
 pub(super) fn recorded_runtime(session: &Json) -> Arc<Runtime> {

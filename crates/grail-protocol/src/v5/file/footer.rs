@@ -1,10 +1,9 @@
 //! The texts of a file's footer, read and written as Python does.
 
 use super::Footer;
+use crate::v5::python::digits::with_ascii_digits;
 use crate::v5::python::json::Value;
-use crate::v5::python::print::to_int;
-use crate::v5::python::print::to_str;
-use crate::v5::randomness::is_python_space;
+use crate::v5::python::print::{to_float, to_int, to_str};
 
 /// A footer whose number is none. The file counts as absent, and its miner is not banned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,10 +64,10 @@ fn footer_integer(text: &str) -> Option<i64> {
         return i64::try_from(integer.clamp(least, most)).ok();
     }
     // Beyond 128 bits, or no integer.
-    let digits = text.trim_matches(is_python_space);
+    let digits = with_ascii_digits(text.trim());
     let (limit, digits) = match digits.strip_prefix('-') {
         Some(digits) => (i64::MIN, digits),
-        None => (i64::MAX, digits.strip_prefix('+').unwrap_or(digits)),
+        None => (i64::MAX, digits.strip_prefix('+').unwrap_or(&digits)),
     };
     let is_number = digits
         .split('_')
@@ -81,19 +80,7 @@ const DIGITS_MAX: usize = 4_300;
 
 /// Reads what `float(text)` reads.
 pub(super) fn footer_float(text: &str) -> Option<f64> {
-    let text = text.trim_matches(is_python_space);
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    // Rust knows the same words; underscores stand between digits only.
-    let is_between_digits = |at: usize| {
-        let bytes = text.as_bytes();
-        let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-        at > 0 && digit(at - 1) && digit(at + 1)
-    };
-    let underscores = text.bytes().enumerate().filter(|(_, byte)| *byte == b'_');
-    if unsigned.starts_with(['+', '-']) || !underscores.map(|(at, _)| at).all(is_between_digits) {
-        return None;
-    }
-    text.replace('_', "").parse().ok()
+    to_float(&Value::Text(text.into()))
 }
 
 #[cfg(test)]
@@ -111,6 +98,7 @@ mod tests {
             ("5123430", Some(5_123_430)),
             (" -3 ", Some(-3)),
             ("1_000", Some(1_000)),
+            ("-\u{ff11}\u{662}", Some(-12)),
             (nines, Some(i64::MAX)),
             ("-9223372036854775809", Some(i64::MIN)),
             ("abc", None),

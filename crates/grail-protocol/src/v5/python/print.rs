@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::digits::with_ascii_digits;
 use super::json::{Text, Value};
 use crate::canonical_json::write_float;
 
@@ -239,7 +240,7 @@ pub fn to_float(value: &Value) -> Option<f64> {
 /// Reads a decimal number, `inf` or `nan`, with white space around it and single underscores
 /// between digits.
 fn float_of_text(text: &str) -> Option<f64> {
-    let text = text.trim_matches(super::super::randomness::is_python_space);
+    let text = with_ascii_digits(text.trim());
     let between_digits = |at: usize| {
         let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
         let bytes = text.as_bytes();
@@ -267,10 +268,10 @@ pub fn to_int(value: &Value) -> Option<i128> {
 
 /// Reads decimal digits with white space around and single underscores between them.
 fn int_of_text(text: &str) -> Option<i128> {
-    let text = text.trim_matches(super::super::randomness::is_python_space);
+    let text = with_ascii_digits(text.trim());
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1, digits),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
+        None => (1, text.strip_prefix('+').unwrap_or(&text)),
     };
     let mut value: i128 = 0;
     for group in digits.split('_') {
@@ -282,4 +283,30 @@ fn int_of_text(text: &str) -> Option<i128> {
         }
     }
     Some(sign * value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What CPython 3.12 gives for `int(text)` and `float(text)`.
+    #[test]
+    fn text_becomes_numbers_as_in_python() {
+        for (text, integer, float) in [
+            ("\u{665}", Some(5), Some(5.0)),
+            ("-\u{ff11}", Some(-1), Some(-1.0)),
+            ("1_\u{966}", Some(10), Some(10.0)),
+            ("\u{663}.\u{665}", None, Some(3.5)),
+            ("\u{85}7\u{3000}", Some(7), Some(7.0)),
+            // `strip` removes this one, and these two do not.
+            ("\u{1c}7", None, None),
+            ("\u{bd}", None, None),
+            ("\u{b2}", None, None),
+            ("1__0", None, None),
+            ("+-1", None, None),
+        ] {
+            let value = Value::Text(text.into());
+            assert_eq!((to_int(&value), to_float(&value)), (integer, float), "{text:?}");
+        }
+    }
 }

@@ -36,11 +36,11 @@ pub fn apply(algebra: &mut Algebra, name: &str, inputs: Vec<Quotient>) -> Option
             None => unknown(algebra, name, inputs),
         },
         ("floor" | "ceiling", [x]) => {
-            let value = x.as_constant()?;
-            let exact = value.exact()?;
-            let rounded = if name == "floor" { exact.floor() } else { exact.ceil() };
+            let value = x.as_constant()?.to_exact()?;
+            let rounded = if name == "floor" { value.floor() } else { value.ceil() };
             Some(Quotient::constant(Number::Exact(rounded)))
         }
+        ("sign" | "re" | "im" | "conjugate", [x]) => of_real(name, &x.as_constant()?),
         ("max" | "min", [_, ..]) => {
             let values: Option<Vec<BigRational>> =
                 inputs.iter().map(|input| input.as_constant()?.exact().cloned()).collect();
@@ -63,10 +63,55 @@ pub fn apply(algebra: &mut Algebra, name: &str, inputs: Vec<Quotient>) -> Option
             Some(value) => Some(value),
             None => unknown(algebra, name, inputs),
         },
-        ("exp", [_]) => unknown(algebra, name, inputs),
+        ("sec", [x]) => reciprocal(algebra, "cos", x),
+        ("csc", [x]) => reciprocal(algebra, "sin", x),
+        ("cot", [x]) => reciprocal(algebra, "tan", x),
+        ("asin" | "acos" | "atan", [x]) => match inverse_angle(name, x) {
+            Some(turns) => {
+                let pi = algebra.atom(Atom::Pi)?;
+                algebra.multiply(&pi, &Quotient::constant(Number::Exact(turns)))
+            }
+            None => unknown(algebra, name, inputs),
+        },
+        ("sinh" | "tanh", [x]) if x.is_zero() => Some(x.clone()),
+        ("cosh", [x]) if x.is_zero() => Some(Quotient::constant(Number::one())),
+        ("gamma", [x]) => product_down(&x.as_constant()?.positive_predecessor()?, 1),
+        ("exp" | "sinh" | "cosh" | "tanh", [_]) => unknown(algebra, name, inputs),
         _ if is_taken(name) => None,
         _ => unknown(algebra, name, inputs),
     }
+}
+
+/// Returns what a function of complex numbers makes of a real one.
+fn of_real(name: &str, x: &Number) -> Option<Quotient> {
+    let value = match name {
+        "sign" => Number::Exact(x.exact()?.signum()),
+        "im" => Number::zero(),
+        _ => x.clone(),
+    };
+    Some(Quotient::constant(value))
+}
+
+/// Returns one over a function of an angle.
+fn reciprocal(algebra: &mut Algebra, name: &str, x: &Quotient) -> Option<Quotient> {
+    let value = apply(algebra, name, vec![x.clone()])?;
+    algebra.divide(&Quotient::constant(Number::one()), &value)
+}
+
+/// Returns the angle of a sine, cosine or tangent of 0, 1/2 or 1 with either sign, in half turns.
+fn inverse_angle(name: &str, x: &Quotient) -> Option<BigRational> {
+    let ratio = |over: i64, under: i64| BigRational::new(over.into(), under.into());
+    let x = x.as_constant()?.exact()?.clone();
+    let (is_one, is_half) = (x.abs().is_one(), x.abs() == ratio(1, 2));
+    let angle = match name {
+        _ if x.is_zero() => ratio(0, 1),
+        "atan" if is_one => ratio(1, 4),
+        "asin" | "acos" if is_one => ratio(1, 2),
+        "asin" | "acos" if is_half => ratio(1, 6),
+        _ => return None,
+    };
+    let angle = angle * x.signum();
+    Some(if name == "acos" { ratio(1, 2) - angle } else { angle })
 }
 
 fn unknown(algebra: &mut Algebra, name: &str, inputs: Vec<Quotient>) -> Option<Quotient> {

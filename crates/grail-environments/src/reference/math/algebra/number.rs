@@ -56,6 +56,20 @@ impl Number {
         }
     }
 
+    /// Returns the rational that this is, a float's too.
+    pub fn to_exact(&self) -> Option<BigRational> {
+        match self {
+            Self::Exact(value) => Some(value.clone()),
+            Self::Float(value) => BigRational::from_float(*value),
+        }
+    }
+
+    /// Returns one less than an exact positive number.
+    pub fn positive_predecessor(&self) -> Option<Self> {
+        let value = self.exact().filter(|value| value.is_positive())?;
+        bounded(value - BigRational::one())
+    }
+
     /// Returns how many machine words an operation on this number touches.
     pub fn work(&self) -> u64 {
         match self {
