@@ -6,112 +6,39 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use grail_neurons::neuron::Neuron;
 use grail_neurons::roles::{MinerNeuron, ValidatorNeuron};
-use grail_ports::environment::ChatMessage;
 use grail_ports::events::Event;
-use grail_ports::model::{
-    Completion, GenerateRequest, Model, ModelError, ModelInfo, ModelProvider, Score, ScoreRequest,
-    StopFlag, Trainer,
-};
-use grail_ports::reference::{PromptForm, ReferenceModel, Trace, TraceRequest};
-use grail_protocol::ids::{Hotkey, TokenId, Window};
+use grail_protocol::ids::{Hotkey, Window};
 use grail_services::context::RunContext;
 use grail_services::mining::service::MiningService;
 use grail_services::validation::calibrations::CalibrationSource;
 use grail_services::validation::config::{JudgementMode, ValidationConfig};
 use grail_services::validation::evidence::EvidenceRules;
 use grail_services::validation::service::ValidationService;
+use grail_testkit::{AlteredModel, AlteredProvider};
 use support::{CHEATER, MINER, World, hotkey, judgements, settle, validation_config};
 
 /// Windows that an ejection lasts here.
 const EJECTION: u64 = 4;
 
-/// An engine that draws one completion of twenty with randomness of its own.
-struct Sly {
-    inner: Arc<dyn Model>,
-}
-
-impl ReferenceModel for Sly {
-    fn end_token(&self) -> Option<TokenId> {
-        self.inner.end_token()
-    }
-
-    fn render_as(
-        &self,
-        messages: &[ChatMessage],
-        form: PromptForm,
-    ) -> Result<Vec<TokenId>, ModelError> {
-        self.inner.render_as(messages, form)
-    }
-
-    fn decode_with_special(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
-        self.inner.decode_with_special(tokens)
-    }
-
-    fn trace(&self, requests: &[TraceRequest], stop: &StopFlag) -> Result<Vec<Trace>, ModelError> {
-        self.inner.trace(requests, stop)
-    }
-}
-
-impl Model for Sly {
-    fn info(&self) -> &ModelInfo {
-        self.inner.info()
-    }
-
-    fn render(&self, messages: &[ChatMessage]) -> Result<Vec<TokenId>, ModelError> {
-        self.inner.render(messages)
-    }
-
-    fn encode(&self, text: &str) -> Result<Vec<TokenId>, ModelError> {
-        self.inner.encode(text)
-    }
-
-    fn decode(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
-        self.inner.decode(tokens)
-    }
-
-    fn generate(
-        &self,
-        requests: &[GenerateRequest],
-        stop: &StopFlag,
-        on_group: &mut dyn FnMut(usize, Vec<Completion>),
-    ) -> Result<(), ModelError> {
-        let mut requests = requests.to_vec();
+/// Makes an engine draw one completion of twenty with randomness of its own.
+fn sly(model: AlteredModel) -> AlteredModel {
+    model.with_requests(|requests| {
         for key in requests.iter_mut().flat_map(|request| &mut request.race_keys) {
             // The words of a race key are as good as random.
             if key[0] % 20 == 0 {
                 key[1] ^= 1;
             }
         }
-        self.inner.generate(&requests, stop, on_group)
-    }
-
-    fn score(&self, requests: &[ScoreRequest], stop: &StopFlag) -> Result<Vec<Score>, ModelError> {
-        self.inner.score(requests, stop)
-    }
-}
-
-struct SlyProvider {
-    inner: Arc<dyn ModelProvider>,
-}
-
-impl ModelProvider for SlyProvider {
-    fn load(&self, dir: &Path) -> Result<Arc<dyn Model>, ModelError> {
-        Ok(Arc::new(Sly { inner: self.inner.load(dir)? }))
-    }
-
-    fn trainer(&self, dir: &Path) -> Result<Box<dyn Trainer>, ModelError> {
-        self.inner.trainer(dir)
-    }
+    })
 }
 
 fn sly_miner(world: &World) -> MinerNeuron {
     let ctx = world.context(CHEATER);
-    let models = Arc::new(SlyProvider { inner: ctx.models.clone() });
+    let models = Arc::new(AlteredProvider { inner: ctx.models.clone(), alter: sly });
     let ctx = RunContext { models, ..ctx };
     MinerNeuron::new(ctx.clone(), MiningService::new(ctx, world.mining_config()))
 }

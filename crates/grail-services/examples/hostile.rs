@@ -13,6 +13,8 @@
 
 #[path = "../tests/hostile/attacks.rs"]
 mod attacks;
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 use std::time::{Duration, Instant};
 

@@ -130,10 +130,15 @@ pub async fn seal_of(
     window: Window,
 ) -> Result<Option<SealTo>, RandomnessError> {
     let first = chain.block(window.start()).await?;
-    Ok(first.map(|first| SealTo {
+    Ok(first.map(|first| seal_after(chain, beacon, &first)))
+}
+
+/// Returns where the files of the window that begins with the block `first` are sealed to.
+pub fn seal_after(chain: &dyn Chain, beacon: &dyn Beacon, first: &Block) -> SealTo {
+    SealTo {
         key: beacon.public_key(),
         round: beacon.schedule().seal_round(first.timestamp_ms, chain.block_time_ms()),
-    }))
+    }
 }
 
 /// Returns what opens the files of `window`, or `None` while its round is not out: then nobody can

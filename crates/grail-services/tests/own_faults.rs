@@ -7,13 +7,9 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use grail_ports::environment::ChatMessage;
-use grail_ports::model::{
-    Completion, GenerateRequest, Model, ModelError, ModelInfo, Score, ScoreRequest, StopFlag,
-};
-use grail_ports::reference::{PromptForm, ReferenceModel, Trace, TraceRequest};
+use grail_ports::model::{Score, StopFlag};
 use grail_ports::signer::Signer as _;
-use grail_protocol::ids::{Digest, TokenId, Window};
+use grail_protocol::ids::{Digest, Window};
 use grail_protocol::prover;
 use grail_protocol::rollout::{Group, Proof};
 use grail_protocol::verifier::{ExpectedSeal, Rejection};
@@ -21,79 +17,12 @@ use grail_services::checkpoint::LoadedCheckpoint;
 use grail_services::context::Heartbeat;
 use grail_services::mining::pipeline::mine;
 use grail_services::validation::pipeline::{Bench, Judgement, judge};
-use grail_testkit::{FakeEnvironment, FakeSigner};
+use grail_testkit::{AlteredModel, FakeEnvironment, FakeSigner};
 
 use self::common::{NOWHERE, window};
 
-/// A model on a machine that flips a bit in some of its passes.
-struct Faulty {
-    inner: Arc<dyn Model>,
-    /// Passes so far.
-    passes: AtomicU32,
-    /// Whether a pass errs, by its number from 0.
-    errs: fn(u32) -> bool,
-}
-
-impl ReferenceModel for Faulty {
-    fn end_token(&self) -> Option<TokenId> {
-        self.inner.end_token()
-    }
-
-    fn render_as(
-        &self,
-        messages: &[ChatMessage],
-        form: PromptForm,
-    ) -> Result<Vec<TokenId>, ModelError> {
-        self.inner.render_as(messages, form)
-    }
-
-    fn decode_with_special(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
-        self.inner.decode_with_special(tokens)
-    }
-
-    fn trace(&self, requests: &[TraceRequest], stop: &StopFlag) -> Result<Vec<Trace>, ModelError> {
-        self.inner.trace(requests, stop)
-    }
-}
-
-impl Model for Faulty {
-    fn info(&self) -> &ModelInfo {
-        self.inner.info()
-    }
-
-    fn render(&self, messages: &[ChatMessage]) -> Result<Vec<TokenId>, ModelError> {
-        self.inner.render(messages)
-    }
-
-    fn encode(&self, text: &str) -> Result<Vec<TokenId>, ModelError> {
-        self.inner.encode(text)
-    }
-
-    fn decode(&self, tokens: &[TokenId]) -> Result<String, ModelError> {
-        self.inner.decode(tokens)
-    }
-
-    fn generate(
-        &self,
-        requests: &[GenerateRequest],
-        stop: &StopFlag,
-        on_group: &mut dyn FnMut(usize, Vec<Completion>),
-    ) -> Result<(), ModelError> {
-        self.inner.generate(requests, stop, on_group)
-    }
-
-    fn score(&self, requests: &[ScoreRequest], stop: &StopFlag) -> Result<Vec<Score>, ModelError> {
-        let mut scores = self.inner.score(requests, stop)?;
-        let pass = self.passes.fetch_add(1, Ordering::Relaxed);
-        if (self.errs)(pass) {
-            // Another digest each time, as of a random bit.
-            scores[3].hidden_digest.0[0] ^= 1 + u8::try_from(pass % 255).unwrap();
-        }
-        Ok(scores)
-    }
-}
-
-/// Judges three groups, of which all are checked, on a machine that errs; returns the passes too.
+/// Judges three groups, of which all are checked, on a machine that flips a bit in the passes, counted
+/// from 0, of which `errs` says so; returns the passes too.
 fn judged(errs: fn(u32) -> bool, change: impl FnOnce(&mut Vec<Group>)) -> (Judgement, u32) {
     let signer = FakeSigner::new(3);
     let seal = (ExpectedSeal::Open, NOWHERE);
@@ -102,14 +31,21 @@ fn judged(errs: fn(u32) -> bool, change: impl FnOnce(&mut Vec<Group>)) -> (Judge
     change(&mut groups);
     let sign = |message: &[u8]| signer.sign(message);
     let file = prover::sign_open(job.header.clone(), groups, &sign).unwrap();
-    let inner = bench.checkpoint.model.clone();
-    let model = Arc::new(Faulty { inner, passes: AtomicU32::new(0), errs });
-    let checkpoint =
-        Arc::new(LoadedCheckpoint { model: model.clone(), ..(*bench.checkpoint).clone() });
+    let passes = Arc::new(AtomicU32::new(0));
+    let count = passes.clone();
+    let flip = move |scores: &mut Vec<Score>| {
+        let pass = count.fetch_add(1, Ordering::Relaxed);
+        if errs(pass) {
+            // Another digest each time, as of a random bit.
+            scores[3].hidden_digest.0[0] ^= 1 + u8::try_from(pass % 255).unwrap();
+        }
+    };
+    let model = Arc::new(AlteredModel::new(bench.checkpoint.model.clone()).with_scores(flip));
+    let checkpoint = Arc::new(LoadedCheckpoint { model, ..(*bench.checkpoint).clone() });
     let bench = Bench { checkpoint, ..bench };
     let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
     let judgement = judge(&bench, signer.hotkey(), &file, &stop, &heartbeat).unwrap();
-    (judgement, model.passes.load(Ordering::Relaxed))
+    (judgement, passes.load(Ordering::Relaxed))
 }
 
 #[test]

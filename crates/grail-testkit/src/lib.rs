@@ -22,7 +22,7 @@ pub use chain::{ChainHandle, FakeChain, FakeChainConfig, FakeReveal, RecordedWei
 pub use environment::FakeEnvironment;
 pub use events::RecordingEvents;
 pub use faults::{DrawnFault, FaultKind, FaultRates, Faults};
-pub use model::{FakeModel, FakeProvider, FakeTrainer};
+pub use model::{AlteredModel, AlteredProvider, FakeModel, FakeProvider, FakeTrainer};
 pub use signer::FakeSigner;
 pub use store::{MemoryBuckets, MemoryStorage, MemoryStore};
 

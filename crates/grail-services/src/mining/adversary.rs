@@ -14,16 +14,15 @@ use grail_ports::model::{Completion, ModelError, RaceCheck, Score, ScoreRequest,
 use grail_protocol::constants::{ROLLOUT_FILE_BYTES_MAX, WINDOW_BLOCKS};
 use grail_protocol::domain::DomainHash;
 use grail_protocol::ids::{TokenId, Window};
-use grail_protocol::keys;
 use grail_protocol::rollout::{Body, Group, RawRollouts, RolloutFile, commitment};
 use grail_protocol::sampler::RaceKey;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::ledger::Sealed;
-use super::pace::{self, MiningConfig, Pace};
+use super::lifecycle::{Next, Profile, Session};
+use super::pace::{self, MiningConfig};
 use super::pipeline::{self, GroupTask, MiningJob, PipelineError};
-use super::session::{MiningSession, Next};
+use super::service::NativeProfile;
 use super::{MiningError, MiningOutcome};
 use crate::blocking::blocking;
 use crate::checkpoint::LoadedCheckpoint;
@@ -114,8 +113,7 @@ pub type Perturb = Arc<dyn Fn(&Path, &Path) -> Result<(), String> + Send + Sync>
 
 /// A miner that cheats in every window.
 pub struct Adversary {
-    session: MiningSession,
-    pace: Pace,
+    session: Session<NativeProfile>,
     cheats: Vec<Cheat>,
     perturb: Perturb,
     peers: PeerDirectory,
@@ -134,8 +132,7 @@ impl Adversary {
     ) -> Self {
         assert!(!cheats.is_empty(), "a cheater needs a cheat");
         Self {
-            session: MiningSession::new(ctx),
-            pace: Pace::new(config),
+            session: Session::native(ctx, config),
             cheats,
             perturb,
             peers: PeerDirectory::default(),
@@ -153,17 +150,15 @@ impl Adversary {
     /// # Errors
     /// When something failed that the next tick may find mended.
     pub async fn tick(&mut self, head: Block) -> Result<MiningOutcome, MiningError> {
-        self.pace.saw_block(head.number);
-        let job = match self.session.open(head).await? {
+        let (open, job) = match self.session.open(head).await? {
             Next::Done(outcome) => return Ok(outcome),
-            Next::Mine(job) => Arc::new(*job),
+            Next::Mine(open, job) => (open, job),
         };
-        let before = Instant::now();
         let stop = self.session.ctx.stop.clone();
         let maker = match self.cheat_of(job.window) {
             Cheat::CopiedFile => {
                 return match self.readable_groups(job.window).await? {
-                    Some(groups) => self.session.deliver(&job, groups, 0.0).await,
+                    Some(groups) => self.session.deliver(&open, job, groups, 0.0).await,
                     None => Ok(nothing_to_copy()),
                 };
             }
@@ -181,13 +176,7 @@ impl Adversary {
             Cheat::EditedAnswer => pace::maker(job.clone(), stop, edit_answers),
             Cheat::ForgedReward => pace::maker(job.clone(), stop, forge_rewards),
         };
-        let ctx = self.session.ctx.clone();
-        let mined = self.pace.fill(&ctx, job.window, head, maker).await?;
-        if mined.groups.is_empty() {
-            let reason = mined.trouble.unwrap_or_else(|| "too late for a group".to_owned());
-            return self.session.skip(job.window, reason);
-        }
-        self.session.deliver(&job, mined.groups, before.elapsed().as_secs_f64()).await
+        self.session.fill(&open, job, maker).await
     }
 
     /// Returns the job with other weights behind the same names; they are gone after the window.
@@ -211,16 +200,12 @@ impl Adversary {
         let (chain, beacon) = (self.session.ctx.chain.clone(), self.session.ctx.beacon.clone());
         let Some(previous) = window.previous() else { return Ok(None) };
         let Some(opener) = opener_of(&*chain, &*beacon, previous).await? else { return Ok(None) };
-        for bytes in self.files_of_peers(previous).await? {
-            let decoded = RawRollouts::new(&bytes).and_then(RawRollouts::decode).ok();
-            let vouched = decoded.and_then(|file| file.verify_signature().ok());
-            let opened = vouched.and_then(|file| file.open(Some(&opener)).ok());
-            let groups = opened.map(|file| file.groups().to_vec()).unwrap_or_default();
-            if !groups.is_empty() {
-                return Ok(Some(groups));
-            }
-        }
-        Ok(None)
+        let read = move |bytes: Bytes| {
+            let file = RawRollouts::new(&bytes).and_then(RawRollouts::decode).ok()?;
+            let file = file.verify_signature().ok()?.open(Some(&opener)).ok()?;
+            Some(file.groups().to_vec()).filter(|groups| !groups.is_empty())
+        };
+        first_of_peers(&self.session, &mut self.peers, previous, read).await
     }
 
     /// Returns the sealed body and the root of the first peer that has uploaded in the window of
@@ -229,46 +214,53 @@ impl Adversary {
         &mut self,
         job: &MiningJob,
     ) -> Result<Option<(Sealed, Vec<u8>)>, MiningError> {
-        for bytes in self.files_of_peers(job.window).await? {
-            let Ok(file) = RolloutFile::decode(&bytes) else { continue };
-            if !matches!(file.body, Body::Sealed(_)) {
-                continue;
-            }
-            let signature = self.session.ctx.signer.sign(&commitment::signed_message(&file.root));
-            let file = RolloutFile { header: job.header.clone(), signature, ..file };
-            let bytes = file.encode().map_err(|error| PipelineError::Prover(error.into()))?;
-            // Nobody can count what is inside.
-            let sealed = Sealed {
-                window: job.window,
-                groups: 0,
-                rollouts: 0,
-                tokens: 0,
-                seconds: 0.0,
-                drawn_from: None,
-            };
-            return Ok(Some((sealed, bytes)));
-        }
-        Ok(None)
-    }
-
-    /// Returns the files that others have uploaded for `window`.
-    async fn files_of_peers(&mut self, window: Window) -> Result<Vec<Bytes>, MiningError> {
-        let ctx = &self.session.ctx;
-        self.peers.refresh(&*ctx.chain).await?;
-        let metagraph = ctx.chain.metagraph().await?;
-        let mut files = Vec::new();
-        for neuron in metagraph.neurons.iter().filter(|neuron| neuron.hotkey != ctx.hotkey()) {
-            let Some(bucket) = self.peers.bucket(&*ctx.buckets, neuron.hotkey) else {
-                continue;
-            };
-            let key = keys::rollout_file(neuron.hotkey, window);
-            files.extend(bucket.get(&key, ROLLOUT_FILE_BYTES_MAX).await.unwrap_or_default());
-        }
-        Ok(files)
+        let read = |bytes: Bytes| {
+            let file = RolloutFile::decode(&bytes).ok()?;
+            matches!(file.body, Body::Sealed(_)).then_some(file)
+        };
+        let found = first_of_peers(&self.session, &mut self.peers, job.window, read).await?;
+        let Some(file) = found else { return Ok(None) };
+        let signature = self.session.ctx.signer.sign(&commitment::signed_message(&file.root));
+        let file = RolloutFile { header: job.header.clone(), signature, ..file };
+        let bytes = file.encode().map_err(|error| PipelineError::Prover(error.into()))?;
+        // Nobody can count what is inside.
+        let sealed = Sealed {
+            window: job.window,
+            groups: 0,
+            rollouts: 0,
+            tokens: 0,
+            seconds: 0.0,
+            drawn_from: None,
+        };
+        Ok(Some((sealed, bytes)))
     }
 }
 
-fn nothing_to_copy() -> MiningOutcome {
+/// Returns what `read` finds in the file of the first peer that has uploaded something for `window`
+/// in which it finds anything.
+pub(crate) async fn first_of_peers<P: Profile, T: Send + 'static>(
+    session: &Session<P>,
+    peers: &mut PeerDirectory,
+    window: Window,
+    read: impl Fn(Bytes) -> Option<T> + Send + Sync + 'static,
+) -> Result<Option<T>, MiningError> {
+    let (ctx, read) = (&session.ctx, Arc::new(read));
+    peers.refresh(&*ctx.chain).await?;
+    let metagraph = ctx.chain.metagraph().await?;
+    for neuron in metagraph.neurons.iter().filter(|neuron| neuron.hotkey != ctx.hotkey()) {
+        let Some(bucket) = peers.bucket(&*ctx.buckets, neuron.hotkey) else { continue };
+        let key = P::key(neuron.hotkey, window);
+        let Ok(Some(bytes)) = bucket.get(&key, ROLLOUT_FILE_BYTES_MAX).await else { continue };
+        let read = read.clone();
+        let found = blocking(move || read(bytes)).await;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) fn nothing_to_copy() -> MiningOutcome {
     MiningOutcome::Waiting("nobody uploaded a file to copy yet".to_owned())
 }
 

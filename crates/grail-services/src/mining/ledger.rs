@@ -45,7 +45,7 @@ pub struct Ledger {
 impl Ledger {
     /// Reads the ledger in `folder`; an empty one if there is none.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
-        let folder = folder.join("mining");
+        let folder = folder.to_owned();
         let memory = state::read_json(&folder.join("ledger.json"))?.unwrap_or_default();
         Ok(Self { folder, memory })
     }
@@ -135,6 +135,6 @@ mod tests {
         assert!(ledger.is_open(window(90)));
         ledger.close(window(30)).unwrap();
         assert!(!ledger.is_open(window(60)), "the ledger never goes back");
-        assert_eq!(state::names_in(&folder.path().join("mining")).unwrap(), ["ledger.json"]);
+        assert_eq!(state::names_in(folder.path()).unwrap(), ["ledger.json"]);
     }
 }

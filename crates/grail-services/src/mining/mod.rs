@@ -2,10 +2,10 @@
 
 pub mod adversary;
 pub mod ledger;
+pub mod lifecycle;
 pub mod pace;
 pub mod pipeline;
 pub mod service;
-pub mod session;
 pub mod time_budget;
 
 use grail_ports::chain::ChainError;
@@ -39,10 +39,6 @@ pub enum MiningOutcome {
         groups: u32,
     },
 }
-
-/// What a miner says when a fork took the block that its file follows from.
-pub(crate) const REORGANISED: &str =
-    "a re-organisation changed the window's first block; the window is mined again";
 
 /// Why a tick of a miner failed; the next tick tries again.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

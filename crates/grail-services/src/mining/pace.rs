@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::MiningError;
-use super::pipeline::{self, MiningJob, PipelineError};
+use super::pipeline::{MiningJob, PipelineError};
 use super::time_budget::{GENERATION_SAMPLE_MAX_S, TimeBudget};
 use crate::blocking::blocking;
 use crate::context::RunContext;
+use crate::math::mean;
 
 /// Settings of a miner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,9 @@ pub trait MinedGroup: Send + 'static {
     /// Returns its index in the window.
     fn index(&self) -> u32;
 
+    /// Returns the number of its rollouts.
+    fn rollouts(&self) -> usize;
+
     /// Returns its completion tokens.
     fn tokens(&self) -> u64;
 
@@ -73,12 +77,16 @@ impl MinedGroup for Group {
         self.index
     }
 
+    fn rollouts(&self) -> usize {
+        self.rollouts.len()
+    }
+
     fn tokens(&self) -> u64 {
-        pipeline::count_tokens(std::slice::from_ref(self))
+        self.rollouts.iter().map(|rollout| rollout.tokens.len() as u64).sum()
     }
 
     fn reward_mean(&self) -> f64 {
-        pipeline::reward_mean(self)
+        mean(self.rollouts.iter().map(|rollout| f64::from(rollout.reward)))
     }
 }
 

@@ -189,17 +189,3 @@ pub fn seal(
 ) -> Result<Vec<u8>, PipelineError> {
     Ok(prover::seal(header, groups, to, &|message| signer.sign(message))?)
 }
-
-/// Returns the number of completion tokens.
-pub fn count_tokens(groups: &[Group]) -> u64 {
-    groups
-        .iter()
-        .flat_map(|group| &group.rollouts)
-        .map(|rollout| u64::try_from(rollout.tokens.len()).unwrap_or(u64::MAX))
-        .fold(0, u64::saturating_add)
-}
-
-/// Returns the mean claimed reward, 0 without rollouts.
-pub fn reward_mean(group: &Group) -> f64 {
-    crate::math::mean(group.rollouts.iter().map(|rollout| f64::from(rollout.reward)))
-}

@@ -3,20 +3,18 @@
 //! The test makes them small and checks what they are rejected for and how much memory they get; the
 //! example makes them as large as the rules allow and measures what they cost.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use grail_ports::beacon::Beacon as _;
 use grail_ports::model::StopFlag;
 use grail_ports::signer::Signer as _;
 use grail_protocol::constants::{ROLLOUT_FILE_BYTES_MAX, ROLLOUTS_PER_GROUP};
-use grail_protocol::ids::{Digest, Hotkey, Netuid, TokenId, Window};
+use grail_protocol::ids::{Digest, Hotkey, TokenId};
 use grail_protocol::prover::{seal, sign_open};
-use grail_protocol::randomness::{BeaconSchedule, ValidationChallenge, WindowRandomness};
+use grail_protocol::randomness::BeaconSchedule;
 use grail_protocol::rollout::encoding::encode_groups;
 use grail_protocol::rollout::{
-    Body, EnvironmentFingerprint, FileHeader, Group, Proof, Rollout, RolloutFile, SealedBody,
-    commitment,
+    Body, FileHeader, Group, Proof, Rollout, RolloutFile, SealedBody, commitment,
 };
 use grail_protocol::sampler::SamplerParams;
 use grail_protocol::timelock::{self, RoundOpener, SealTo};
@@ -24,7 +22,9 @@ use grail_protocol::verifier::ExpectedSeal;
 use grail_services::checkpoint::LoadedCheckpoint;
 use grail_services::context::Heartbeat;
 use grail_services::validation::pipeline::{Bench, judge};
-use grail_testkit::{FakeBeacon, FakeEnvironment, FakeModel, FakeSigner};
+use grail_testkit::{FakeBeacon, FakeEnvironment, FakeSigner};
+
+use crate::common::window;
 
 const ROUND: u64 = 7;
 
@@ -140,29 +140,14 @@ impl Scene {
         let signature = round.ok().flatten().expect("the round is out").signature;
         let to = SealTo { key: beacon.public_key(), round: ROUND };
         let opener = RoundOpener::new(to.key, ROUND, signature).expect("the beacon's own");
-        let checkpoint = Arc::new(LoadedCheckpoint {
-            window: Window::from_start(60).expect("a multiple of 30"),
-            model: Arc::new(FakeModel::new(7)),
-            environment: Arc::new(FakeEnvironment::default()),
-            fingerprint: EnvironmentFingerprint::new("fake", "{}"),
-            sampler: SamplerParams { temperature: 1.0, max_new_tokens: scale.tokens },
-            whitening: None,
-            identity: Digest([8; 32]),
-            dir: PathBuf::new(),
-        });
-        let bench = Bench {
-            network: "local".to_owned(),
-            netuid: Netuid(81),
-            window: Window::from_start(90).expect("a multiple of 30"),
-            randomness: WindowRandomness(Digest([5; 32])),
-            challenge: ValidationChallenge(Digest([6; 32])),
-            seal: ExpectedSeal::Round(opener),
-            checkpoint,
-            groups_checked_max: 4,
-            calibrations: Arc::default(),
-            calibration_age_windows: 10,
-        };
-        Self { bench, to, signer: FakeSigner::new(3), scale }
+        let signer = FakeSigner::new(3);
+        let environment = Arc::new(FakeEnvironment::default());
+        let seal = (ExpectedSeal::Round(opener), to);
+        let (bench, _) = window(environment, signer.hotkey(), seal, 4);
+        let sampler = SamplerParams { max_new_tokens: scale.tokens, ..bench.checkpoint.sampler };
+        let checkpoint = LoadedCheckpoint { sampler, ..(*bench.checkpoint).clone() };
+        let bench = Bench { checkpoint: Arc::new(checkpoint), ..bench };
+        Self { bench, to, signer, scale }
     }
 
     fn hotkey(&self) -> Hotkey {

@@ -1,6 +1,8 @@
 //! Hostile rollout files: each rejected for what it is, with memory that its size justifies.
 
 mod attacks;
+#[path = "../common/mod.rs"]
+mod common;
 
 use std::sync::{Mutex, PoisonError};
 

@@ -4,6 +4,7 @@
 //! operations in the same order, so log-probabilities and digests agree bit for bit, and races and
 //! digests are those of the protocol. It is small enough to be understood: see `weights.rs`.
 
+mod altered;
 mod memo;
 mod provider;
 mod reference;
@@ -22,6 +23,7 @@ use grail_protocol::ids::TokenId;
 use grail_protocol::sampler::{RaceKey, race_score, race_winner};
 use grail_protocol::sketch::{SketchKey, Sketcher, Whitening};
 
+pub use altered::{AlteredModel, AlteredProvider};
 use memo::Memo;
 pub use provider::FakeProvider;
 pub use trainer::FakeTrainer;

@@ -6,15 +6,14 @@ use bytes::Bytes;
 use grail_parquet::{Limits, RowReader};
 use grail_ports::chain::Block;
 use grail_protocol::ids::{TokenId, Window};
-use grail_protocol::v5::file::{BYTES_MAX, ROLLOUTS_PER_GROUP, Row, object_key};
-use tokio::time::Instant;
+use grail_protocol::v5::file::{ROLLOUTS_PER_GROUP, Row};
 
 use super::pipeline::{self, Job, Proof, ProvedGroup};
-use super::session::{Next, ReferenceSession};
-use super::{NO_GROUP, maker, within_deadline};
-use crate::blocking::blocking;
+use super::{ReferenceProfile, maker};
 use crate::context::RunContext;
-use crate::mining::pace::{GroupMaker, MiningConfig, Pace};
+use crate::mining::adversary::{first_of_peers, nothing_to_copy};
+use crate::mining::lifecycle::{Next, Session};
+use crate::mining::pace::{GroupMaker, MiningConfig};
 use crate::mining::{MiningError, MiningOutcome};
 use crate::peers::PeerDirectory;
 use crate::v5::checkpoints::ReferenceEnvironments;
@@ -31,8 +30,7 @@ pub enum ReferenceCheat {
 
 /// A miner that cheats in every window.
 pub struct ReferenceAdversary {
-    session: ReferenceSession,
-    pace: Pace,
+    session: Session<ReferenceProfile>,
     cheat: ReferenceCheat,
     peers: PeerDirectory,
 }
@@ -45,9 +43,8 @@ impl ReferenceAdversary {
         environments: ReferenceEnvironments,
         cheat: ReferenceCheat,
     ) -> Self {
-        let pace = Pace::new(within_deadline(config));
-        let session = ReferenceSession::new(ctx, environments);
-        Self { session, pace, cheat, peers: PeerDirectory::default() }
+        let session = Session::reference(ctx, config, environments);
+        Self { session, cheat, peers: PeerDirectory::default() }
     }
 
     /// Mines the window of `head` dishonestly if that was not done yet.
@@ -55,49 +52,25 @@ impl ReferenceAdversary {
     /// # Errors
     /// When something failed that the next tick may find mended.
     pub async fn tick(&mut self, head: Block) -> Result<MiningOutcome, MiningError> {
-        self.pace.saw_block(head.number);
-        let job = match self.session.open(head).await? {
+        let (open, job) = match self.session.open(head).await? {
             Next::Done(outcome) => return Ok(outcome),
-            Next::Mine(job) => Arc::new(*job),
+            Next::Mine(open, job) => (open, job),
         };
         let ctx = self.session.ctx.clone();
         let make = match self.cheat {
             ReferenceCheat::ZeroSketches => maker(&ctx, &job, Proof::Zero),
             ReferenceCheat::CopiedCompletions => match self.foreign(job.window).await? {
                 Some(completions) => copier(&ctx, &job, completions),
-                None => {
-                    let reason = "nobody uploaded a file to copy yet".to_owned();
-                    return Ok(MiningOutcome::Waiting(reason));
-                }
+                None => return Ok(nothing_to_copy()),
             },
         };
-        let mined = self.pace.fill(&ctx, job.window, head, make).await?;
-        if mined.groups.is_empty() {
-            let reason = mined.trouble.unwrap_or_else(|| NO_GROUP.to_owned());
-            return self.session.skip(job.window, reason);
-        }
-        let before = Instant::now();
-        let outcome = self.session.deliver(&job, mined.groups, mined.seconds).await?;
-        self.pace.uploaded(before.elapsed());
-        Ok(outcome)
+        self.session.fill(&open, job, make).await
     }
 
     /// Returns the completions of the first peer that has uploaded in `window`.
     async fn foreign(&mut self, window: Window) -> Result<Option<Vec<Completion>>, MiningError> {
-        let ctx = &self.session.ctx;
-        self.peers.refresh(&*ctx.chain).await?;
-        let metagraph = ctx.chain.metagraph().await?;
-        for neuron in metagraph.neurons.iter().filter(|neuron| neuron.hotkey != ctx.hotkey()) {
-            let Some(bucket) = self.peers.bucket(&*ctx.buckets, neuron.hotkey) else { continue };
-            let start = i64::try_from(window.start().0).unwrap_or(i64::MAX);
-            let key = object_key(&neuron.hotkey.to_ss58(), start);
-            let Ok(Some(bytes)) = bucket.get(&key, BYTES_MAX).await else { continue };
-            let completions = blocking(move || completions(bytes)).await;
-            if completions.len() >= ROLLOUTS_PER_GROUP {
-                return Ok(Some(completions));
-            }
-        }
-        Ok(None)
+        let read = |bytes| Some(completions(bytes)).filter(|it| it.len() >= ROLLOUTS_PER_GROUP);
+        first_of_peers(&self.session, &mut self.peers, window, read).await
     }
 }
 

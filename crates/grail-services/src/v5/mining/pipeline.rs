@@ -69,6 +69,10 @@ impl MinedGroup for ProvedGroup {
         self.index
     }
 
+    fn rollouts(&self) -> usize {
+        self.rows.len()
+    }
+
     fn tokens(&self) -> u64 {
         let length = |row: &Row| row.commit.rollout.completion_length.as_integer();
         self.rows.iter().filter_map(length).filter_map(|length| u64::try_from(length).ok()).sum()
