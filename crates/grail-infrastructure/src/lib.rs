@@ -13,6 +13,7 @@ pub mod lock;
 pub mod metered;
 pub mod object_store;
 pub mod retry;
+mod source;
 pub mod substrate;
 pub mod subtensor;
 pub mod tls;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use grail_ports::chain::{
     WeightsStatus,
 };
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 use grail_ports::observer::{Classified, Observation, Observer, Outcome, Service};
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
@@ -187,6 +188,10 @@ impl ObjectStore for Metered<dyn ObjectStore> {
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.store("put", self.inner.put(key, bytes)).await
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        self.store("put_file", self.inner.put_file(key, file)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use grail_neurons::neuron::Neuron;
 use grail_neurons::roles::{ReferenceTrainerNeuron, TrainerNeuron};
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 use grail_protocol::checkpoint::{Unsigned, WEIGHTS_FILE};
 use grail_protocol::ids::Window;
@@ -59,6 +59,20 @@ impl Rules {
 
     fn hold(&self, part: Option<String>) {
         *self.held.lock().unwrap() = part;
+    }
+
+    /// Refuses or holds what is about to be written at `key`.
+    async fn apply(&self, key: &str) -> Result<(), StoreError> {
+        let names = |rule: &Mutex<Option<String>>| {
+            rule.lock().unwrap().as_ref().is_some_and(|part| key.contains(part.as_str()))
+        };
+        if names(&self.refused) {
+            return Err(StoreError::Unavailable("the test refuses it".to_owned()));
+        }
+        if names(&self.held) {
+            self.permits.acquire().await.unwrap().forget();
+        }
+        Ok(())
     }
 }
 
@@ -110,16 +124,13 @@ impl ObjectStore for PickyStore {
     }
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        let names = |rule: &Mutex<Option<String>>| {
-            rule.lock().unwrap().as_ref().is_some_and(|part| key.contains(part.as_str()))
-        };
-        if names(&self.rules.refused) {
-            return Err(StoreError::Unavailable("the test refuses it".to_owned()));
-        }
-        if names(&self.rules.held) {
-            self.rules.permits.acquire().await.unwrap().forget();
-        }
+        self.rules.apply(key).await?;
         self.inner.put(key, bytes).await
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        self.rules.apply(key).await?;
+        self.inner.put_file(key, file).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use grail_protocol::ids::Digest;
 
 /// Key of an object: `/`-separated, relative to its bucket.
 pub type ObjectKey = str;
@@ -45,6 +47,9 @@ pub enum StoreError {
     /// The object was replaced while it was read.
     #[error("object {0} was replaced while it was read; read it again")]
     Changed(String),
+    /// The file to upload is not there, is no regular file, or changed on the way.
+    #[error("cannot upload {0}")]
+    File(String),
     /// Our clock and the store's differ by more than signatures allow.
     #[error("the object store refuses our clock ({0}); synchronise this machine's clock")]
     ClockSkewed(String),
@@ -70,6 +75,15 @@ pub enum PutOutcome {
     Written,
     /// The condition did not hold; nothing was changed.
     ConditionFailed,
+}
+
+/// The bytes that were put from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilePut {
+    /// How many there are.
+    pub size: u64,
+    /// SHA-256 of all of them.
+    pub sha256: Digest,
 }
 
 impl PutCondition {
@@ -106,6 +120,14 @@ pub trait ObjectStore: Send + Sync {
 
     /// Replaces the object at `key`; readers see the old bytes or the new ones, never a part.
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// As [`ObjectStore::put`], with the bytes of the file `file`, of which only a few parts at a time
+    /// are in memory. Returns what was put: the file as it was from the first byte read to the last.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] when the file is missing, is no regular file, or changes meanwhile; the
+    /// object is then as it was.
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError>;
 
     /// Puts the object at `key` if `condition` holds, in one step: of several that put at once under
     /// the same condition, one does.

@@ -99,7 +99,7 @@ impl Classified for StoreError {
             Self::Unavailable(_) => Outcome::Unavailable,
             Self::Denied(_) | Self::ClockSkewed(_) => Outcome::Denied,
             Self::Changed(_) => Outcome::Changed,
-            Self::TooLarge { .. } | Self::Malformed(_) => Outcome::Bad,
+            Self::TooLarge { .. } | Self::File(_) | Self::Malformed(_) => Outcome::Bad,
         }
     }
 }

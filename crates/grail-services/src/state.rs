@@ -78,11 +78,27 @@ pub fn read_file(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, StateEr
     let mut bytes = Vec::new();
     let read = file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(disk("read", path))?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > bytes_max {
+    check_size(path, u64::try_from(bytes.len()).unwrap_or(u64::MAX), bytes_max)?;
+    Ok(Some(bytes))
+}
+
+/// Returns the file's size in bytes, or `None` if there is no such file.
+pub fn file_size(path: &Path, bytes_max: u64) -> Result<Option<u64>, StateError> {
+    let size = match fs::metadata(path) {
+        Ok(file) => file.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(disk("read", path)(error)),
+    };
+    check_size(path, size, bytes_max)?;
+    Ok(Some(size))
+}
+
+fn check_size(path: &Path, size: u64, bytes_max: u64) -> Result<(), StateError> {
+    if size > bytes_max {
         let reason = format!("more than {bytes_max} bytes");
         return Err(StateError::Damaged { path: path.to_owned(), reason });
     }
-    Ok(Some(bytes))
+    Ok(())
 }
 
 /// Replaces the JSON file at `path`.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 use grail_protocol::ids::{Digest, Hotkey};
 
@@ -222,6 +223,15 @@ impl ObjectStore for MemoryStore {
         })
     }
 
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        check_key(key)?;
+        self.with(Rights::Write, |_| Ok(()))?;
+        let bytes = read_whole(file)?;
+        let put = FilePut { size: bytes.len() as u64, sha256: Digest::of(&bytes) };
+        self.put(key, bytes).await?;
+        Ok(put)
+    }
+
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         self.with(Rights::Read, |objects| {
             let found = objects.range(prefix.to_owned()..);
@@ -237,6 +247,25 @@ impl ObjectStore for MemoryStore {
             Ok(())
         })
     }
+}
+
+/// Returns the bytes of a file that nobody writes to meanwhile.
+fn read_whole(file: &Path) -> Result<Bytes, StoreError> {
+    let bad = |what: String| StoreError::File(format!("{}: {what}", file.display()));
+    let look = || {
+        let found = std::fs::metadata(file).map_err(|error| bad(error.to_string()))?;
+        let changed = found.modified().map_err(|error| bad(error.to_string()))?;
+        Ok((found.is_file(), found.len(), changed))
+    };
+    let before = look()?;
+    if !before.0 {
+        return Err(bad("it is no regular file".to_owned()));
+    }
+    let bytes = std::fs::read(file).map_err(|error| bad(error.to_string()))?;
+    if before != look()? || before.1 != bytes.len() as u64 {
+        return Err(bad("it changed while it was uploaded".to_owned()));
+    }
+    Ok(bytes.into())
 }
 
 fn info(key: &str, object: &Object) -> ObjectInfo {
@@ -289,6 +318,9 @@ mod tests {
         contract::many_objects(&*alice.own(), 1_050).await;
         contract::large_object(&*alice.own(), 1 << 20).await;
         contract::buckets(&*alice, &*bob).await;
+        let folder = tempfile::tempdir().unwrap();
+        contract::files(&*alice, folder.path()).await;
+        contract::large_file(&*alice.own(), folder.path(), (5 << 20) + 3).await;
     }
 
     #[tokio::test]

@@ -42,7 +42,7 @@ const TRANSFER_TIME: Duration = Duration::from_secs(600);
 /// Time that answers under way get when the server stops.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Most uploads at once; each holds its object in memory.
+/// Most uploads at once; each takes the room of its object on the disk.
 const UPLOADS_MAX: usize = 4;
 
 /// The parts that are served.

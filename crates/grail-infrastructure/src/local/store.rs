@@ -7,6 +7,7 @@
 
 mod bucket;
 pub mod credentials;
+mod incoming;
 mod index;
 pub mod key;
 #[cfg(test)]
@@ -20,19 +21,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
-use grail_ports::object_store::{ObjectInfo, PutCondition, PutOutcome, StoreError};
+use grail_ports::object_store::{FilePut, ObjectInfo, PutCondition, PutOutcome, StoreError};
 use grail_protocol::ids::{Digest, Hotkey};
 use sha2::{Digest as _, Sha256};
 
 pub use self::bucket::FolderBuckets;
 pub(crate) use self::bucket::foreign_credentials;
 use self::credentials::{AccessKey, BucketGrant};
+pub(crate) use self::incoming::Incoming;
 pub(crate) use self::index::WriteError;
 use self::index::{Change, Index, ObjectRow, unavailable};
 use self::key::{ValidKey, check_prefix};
 use crate::clock::Clock;
 use crate::files;
 use crate::local::database::DatabaseFault;
+use crate::source::{FileSource, PIECE_BYTES};
 
 const INDEX_FILE: &str = ".index.redb";
 const TEMPORARY_FOLDER: &str = ".tmp";
@@ -293,34 +296,61 @@ impl FolderStore {
         nonce: Option<u64>,
         condition: Option<&PutCondition>,
     ) -> Result<PutOutcome, WriteError> {
+        let mut incoming = self.begin(access, key)?;
+        incoming.write(bytes)?;
+        self.commit(incoming, nonce, condition)
+    }
+
+    /// Replaces the object at `key` by a copy of `file`: whoever has the file may write to it later,
+    /// which a link would let through.
+    pub(crate) fn put_file(
+        &self,
+        access: &AccessKey,
+        key: &str,
+        file: &Path,
+    ) -> Result<FilePut, WriteError> {
+        let mut incoming = self.begin(access, key)?;
+        let mut source = FileSource::open(file).map_err(StoreError::from)?;
+        incoming.check_size(source.size())?;
+        while source.left() > 0 {
+            incoming.write(&source.next(PIECE_BYTES).map_err(StoreError::from)?)?;
+        }
+        let put = source.finish().map_err(StoreError::from)?;
+        // There is no condition that could fail.
+        self.commit(incoming, None, None).map(|_| put)
+    }
+
+    /// Starts a put whose bytes come bit by bit.
+    pub(crate) fn begin(&self, access: &AccessKey, key: &str) -> Result<Incoming, StoreError> {
         let key = ValidKey::parse(key)?;
         self.authorise(access, BucketGrant::lets_write)?;
-        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let limit = self.limits.object_bytes_max;
-        if size > limit {
-            return Err(StoreError::TooLarge { key: key.as_str().to_owned(), size, limit }.into());
-        }
-        let sha256 = Digest::of(bytes);
-        let temporary = self.serial.fetch_add(1, Ordering::Relaxed).to_string();
-        let temporary_path = self.temporary(&temporary);
-        let unavailable = |error: io::Error| StoreError::Unavailable(error.to_string());
-        files::write_new(&temporary_path, bytes, files::PRIVATE).map_err(unavailable)?;
+        let name = self.serial.fetch_add(1, Ordering::Relaxed).to_string();
+        let file = (name.clone(), self.temporary(&name));
+        Incoming::start(access.clone(), key.as_str().to_owned(), file, self.limits.object_bytes_max)
+    }
+
+    /// Makes an object of what came if `condition` holds; otherwise the nonce stays due.
+    pub(crate) fn commit(
+        &self,
+        mut incoming: Incoming,
+        nonce: Option<u64>,
+        condition: Option<&PutCondition>,
+    ) -> Result<PutOutcome, WriteError> {
+        let (size, sha256) = incoming.flush()?;
+        let key = incoming.key.clone();
+        let (bucket, key) = (incoming.access.account_id.clone(), ValidKey::parse(&key)?);
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(condition) = condition {
-            let there = self.index.object(&access.account_id, key.as_str());
-            let etag = there.map(|row| row.map(|row| row.sha256.to_hex()));
-            if !etag.as_ref().is_ok_and(|etag| condition.holds(etag.as_deref())) {
-                drop(fs::remove_file(&temporary_path));
-                etag?;
+            let there = self.index.object(&bucket, key.as_str()).map_err(unavailable)?;
+            if !condition.holds(there.map(|row| row.sha256.to_hex()).as_deref()) {
                 return Ok(PutOutcome::ConditionFailed);
             }
         }
         let row = ObjectRow { size, sha256, modified_ms: (self.clock)() };
-        let change = Change::Put { temporary, row };
-        self.index
-            .stage(&access.account_id, key, &change, nonce, &self.limits)
-            .inspect_err(|_| drop(fs::remove_file(&temporary_path)))?;
-        self.finish(&access.account_id, key.as_str(), &change)?;
+        let change = Change::Put { temporary: incoming.name.clone(), row };
+        self.index.stage(&bucket, key, &change, nonce, &self.limits)?;
+        incoming.keep();
+        self.finish(&bucket, key.as_str(), &change)?;
         Ok(PutOutcome::Written)
     }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::http::Request;
 use bytes::Bytes;
 use grail_ports::object_store::{
-    ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, StoreError,
+    FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, StoreError,
 };
 use object_store::ObjectMeta;
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
@@ -289,6 +289,14 @@ impl ObjectStore for S3Store {
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.upload(&Location::parse(key)?, bytes).await.map_err(self.worded(key))
+    }
+
+    async fn put_file(
+        &self,
+        key: &ObjectKey,
+        file: &std::path::Path,
+    ) -> Result<FilePut, StoreError> {
+        self.upload_file(&Location::parse(key)?, file).await.map_err(self.worded(key))
     }
 
     async fn put_if(

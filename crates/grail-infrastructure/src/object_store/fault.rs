@@ -8,6 +8,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use reqwest::StatusCode;
 
 use super::settings::shown;
+use crate::source::BadFile;
 
 /// Longest wait that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -42,6 +43,8 @@ pub(super) enum FaultKind {
     NoAnswer,
     /// The request or the answer makes no sense.
     Broken,
+    /// The file to upload cannot be read, or changed.
+    File,
 }
 
 /// Why a request was not answered as it should be.
@@ -122,6 +125,12 @@ impl Fault {
         Self::new(FaultKind::Server, shown(&innermost.to_string()))
     }
 
+    /// Returns what is wrong with a file of ours.
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+    pub(super) fn of_file(bad: BadFile) -> Self {
+        Self::new(FaultKind::File, bad.to_string())
+    }
+
     /// Returns whether trying again may help.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.kind, FaultKind::Throttled | FaultKind::Server | FaultKind::NoAnswer)
@@ -147,6 +156,7 @@ impl Fault {
                 StoreError::Denied(format!("bucket {bucket}, which does not exist ({text})"))
             }
             FaultKind::ClockSkewed => StoreError::ClockSkewed(text),
+            FaultKind::File => StoreError::File(text),
             FaultKind::Condition => StoreError::Changed(key.to_owned()),
             FaultKind::Throttled
             | FaultKind::Server

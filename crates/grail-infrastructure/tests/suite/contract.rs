@@ -119,6 +119,9 @@ async fn the_store_from_inside() {
     let theirs = served.network.node("validator").await.unwrap();
     contract::object_store(&*ours.buckets.own()).await;
     contract::buckets(&*ours.buckets, &*theirs.buckets).await;
+    let folder = tempfile::tempdir().unwrap();
+    contract::files(&*ours.buckets, folder.path()).await;
+    contract::large_file(&*ours.buckets.own(), folder.path(), (20 << 20) + 3).await;
 }
 
 #[tokio::test]
@@ -128,6 +131,9 @@ async fn the_store_from_outside() {
     let theirs = served.remote("validator").await;
     contract::object_store(&*ours.buckets.own()).await;
     contract::buckets(&*ours.buckets, &*theirs.buckets).await;
+    let folder = tempfile::tempdir().unwrap();
+    contract::files(&*ours.buckets, folder.path()).await;
+    contract::large_file(&*ours.buckets.own(), folder.path(), (20 << 20) + 3).await;
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ async fn an_s3_server_keeps_the_contract() {
         let theirs = S3Buckets::new(settings, &secrets(THEIRS)).unwrap();
         contract::object_store(&*ours.own()).await;
         contract::buckets(&ours, &theirs).await;
+        let folder = tempfile::tempdir().unwrap();
+        contract::files(&ours, folder.path()).await;
         assert_eq!(server.leftovers(), [""; 0]);
     }
 }
@@ -44,6 +46,9 @@ async fn objects_of_several_parts_survive() {
     contract::large_object(&*ours.own(), (12 << 20) + 5).await;
     // Exactly whole parts.
     contract::large_object(&*ours.own(), 10 << 20).await;
+    let folder = tempfile::tempdir().unwrap();
+    contract::large_file(&*ours.own(), folder.path(), (22 << 20) + 5).await;
+    contract::large_file(&*ours.own(), folder.path(), 40 << 20).await;
     assert_eq!(server.leftovers(), [""; 0]);
 }
 
@@ -54,6 +59,8 @@ async fn a_bandwidth_changes_no_byte() {
     let settings = S3Settings { bandwidth_bytes_per_s, ..settings(server.port) };
     let ours = S3Buckets::new(settings, &secrets(OURS)).unwrap();
     contract::large_object(&*ours.own(), 6 << 20).await;
+    let folder = tempfile::tempdir().unwrap();
+    contract::large_file(&*ours.own(), folder.path(), 22 << 20).await;
     contract::object_store(&*ours.own()).await;
 }
 

@@ -19,8 +19,8 @@ use grail_ports::model::{
     TrainingSequence,
 };
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Digest, Hotkey, Netuid};
 use grail_protocol::timelock::BeaconPublicKey;
@@ -212,6 +212,10 @@ impl ObjectStore for Doomed<dyn ObjectStore> {
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.plan.guard(self.inner.put(key, bytes)).await
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        self.plan.guard(self.inner.put_file(key, file)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {

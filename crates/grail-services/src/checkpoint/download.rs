@@ -17,7 +17,7 @@ use crate::context::Heartbeat;
 use crate::state::{self, disk};
 
 /// Bytes that are asked for at a time.
-const PIECE_BYTES: u64 = 16 << 20;
+pub(crate) const PIECE_BYTES: u64 = 16 << 20;
 
 /// Ending of a file that is not whole yet.
 const PART: &str = "part";

@@ -2,7 +2,7 @@
 
 pub mod cache;
 pub mod consumer;
-mod download;
+pub(crate) mod download;
 mod fetch;
 pub mod reference;
 mod sparse;

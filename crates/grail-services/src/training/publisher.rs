@@ -1,7 +1,8 @@
 //! Publishes a built checkpoint, whole or as a delta: files, metadata, signature, and the READY
 //! marker last.
 //!
-//! Everything is read back before the marker is written. Publishing again after a crash at any
+//! Files are streamed from the disk, and everything is read back piece by piece before the marker is
+//! written: weights may be larger than the memory. Publishing again after a crash at any
 //! point repeats only what is missing. A checkpoint that is READY is not touched any more, except
 //! that one published as a delta may go up whole beside it: the same files, named by the same
 //! digest, so that nobody needs to wait for them.
@@ -11,16 +12,18 @@ use std::path::Path;
 
 use bytes::Bytes;
 use grail_ports::events::Event;
-use grail_ports::object_store::ObjectStore;
+use grail_ports::object_store::{FilePut, ObjectStore, StoreError};
 use grail_protocol::checkpoint::CheckpointType;
 use grail_protocol::ids::{Digest, Window};
 use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, ReadyMarker};
+use sha2::{Digest as _, Sha256};
 
 use super::TrainingError;
 use super::profile::Published;
 use crate::blocking::blocking;
-use crate::checkpoint::cache::file_bytes_max;
-use crate::context::RunContext;
+use crate::checkpoint::cache::{file_bytes_max, file_digest};
+use crate::checkpoint::download::PIECE_BYTES;
+use crate::context::{Heartbeat, RunContext};
 use crate::state;
 
 /// No marker is written in this many last blocks of a window: written under the name of one window
@@ -76,56 +79,87 @@ pub async fn upload_all(
     let bucket = ctx.buckets.own();
     let mut bytes = 0u64;
     for object in objects {
-        let (name, content) = match *object {
-            Published::Mark(name) => (name, Bytes::new()),
-            Published::File(name) => {
-                let path = dir.join(name);
-                let read = blocking(move || state::read_file(&path, file_bytes_max(name))).await?;
-                let gone = || TrainingError::BuildGone { checkpoint, file: name.to_owned() };
-                (name, read.map(Bytes::from).ok_or_else(gone)?)
-            }
-        };
-        bytes = bytes.saturating_add(u64::try_from(content.len()).unwrap_or(u64::MAX));
+        let (Published::Mark(name) | Published::File(name)) = *object;
         let key = match kind {
             CheckpointType::Full => keys::checkpoint_file(checkpoint, name),
             CheckpointType::Delta => keys::delta_file(checkpoint, name),
         };
-        upload(&*bucket, &key, content).await?;
+        match object {
+            Published::Mark(_) => mark(&*bucket, &key).await?,
+            Published::File(_) => {
+                let path = dir.join(name);
+                let size = state::file_size(&path, file_bytes_max(name))?;
+                let size = size.ok_or_else(|| TrainingError::BuildGone {
+                    checkpoint,
+                    file: name.to_owned(),
+                })?;
+                upload(&*bucket, &key, &path, size, &ctx.heartbeat).await?;
+                bytes = bytes.saturating_add(size);
+            }
+        }
         ctx.heartbeat.beat();
     }
     Ok(bytes)
 }
 
-/// Uploads an object unless it is there, and reads it back.
-pub async fn upload(
+/// Puts an object without content unless it is there.
+async fn mark(bucket: &dyn ObjectStore, key: &str) -> Result<(), TrainingError> {
+    let is_there =
+        async || Ok::<_, StoreError>(bucket.head(key).await?.is_some_and(|it| it.size == 0));
+    if !is_there().await? {
+        bucket.put(key, Bytes::new()).await?;
+        if !is_there().await? {
+            return Err(TrainingError::UploadDamaged { key: key.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Uploads the file at `path`, which has `size` bytes, unless it is there, and reads it back.
+async fn upload(
     bucket: &dyn ObjectStore,
     key: &str,
-    content: Bytes,
+    path: &Path,
+    size: u64,
+    heartbeat: &Heartbeat,
 ) -> Result<(), TrainingError> {
-    if holds(bucket, key, &content).await? {
-        return Ok(());
+    // The file is hashed only where there is something to compare it with.
+    if bucket.head(key).await?.is_some_and(|there| there.size == size) {
+        let file = path.to_owned();
+        let sha256 = blocking(move || file_digest(&file)).await?;
+        if holds(bucket, key, &FilePut { size, sha256 }, heartbeat).await? {
+            return Ok(());
+        }
     }
-    bucket.put(key, content.clone()).await?;
-    if holds(bucket, key, &content).await? {
+    let put = bucket.put_file(key, path).await?;
+    heartbeat.beat();
+    if holds(bucket, key, &put, heartbeat).await? {
         return Ok(());
     }
     Err(TrainingError::UploadDamaged { key: key.to_owned() })
 }
 
+/// Reads the object back, a piece at a time, and returns whether it has these bytes.
 async fn holds(
     bucket: &dyn ObjectStore,
     key: &str,
-    content: &Bytes,
+    wanted: &FilePut,
+    heartbeat: &Heartbeat,
 ) -> Result<bool, TrainingError> {
-    let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    if bucket.head(key).await?.is_none_or(|info| info.size != size) {
-        return Ok(false);
-    }
-    let Some(found) = bucket.get(key, size).await? else {
-        return Ok(false);
+    let object = match bucket.head(key).await? {
+        Some(object) if object.size == wanted.size => object,
+        _ => return Ok(false),
     };
-    let content = content.clone();
-    Ok(blocking(move || Digest::of(&found) == Digest::of(&content)).await)
+    let (mut hasher, mut at) = (Sha256::new(), 0);
+    while at < wanted.size {
+        let end = wanted.size.min(at + PIECE_BYTES);
+        let piece = bucket.get_range(key, at..end, Some(&object.etag)).await?;
+        let Some(piece) = piece.filter(|piece| !piece.is_empty()) else { return Ok(false) };
+        at += piece.len() as u64;
+        hasher = blocking(move || hasher.chain_update(&piece)).await;
+        heartbeat.beat();
+    }
+    Ok(Digest(hasher.finalize().into()) == wanted.sha256)
 }
 
 /// Returns the checkpoints in `keys` that are to be removed, oldest first.

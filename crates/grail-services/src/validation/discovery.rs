@@ -117,6 +117,7 @@ pub(crate) fn failure(error: &StoreError) -> Option<String> {
         StoreError::Unavailable(_)
         | StoreError::Changed(_)
         | StoreError::ClockSkewed(_)
+        | StoreError::File(_)
         | StoreError::Malformed(_) => Some(error.to_string()),
     }
 }

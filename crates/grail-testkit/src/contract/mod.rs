@@ -13,4 +13,4 @@ pub use beacon::beacon;
 pub use chain::{Advance, ChainUnderTest, chain};
 pub use environment::environment;
 pub use model::{model, trainer};
-pub use store::{buckets, large_object, many_objects, object_store};
+pub use store::{buckets, files, large_file, large_object, many_objects, object_store};

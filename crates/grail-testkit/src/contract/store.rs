@@ -1,10 +1,18 @@
 //! The contract of [`ObjectStore`] and [`Buckets`].
 
+use std::fs;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use futures::StreamExt as _;
 use grail_ports::object_store::{
-    Buckets, ObjectStore, PutCondition, PutOutcome, ReadCredentials, StoreError,
+    Buckets, FilePut, ObjectStore, PutCondition, PutOutcome, ReadCredentials, StoreError,
 };
+use grail_protocol::ids::Digest;
+use sha2::{Digest as _, Sha256};
 
 const PLENTY: u64 = 1 << 30;
 
@@ -79,6 +87,107 @@ pub async fn large_object(store: &dyn ObjectStore, size: usize) {
     }
     delete(store, key).await;
     assert_eq!(store.head(key).await, Ok(None), "a deleted object is gone");
+}
+
+/// Checks puts of files, which are made in `folder`; the bucket of `ours` is empty before and after.
+///
+/// # Panics
+/// When the store breaks the contract.
+pub async fn files(ours: &dyn Buckets, folder: &Path) {
+    let (store, path, key) = (ours.own(), folder.join("contract.file"), "files/one");
+    for size in [300_000, 0, 1, 70_000] {
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(size).collect();
+        fs::write(&path, &bytes).expect("the folder can be written");
+        let want = FilePut { size: size as u64, sha256: Digest::of(&bytes) };
+        assert_eq!(store.put_file(key, &path).await, Ok(want));
+        assert_eq!(get(&*store, key).await.as_deref(), Some(&bytes[..]), "a put replaces");
+        assert_eq!(fs::read(&path).expect("it stays where it is"), bytes);
+    }
+    let before = get(&*store, key).await;
+    for (what, path) in [("missing", folder.join("gone")), ("a folder", folder.to_owned())] {
+        let refused = store.put_file(key, &path).await;
+        let Err(error @ StoreError::File(_)) = refused else { panic!("{what}: {refused:?}") };
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+    assert_eq!(get(&*store, key).await, before, "a put that fails changes nothing");
+    for key in ["", "../a", "a//b"] {
+        let refused = store.put_file(key, &path).await;
+        assert!(matches!(refused, Err(StoreError::Malformed(_))), "`{key}`: {refused:?}");
+    }
+    let reader = ours.open(&ours.read_credentials()).expect("good credentials open a bucket");
+    let refused = reader.put_file(key, &path).await;
+    assert!(matches!(refused, Err(StoreError::Denied(_))), "a reader may not write: {refused:?}");
+    changing_file(&*store, key, &path).await;
+    delete(&*store, key).await;
+}
+
+/// Uploads a file that another thread writes to all the time: what is put is what was told.
+async fn changing_file(store: &dyn ObjectStore, key: &str, path: &Path) {
+    const VERSIONS_MAX: u8 = 200;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (until, file) = (Arc::clone(&is_over), path.to_owned());
+    let writer = std::thread::spawn(move || {
+        for version in (0..VERSIONS_MAX).cycle().take_while(|_| !until.load(Ordering::Relaxed)) {
+            fs::write(&file, vec![version; 1 << 20]).expect("the folder can be written");
+        }
+    });
+    for _ in 0..8 {
+        let before = get(store, key).await;
+        let outcome = store.put_file(key, path).await;
+        let after = get(store, key).await.expect("it was there before");
+        match outcome {
+            Ok(put) => {
+                let found = FilePut { size: after.len() as u64, sha256: Digest::of(&after) };
+                assert_eq!(found, put, "the object is what was told");
+            }
+            Err(StoreError::File(_)) => assert!(before == Some(after), "nothing half visible"),
+            Err(other) => panic!("a file that changes: {other:?}"),
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    writer.join().expect("the folder can be written");
+}
+
+/// Checks two files of `size` bytes, one replacing the other, with pieces of them in memory only; the
+/// files are made in `folder`.
+///
+/// # Panics
+/// When the store breaks the contract.
+pub async fn large_file(store: &dyn ObjectStore, folder: &Path, size: u64) {
+    const PIECE_BYTES: u64 = 4 << 20;
+    let (key, path) = ("large/file", folder.join("contract.large"));
+    for salt in [1, 2] {
+        let sha256 = write_large(&path, size, salt);
+        let put = store.put_file(key, &path).await;
+        assert_eq!(put, Ok(FilePut { size, sha256 }));
+        let info = store.head(key).await.expect("the owner may read").expect("it was written");
+        assert_eq!(info.size, size);
+        let mut hasher = Sha256::new();
+        for start in (0..size).step_by(4 << 20) {
+            let range = start..size.min(start + PIECE_BYTES);
+            let piece = store.get_range(key, range, Some(&info.etag)).await;
+            hasher.update(piece.expect("the owner may read").expect("it was written"));
+        }
+        assert_eq!(Digest(hasher.finalize().into()), sha256, "all {size} bytes survive");
+    }
+    delete(store, key).await;
+    fs::remove_file(path).expect("the folder can be written");
+}
+
+/// Writes a file of which no part is like another, so that parts in a wrong order would be seen;
+/// returns its SHA-256.
+fn write_large(path: &Path, size: u64, salt: u64) -> Digest {
+    let mut file = BufWriter::new(fs::File::create(path).expect("the folder can be written"));
+    let mut hasher = Sha256::new();
+    for start in (0..size).step_by(1 << 16) {
+        let words = (start / 8..start / 8 + (1 << 13)).map(|index| index ^ (salt << 40));
+        let mut block: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        block.truncate(usize::try_from(size - start).unwrap_or(usize::MAX));
+        hasher.update(&block);
+        file.write_all(&block).expect("the folder can be written");
+    }
+    file.flush().expect("the folder can be written");
+    Digest(hasher.finalize().into())
 }
 
 async fn put(store: &dyn ObjectStore, key: &str, bytes: &[u8]) {

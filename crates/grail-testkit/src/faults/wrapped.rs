@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,8 +13,8 @@ use grail_ports::chain::{
     WeightsStatus,
 };
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
 use grail_protocol::timelock::BeaconPublicKey;
@@ -110,6 +111,10 @@ impl ObjectStore for Store {
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         self.run("put", key, self.inner.put(key, bytes), unreadable).await
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        self.run("put_file", key, self.inner.put_file(key, file), unreadable).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
@@ -12,8 +13,8 @@ use grail_infrastructure::local::network::Node;
 use grail_infrastructure::object_store::S3Buckets;
 use grail_ports::chain::Chain;
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 
 use crate::commands::remote::{buckets, secrets};
@@ -169,6 +170,10 @@ impl ObjectStore for Timed {
         condition: &PutCondition,
     ) -> Result<PutOutcome, StoreError> {
         self.inner.put_if(key, bytes, condition).await
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        self.inner.put_file(key, file).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {

@@ -1,19 +1,23 @@
 //! The object-store port over HTTP.
 
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::try_unfold;
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 use grail_ports::signer::Signer;
 use grail_protocol::ids::Digest;
-use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue};
-use reqwest::{Method, RequestBuilder};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue};
+use reqwest::{Body, Method, RequestBuilder};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::http::{CALL_TIME, ClientError, Http, TRANSFER_TIME, read_bounded};
@@ -24,6 +28,7 @@ use crate::local::wire::{
     AUTH_SCHEME, IF_ABSENT_HEADER, IF_ETAG_HEADER, MODIFIED_HEADER, NONCE_HEADER, ObjectJson,
     RANGE_HEADER, SHA256_HEADER, SIGNATURE_HEADER, SIZE_HEADER, StoreChange, put_method,
 };
+use crate::source::{BadFile, FileSource, PIECE_BYTES};
 
 /// Most times that a change is signed anew because another request took its nonce.
 const SIGNINGS_MAX: u32 = 8;
@@ -128,21 +133,18 @@ impl HttpBucket {
         format!("/store/{}/{}", self.access.account_id, key.as_str())
     }
 
+    /// Sends a change with `content`, signed; returns the content's SHA-256 as well.
     async fn change(
         &self,
         method: Method,
         key: &ObjectKey,
-        bytes: Bytes,
+        content: Content<'_>,
         condition: Option<&PutCondition>,
-    ) -> Result<PutOutcome, StoreError> {
+    ) -> Result<(PutOutcome, FilePut), StoreError> {
         let valid = ValidKey::parse(key)?;
         let denied = || StoreError::Denied(format!("bucket {}", self.access.account_id));
         let writer = self.writer.as_ref().ok_or_else(denied)?;
-        let hashed = bytes.clone();
-        // A checkpoint takes a second to hash.
-        let body_sha256 = tokio::task::spawn_blocking(move || Digest::of(&hashed))
-            .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let signed = content.measure().await?;
         let signed_method = match method {
             Method::PUT => put_method(condition),
             _ => method.as_str().to_owned(),
@@ -156,27 +158,36 @@ impl HttpBucket {
                 bucket: &self.access.account_id,
                 key,
                 nonce: *next_nonce,
-                body_sha256,
+                body_sha256: signed.sha256,
             };
             let signature = String::from(writer.signer.sign(&change.payload()));
+            let (body, fault) = content.body(signed).await?;
             let request = self
                 .request(method.clone(), &self.object_path(valid), &self.access)
                 .header(NONCE_HEADER, *next_nonce)
-                .header(SHA256_HEADER, body_sha256.to_hex())
+                .header(SHA256_HEADER, signed.sha256.to_hex())
                 .header(SIGNATURE_HEADER, signature)
-                .body(bytes.clone());
+                .header(CONTENT_LENGTH, signed.size)
+                .body(body);
             let request = match condition {
                 None => request,
                 Some(PutCondition::Absent) => request.header(IF_ABSENT_HEADER, "1"),
                 Some(PutCondition::Etag(etag)) => request.header(IF_ETAG_HEADER, etag),
             };
             signings += 1;
-            match self.http.send(request).await {
+            let answer = self.http.send(request).await;
+            // Whatever became of the request: this is why.
+            if let Some(bad) = fault.get() {
+                return Err(bad.clone().into());
+            }
+            match answer {
                 Ok(_) => {
                     *next_nonce = next_nonce.saturating_add(1);
-                    return Ok(PutOutcome::Written);
+                    return Ok((PutOutcome::Written, signed));
                 }
-                Err(ClientError::ConditionFailed) => return Ok(PutOutcome::ConditionFailed),
+                Err(ClientError::ConditionFailed) => {
+                    return Ok((PutOutcome::ConditionFailed, signed));
+                }
                 Err(ClientError::BadNonce { expected }) if signings < SIGNINGS_MAX => {
                     *next_nonce = expected;
                 }
@@ -184,6 +195,85 @@ impl HttpBucket {
             }
         }
     }
+}
+
+/// What a request carries.
+enum Content<'a> {
+    Memory(Bytes),
+    /// Read twice: its hash is signed before the first byte is sent.
+    File(&'a Path),
+}
+
+/// Where a body that cannot be sent to its end says why.
+type Fault = Arc<OnceLock<BadFile>>;
+
+impl Content<'_> {
+    /// Returns the size and the SHA-256.
+    async fn measure(&self) -> Result<FilePut, StoreError> {
+        match self {
+            // A checkpoint takes a second to hash.
+            Self::Memory(bytes) => {
+                let bytes = bytes.clone();
+                let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                from_file(move || Ok(FilePut { size, sha256: Digest::of(&bytes) })).await
+            }
+            Self::File(path) => {
+                let path = path.to_path_buf();
+                from_file(move || FileSource::open(&path)?.skim()).await
+            }
+        }
+    }
+
+    /// Returns a body with the bytes that were measured, or with fewer when they are no longer the
+    /// same.
+    async fn body(&self, measured: FilePut) -> Result<(Body, Fault), StoreError> {
+        let fault = Fault::default();
+        let path = match self {
+            Self::Memory(bytes) => return Ok((Body::from(bytes.clone()), fault)),
+            Self::File(path) => path.to_path_buf(),
+        };
+        let source = from_file(move || FileSource::open(&path)).await?;
+        if source.size() != measured.size {
+            return Err(source.changed("it has another size").into());
+        }
+        let told = Arc::clone(&fault);
+        let pieces = try_unfold(source, move |source| {
+            let told = Arc::clone(&told);
+            async move {
+                let read = spawn_blocking(move || next_piece(source, measured)).await;
+                read.map_err(io::Error::other)?.map_err(|bad| {
+                    let text = bad.to_string();
+                    // The first one is the cause.
+                    drop(told.set(bad));
+                    io::Error::other(text)
+                })
+            }
+        });
+        Ok((Body::wrap_stream(pieces), fault))
+    }
+}
+
+/// Returns the next piece of a file; the last one only if all are those that were measured.
+fn next_piece(
+    mut source: FileSource,
+    measured: FilePut,
+) -> Result<Option<(Bytes, FileSource)>, BadFile> {
+    if source.left() == 0 {
+        return Ok(None);
+    }
+    let piece = source.next(PIECE_BYTES)?;
+    if source.left() == 0 && source.finish()? != measured {
+        return Err(source.changed("it has other bytes"));
+    }
+    Ok(Some((piece, source)))
+}
+
+/// Runs `read` where it may wait for the disk.
+async fn from_file<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, BadFile> + Send + 'static,
+) -> Result<T, StoreError> {
+    let read = spawn_blocking(read).await;
+    Ok(read.map_err(|error| StoreError::Unavailable(error.to_string()))??)
 }
 
 #[async_trait]
@@ -237,7 +327,11 @@ impl ObjectStore for HttpBucket {
     }
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.change(Method::PUT, key, bytes, None).await.map(|_| ())
+        self.change(Method::PUT, key, Content::Memory(bytes), None).await.map(drop)
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        self.change(Method::PUT, key, Content::File(file), None).await.map(|(_, put)| put)
     }
 
     async fn put_if(
@@ -246,7 +340,8 @@ impl ObjectStore for HttpBucket {
         bytes: Bytes,
         condition: &PutCondition,
     ) -> Result<PutOutcome, StoreError> {
-        self.change(Method::PUT, key, bytes, Some(condition)).await
+        let content = Content::Memory(bytes);
+        self.change(Method::PUT, key, content, Some(condition)).await.map(|(outcome, _)| outcome)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -260,7 +355,7 @@ impl ObjectStore for HttpBucket {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.change(Method::DELETE, key, Bytes::new(), None).await.map(|_| ())
+        self.change(Method::DELETE, key, Content::Memory(Bytes::new()), None).await.map(drop)
     }
 }
 

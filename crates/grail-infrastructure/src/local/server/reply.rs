@@ -35,7 +35,7 @@ impl From<StoreError> for Reply {
         match error {
             StoreError::Denied(message) => Self::denied(message),
             StoreError::TooLarge { size, limit, .. } => Self(ErrorBody::TooLarge { size, limit }),
-            StoreError::Malformed(message) => Self::malformed(message),
+            StoreError::Malformed(message) | StoreError::File(message) => Self::malformed(message),
             StoreError::Changed(key) => Self(ErrorBody::Changed { key }),
             StoreError::Unavailable(message) | StoreError::ClockSkewed(message) => {
                 Self(ErrorBody::Unavailable { message })

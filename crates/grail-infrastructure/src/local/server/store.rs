@@ -10,6 +10,8 @@ use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, put};
+use bytes::BytesMut;
+use futures::StreamExt as _;
 use grail_ports::object_store::{ObjectInfo, PutCondition, PutOutcome, StoreError};
 use grail_protocol::ids::{Digest, Hotkey, Signature};
 use grail_protocol::signature::verify;
@@ -20,13 +22,14 @@ use zeroize::Zeroizing;
 
 use super::reply::{Reply, blocking};
 use super::{App, Shared};
-use crate::local::store::OpenObject;
 use crate::local::store::credentials::{AccessKey, BucketGrant, account_id};
+use crate::local::store::{Incoming, OpenObject};
 use crate::local::wire::{
     AUTH_SCHEME, ErrorBody, IF_ABSENT_HEADER, IF_ETAG_HEADER, MODIFIED_HEADER, NONCE_HEADER,
     ObjectJson, RANGE_HEADER, SHA256_HEADER, SIGNATURE_HEADER, SIZE_HEADER, StoreChange,
     put_method,
 };
+use crate::source::PIECE_BYTES;
 
 /// Largest description of a new bucket, bytes.
 const GRANT_BYTES_MAX: usize = 4096;
@@ -108,22 +111,43 @@ async fn upload(
         return Err(Reply(ErrorBody::TooLarge { size, limit }));
     }
     let _turn = app.uploads.acquire().await.map_err(Reply::unavailable)?;
-    let bytes =
-        to_bytes(body, usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|_| {
-            Reply::malformed(format!("the body broke off, or has more than {limit} bytes"))
-        })?;
+    let store = Arc::clone(&app.store);
+    let incoming = receive(blocking(move || store.begin(&access, &key)).await?, body).await?;
     let store = Arc::clone(&app.store);
     blocking(move || {
-        if Digest::of(&bytes) != sha256 {
+        if incoming.sha256() != sha256 {
             return Err(Reply::malformed("the body is not the one that was signed"));
         }
-        match store.put_if(&access, &key, &bytes, Some(nonce), condition.as_ref())? {
+        match store.commit(incoming, Some(nonce), condition.as_ref())? {
             PutOutcome::Written => Ok(()),
             PutOutcome::ConditionFailed => Err(Reply(ErrorBody::ConditionFailed)),
         }
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Writes a body to the disk as it comes.
+async fn receive(mut incoming: Incoming, body: Body) -> Result<Incoming, Reply> {
+    let mut chunks = body.into_data_stream();
+    let mut is_over = false;
+    while !is_over {
+        // Many small chunks for one way to the disk.
+        let mut piece = BytesMut::new();
+        while piece.len() < PIECE_BYTES {
+            let Some(chunk) = chunks.next().await else {
+                is_over = true;
+                break;
+            };
+            piece.extend_from_slice(&chunk.map_err(|_| Reply::malformed("the body broke off"))?);
+        }
+        incoming = blocking(move || -> Result<_, StoreError> {
+            incoming.write(&piece)?;
+            Ok(incoming)
+        })
+        .await?;
+    }
+    Ok(incoming)
 }
 
 async fn remove(

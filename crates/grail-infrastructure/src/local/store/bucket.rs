@@ -1,13 +1,14 @@
 //! The object-store port for roles in the store's own process.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use grail_ports::object_store::{
-    Buckets, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, ReadCredentials,
-    StoreError,
+    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
+    ReadCredentials, StoreError,
 };
 
 use super::FolderStore;
@@ -125,6 +126,11 @@ impl ObjectStore for FolderBucket {
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
         let key = key.to_owned();
         self.blocking(move |store, access| store.put(access, &key, &bytes, None)).await
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
+        let (key, file) = (key.to_owned(), file.to_owned());
+        self.blocking(move |store, access| store.put_file(access, &key, &file)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {

@@ -1,11 +1,16 @@
 //! Broken connections, refusals and delays: nothing lost, nothing half visible, bounded time.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use grail_infrastructure::object_store::{Patience, S3Buckets, S3Settings};
-use grail_ports::object_store::{Buckets as _, ObjectStore, PutCondition, PutOutcome, StoreError};
+use grail_ports::object_store::{
+    Buckets as _, FilePut, ObjectStore, PutCondition, PutOutcome, StoreError,
+};
+use grail_protocol::ids::Digest;
 use std::sync::Arc;
+use tempfile::NamedTempFile;
 
 use super::OURS;
 use super::proxy::{Fate, Proxy};
@@ -67,6 +72,66 @@ async fn a_killed_upload_of_100_mb_goes_on_with_the_part_under_way() {
     assert_eq!(world.proxy.count("PUT", "partNumber="), parts + 2, "two parts went twice");
     assert!(world.direct.get("large", 1 << 30).await.unwrap().unwrap() == content);
     assert_eq!(world.server.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_killed_upload_of_a_file_of_100_mb_goes_on_with_the_part_under_way() {
+    let world = world(quick(), |method, target, before| match (method, before) {
+        ("PUT", 0) if target.contains("partNumber=9&") => Fate::ResetUpload(2 << 20),
+        ("PUT", 0 | 1) if target.contains("partNumber=3&") => Fate::LoseAnswer,
+        ("POST", 0) if target.contains("uploadId=") => Fate::LoseAnswer,
+        _ => Fate::Pass,
+    })
+    .await;
+    let content = bytes(100_000_000);
+    let file = file(&content);
+    let put = world.store.put_file("large", file.path()).await.unwrap();
+    let sha256 = Digest::of(&content);
+    assert_eq!(put, FilePut { size: 100_000_000, sha256 });
+    let parts = content.len().div_ceil(5 << 20);
+    assert_eq!(world.proxy.count("PUT", "partNumber="), parts + 3, "two parts went again");
+    assert_eq!(world.proxy.count("POST", "uploadId="), 2, "the object was found to be there");
+    let found = world.direct.get("large", 1 << 30).await.unwrap().unwrap();
+    assert_eq!(Digest::of(&found), sha256);
+    assert_eq!(world.server.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_under_the_upload_is_not_put_together() {
+    type Change = fn(&std::fs::File);
+    let changes: [(&str, Change); 3] = [
+        ("now ends after", |file| file.set_len(21 << 20).unwrap()),
+        ("now has", |file| file.set_len(60 << 20).unwrap()),
+        ("was written to", |mut file| file.write_all(b"other bytes").unwrap()),
+    ];
+    for (how, change) in changes {
+        let source = file(&bytes(50 << 20));
+        // Earlier than any change of this test can be, however coarse the file system's clock is.
+        let long_ago = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        source.as_file().set_modified(long_ago).unwrap();
+        let writer = source.reopen().unwrap();
+        let world = world(quick(), move |method, target, _| {
+            if method == "PUT" && target.contains("partNumber=1&") {
+                change(&writer);
+            }
+            Fate::Pass
+        })
+        .await;
+        world.direct.put("large", Bytes::from_static(b"old")).await.unwrap();
+        let failed = world.store.put_file("large", source.path()).await;
+        let Err(StoreError::File(text)) = failed else { panic!("{how}: {failed:?}") };
+        assert!(text.contains("changed while it was uploaded") && text.contains(how), "{text}");
+        assert_eq!(world.direct.get("large", 99).await.unwrap().unwrap(), "old");
+        assert_eq!(world.proxy.count("POST", "uploadId="), 0, "nothing was put together");
+        assert_eq!(world.proxy.count("DELETE", "uploadId="), 1, "it was aborted");
+        assert_eq!(world.server.leftovers(), [""; 0]);
+    }
+}
+
+fn file(content: &[u8]) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(content).unwrap();
+    file
 }
 
 #[tokio::test]
@@ -250,21 +315,25 @@ async fn one_deadline_bounds_an_operation_that_never_ends() {
     let patience = Patience {
         operation: Duration::from_millis(700),
         answer: Duration::from_millis(200),
+        bytes_per_s_min: 1 << 30,
         attempts: 1_000,
         ..quick()
     };
     let world = world(patience, |_, _, _| Fate::Slow(Duration::from_secs(600))).await;
+    let (small, large) = (file(b"x"), file(&bytes(6 << 20)));
     let started = tokio::time::Instant::now();
     for outcome in [
         world.store.get("a", 9).await.map(drop),
         world.store.head("a").await.map(drop),
         world.store.list("").await.map(drop),
         world.store.put("a", Bytes::from_static(b"x")).await,
+        world.store.put_file("a", small.path()).await.map(drop),
+        world.store.put_file("a", large.path()).await.map(drop),
         world.store.delete("a").await,
     ] {
         assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     }
-    // Ten times what five operations may take: a busy machine passes, an endless wait does not.
+    // What seven operations may take, several times: a busy machine passes, an endless wait does not.
     assert!(started.elapsed() < Duration::from_secs(35), "{:?}", started.elapsed());
 }
 

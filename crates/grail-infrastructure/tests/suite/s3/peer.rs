@@ -42,6 +42,9 @@ async fn a_server_of_others_keeps_the_contract() {
     eprintln!("objects, ranges, conditions, keys and listings: good");
     contract::large_object(&*ours.own(), 100 << 20).await;
     eprintln!("an object of 100 MiB in 20 parts: good");
+    let folder = tempfile::tempdir().unwrap();
+    contract::large_file(&*ours.own(), folder.path(), 100 << 20).await;
+    eprintln!("a file of 100 MiB in 20 parts: good");
     contract::many_objects(&*ours.own(), 1_050).await;
     eprintln!("1,050 objects in pages: good");
     if variable("GRAIL_TEST_S3_NO_RIGHTS").is_some() {
@@ -49,7 +52,8 @@ async fn a_server_of_others_keeps_the_contract() {
         return;
     }
     contract::buckets(&ours, &theirs).await;
-    eprintln!("the rights of two owners and their readers: good");
+    contract::files(&ours, folder.path()).await;
+    eprintln!("the rights of two owners and their readers, and files of all kinds: good");
     let mut wrong = secrets;
     wrong.write.secret_access_key = "0".repeat(40).into();
     let wrong = S3Buckets::new(settings, &wrong).unwrap();
