@@ -12,7 +12,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use grail_ports::events::Event;
-use grail_ports::object_store::{FilePut, ObjectStore, StoreError};
+use grail_ports::object_store::{ObjectInfo, ObjectStore, StoreError};
 use grail_protocol::checkpoint::CheckpointType;
 use grail_protocol::ids::{Digest, Window};
 use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, ReadyMarker};
@@ -124,42 +124,40 @@ async fn upload(
     heartbeat: &Heartbeat,
 ) -> Result<(), TrainingError> {
     // The file is hashed only where there is something to compare it with.
-    if bucket.head(key).await?.is_some_and(|there| there.size == size) {
+    if let Some(there) = bucket.head(key).await?.filter(|there| there.size == size) {
         let file = path.to_owned();
         let sha256 = blocking(move || file_digest(&file)).await?;
-        if holds(bucket, key, &FilePut { size, sha256 }, heartbeat).await? {
+        if holds(bucket, &there, sha256, heartbeat).await? {
             return Ok(());
         }
     }
     let put = bucket.put_file(key, path).await?;
     heartbeat.beat();
-    if holds(bucket, key, &put, heartbeat).await? {
+    if let Some(there) = bucket.head(key).await?.filter(|there| there.size == put.size)
+        && holds(bucket, &there, put.sha256, heartbeat).await?
+    {
         return Ok(());
     }
     Err(TrainingError::UploadDamaged { key: key.to_owned() })
 }
 
-/// Reads the object back, a piece at a time, and returns whether it has these bytes.
+/// Reads an object back, a piece at a time, and returns whether its bytes have this SHA-256.
 async fn holds(
     bucket: &dyn ObjectStore,
-    key: &str,
-    wanted: &FilePut,
+    object: &ObjectInfo,
+    sha256: Digest,
     heartbeat: &Heartbeat,
 ) -> Result<bool, TrainingError> {
-    let object = match bucket.head(key).await? {
-        Some(object) if object.size == wanted.size => object,
-        _ => return Ok(false),
-    };
     let (mut hasher, mut at) = (Sha256::new(), 0);
-    while at < wanted.size {
-        let end = wanted.size.min(at + PIECE_BYTES);
-        let piece = bucket.get_range(key, at..end, Some(&object.etag)).await?;
+    while at < object.size {
+        let range = at..object.size.min(at + PIECE_BYTES);
+        let piece = bucket.get_range(&object.key, range, Some(&object.etag)).await?;
         let Some(piece) = piece.filter(|piece| !piece.is_empty()) else { return Ok(false) };
         at += piece.len() as u64;
         hasher = blocking(move || hasher.chain_update(&piece)).await;
         heartbeat.beat();
     }
-    Ok(Digest(hasher.finalize().into()) == wanted.sha256)
+    Ok(Digest(hasher.finalize().into()) == sha256)
 }
 
 /// Returns the checkpoints in `keys` that are to be removed, oldest first.
