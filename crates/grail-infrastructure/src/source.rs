@@ -180,6 +180,8 @@ mod tests {
 
     #[test]
     fn a_change_is_noticed_and_a_removal_does_no_harm() {
+        type Change = fn(&Path);
+
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let write = |bytes: &[u8]| {
@@ -189,9 +191,9 @@ mod tests {
             file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
             FileSource::open(&path).unwrap()
         };
-        let changes: [(&str, fn(&Path)); 3] = [
+        let changes: [(&str, Change); 3] = [
             ("ends after 5", |path| {
-                File::options().write(true).open(path).unwrap().set_len(5).unwrap()
+                File::options().write(true).open(path).unwrap().set_len(5).unwrap();
             }),
             ("now has 12", |path| {
                 File::options().append(true).open(path).unwrap().write_all(b"ab").unwrap();
