@@ -14,6 +14,7 @@ mod footer;
 mod gzip;
 mod limits;
 mod pages;
+mod pieces;
 mod reader;
 mod schema;
 mod source;

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use grail_protocol::v5::file::{FOOTER_KEYS, JsonText, Row, Scalar, WindowFile};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::column::writer::{
@@ -22,6 +21,7 @@ use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
 use crate::columns::{COLUMNS, Field, Kind, SCHEMA};
 use crate::error::WriteError;
+use crate::pieces::Pieces;
 use crate::threads::on_all_threads;
 
 /// Rows that are handed to the encoder at a time. It looks at the size of a page in between, so this
@@ -54,8 +54,8 @@ pub fn write<W: Write + Send>(file: &WindowFile, sink: W) -> Result<(), WriteErr
     };
     let mut group = writer.next_row_group()?;
     for column in on_all_threads(COLUMNS.len(), encode) {
-        let (bytes, close) = column?;
-        group.append_column(&bytes, close)?;
+        let (pages, close) = column?;
+        group.append_column(&pages, close)?;
     }
     group.close()?;
     writer.close()?;
@@ -99,15 +99,15 @@ impl Target {
         properties: WriterPropertiesPtr,
         field: &Field,
         rows: &[Row],
-    ) -> Result<(Bytes, ColumnCloseResult), WriteError> {
-        let mut pages = TrackedWrite::new(Vec::new());
+    ) -> Result<(Pieces, ColumnCloseResult), WriteError> {
+        let mut pages = TrackedWrite::new(Pieces::default());
         let sink = Box::new(SerializedPageWriter::new(&mut pages));
         let mut column = get_column_writer(Arc::clone(leaf), properties, sink);
         for (chunk, rows) in rows.chunks(ROWS_AT_A_TIME).enumerate() {
             self.write(&mut column, field, rows, chunk * ROWS_AT_A_TIME)?;
         }
         let close = column.close()?;
-        Ok((pages.into_inner()?.into(), close))
+        Ok((pages.into_inner()?, close))
     }
 
     fn write(
