@@ -7,8 +7,8 @@ use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-/// Capacity of a piece. A page is about as long.
-const PIECE_BYTES: usize = 1 << 20;
+/// Least and greatest capacity of a piece. A page is about as long as the latter.
+const PIECE_BYTES: (usize, usize) = (4 << 10, 1 << 20);
 
 /// A sink that holds what is written to it in pieces. One growing buffer would be copied as it grows,
 /// and hold up to twice what is in it.
@@ -19,9 +19,11 @@ pub struct Pieces {
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let (least, most) = PIECE_BYTES;
+        let capacity = usize::try_from(self.len()).unwrap_or(most).clamp(least, most);
         let pieces = Arc::make_mut(&mut self.pieces);
         if pieces.last().is_none_or(|last| last.len() == last.capacity()) {
-            pieces.push(Vec::with_capacity(PIECE_BYTES));
+            pieces.push(Vec::with_capacity(capacity));
         }
         let Some(last) = pieces.last_mut() else { return Ok(0) };
         let n_bytes = bytes.len().min(last.capacity() - last.len());
@@ -91,18 +93,19 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_from_anywhere() {
-        let bytes: Vec<u8> = (0..2 * PIECE_BYTES + 77).map(|at| (at / 251) as u8).collect();
+        let (least, most) = PIECE_BYTES;
+        let bytes: Vec<u8> = (0..3 * most + 77).map(|at| (at / 251) as u8).collect();
         let mut pieces = Pieces::default();
         for part in bytes.chunks(70_001) {
             pieces.write_all(part).unwrap();
         }
         assert_eq!(pieces.len(), bytes.len() as u64);
-        for start in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES, bytes.len()] {
+        for start in [0, 1, least - 1, least, 2 * least, most, bytes.len()] {
             let mut read = Vec::new();
             pieces.get_read(start as u64).unwrap().read_to_end(&mut read).unwrap();
             assert!(read == bytes[start..], "from {start}");
         }
-        let (start, length) = (PIECE_BYTES - 9, PIECE_BYTES + 20);
+        let (start, length) = (least - 9, most + 20);
         assert!(pieces.get_bytes(start as u64, length).unwrap() == bytes[start..][..length]);
         assert!(pieces.get_bytes(0, bytes.len() + 1).is_err());
         assert!(pieces.get_bytes(u64::MAX, 1).is_err());

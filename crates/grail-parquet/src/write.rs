@@ -38,7 +38,7 @@ const WITHOUT_DICTIONARY: [&str; 3] = [
 /// Writes a file. Log-probabilities are rounded to f32.
 ///
 /// Columns are encoded on all threads and held until all before them are written, so memory holds the
-/// compressed file at most.
+/// compressed file at most, and a few pages.
 ///
 /// # Errors
 /// When a cell does not fit its column, or the sink fails.

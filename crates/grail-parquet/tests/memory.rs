@@ -3,7 +3,6 @@
 //! The only test of its process, since the heap is measured for all of it.
 
 #![expect(clippy::unwrap_used, reason = "a file that is made here reads back")]
-#![expect(clippy::print_stdout, reason = "the measured heap is what a reader of the test wants")]
 
 use std::fs::File;
 

@@ -21,7 +21,7 @@ use grail_services::checkpoint::CheckpointError;
 use grail_services::checkpoint::reference::{Method, ReferenceConsumer};
 use grail_services::checkpoint::weights::weights_hash;
 use grail_services::context::Heartbeat;
-use grail_testkit::vectors::{every_case, list, load, path, text};
+use grail_testkit::vectors::{every_case, is_own, list, load, path, text};
 use grail_testkit::{FakeSigner, MemoryStorage};
 
 const TOPIC: &str = "checkpoints";
@@ -208,7 +208,7 @@ async fn every_checkpoint_of_the_vectors_is_made_or_refused() {
         assert_eq!(again.method, Method::None, "the cache is used: {case}");
     }
     println!("vectors: {TOPIC}/consumer.json: {} checkpoints are made or refused", cases.len());
-    assert!(!cases.is_empty());
+    assert!(!is_own() || !cases.is_empty());
 }
 
 /// Windows of the vectors with a delta whose base is ready, and what they are called in the bucket.

@@ -42,7 +42,7 @@ pub fn every_entry(topic: &str, file: &str, key: &str, at_least: usize, check: i
 
 /// Returns a list of a file with every value as Python reads it: integers of any size, `NaN`.
 pub fn python_list(topic: &str, file: &str, key: &str) -> Vec<json::Value> {
-    let parsed = json::parse(&read(&path(topic, file))).unwrap();
+    let parsed = json::parse(&read(&shared(topic, file))).unwrap();
     parsed.get(key).and_then(json::Value::as_list).unwrap().to_vec()
 }
 

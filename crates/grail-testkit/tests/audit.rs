@@ -50,7 +50,7 @@ fn every_topic_file_and_list_is_run() {
             }
         }
     }
-    assert!(missing.is_empty(), "no test runs {missing:#?}");
+    assert!(!is_own || missing.is_empty(), "no test runs {missing:#?}");
 }
 
 /// Returns the folders that hold cases, from the vectors' folder; a topic may have parts.

@@ -138,10 +138,13 @@ fn is_environment(value: Option<&Value>) -> bool {
     }
 }
 
-/// An integer, a boolean, a whole float, or text of one, with zeros after a point at most.
+/// An integer, a boolean, a whole float of less than 64 bits, or text of an integer, with zeros after a
+/// point at most. What is beyond 128 bits counts as the greatest or least.
 fn lax_int(value: &Value) -> Option<i128> {
     match value {
-        Value::Float(float) if float.is_finite() && float.fract() == 0.0 => Some(*float as i128),
+        Value::Float(float) if float.fract() == 0.0 && float.abs() < TWO_TO_63 => {
+            Some(*float as i128)
+        }
         Value::Text(text) => {
             let text = text.as_str()?.trim();
             let whole = match text.split_once('.') {
@@ -151,20 +154,40 @@ fn lax_int(value: &Value) -> Option<i128> {
                 Some(_) => return None,
                 None => text,
             };
-            // Digits of other scripts are digits to Python, and not to pydantic.
-            to_int(&Value::Text(whole.into())).filter(|_| whole.is_ascii())
+            int_of_digits(whole)
         }
         _ => integer(value),
     }
+}
+
+const TWO_TO_63: f64 = (1u64 << 63) as f64;
+
+/// Reads digits with single underscores between them. Unlike Python, pydantic knows ASCII digits only.
+fn int_of_digits(text: &str) -> Option<i128> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_number = digits.split('_').all(|group| !group.is_empty() && is_digits(group));
+    let beyond = if text.starts_with('-') { i128::MIN } else { i128::MAX };
+    (is_number && digits.len() <= DIGITS_MAX)
+        .then(|| to_int(&Value::Text(text.into())).unwrap_or(beyond))
+}
+
+/// Most digits of an integer in text.
+const DIGITS_MAX: usize = 4_300;
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Any number, NaN included, or text of one.
 fn is_lax_float(value: &Value) -> bool {
     match value {
         Value::Bool(_) | Value::Integer(_) | Value::Big(_) | Value::Float(_) => true,
-        Value::Text(text) => {
-            text.as_str().is_some_and(|text| text.trim().replace('_', "").parse::<f64>().is_ok())
-        }
+        Value::Text(text) => text.as_str().is_some_and(|text| {
+            let text = text.trim();
+            // Pydantic, unlike Python, lets single underscores stand anywhere but at the ends.
+            let is_grouped = !text.starts_with('_') && !text.ends_with('_') && !text.contains("__");
+            is_grouped && text.replace('_', "").parse::<f64>().is_ok()
+        }),
         _ => false,
     }
 }

@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn rows_and_seeds_are_the_references() {
-        let file = vectors::path("datasets", "unified_rows.jsonl");
+        let file = vectors::shared("datasets", "unified_rows.jsonl");
         let rows = parse_json_lines(&std::fs::read_to_string(file).unwrap()).unwrap();
         vectors::every_case("datasets", "unified_kernel.json", |case| {
             let args = &case["args"];
