@@ -44,7 +44,7 @@ mod tests {
     /// As the READMEs of the assets tell them.
     const DIGESTS: [(Protocol, &str); 2] = [
         (Protocol::V6, "5513bf8476e8a2ad6ff786553b6b5ce46a97819961f3668795edb8bcac1b65a5"),
-        (Protocol::V5, "699cf85ea15137de699a8abe4d72482ac8255a0a78850ae82d02b125e6792eda"),
+        (Protocol::V5, "a3408b3cd26ff25fd53ed88e7cd7d78ccaa25139dfa04d5890b3d5ea949788eb"),
     ];
 
     #[test]

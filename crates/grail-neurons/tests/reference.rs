@@ -81,6 +81,47 @@ async fn honest_miners_earn_and_a_copier_is_gated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_model_learns_from_what_trusted_miners_wrote() {
+    const WINDOWS: usize = 12;
+    let subnet = Subnet::of(World { groups: 4, problems: 4, ..World::new() });
+    let (mut trainer, mut validator) = (subnet.trainer(), subnet.validator());
+    let (mut miner, mut other) = (subnet.miner(MINER), subnet.miner(OTHER_MINER));
+    trainer.start().await.unwrap();
+    validator.start().await.unwrap();
+    miner.start().await.unwrap();
+    other.start().await.unwrap();
+    let world = &subnet.world;
+    let mut log = settle(&mut trainer, world.chain.head()).await;
+    for _ in 0..WINDOWS {
+        let head = world.next_window();
+        log += &settle(&mut validator, head).await;
+        log += &settle(&mut trainer, head).await;
+        log += &settle(&mut miner, head).await;
+        log += &settle(&mut other, head).await;
+    }
+
+    let mut rewards = Vec::new();
+    let mut log_ratios = Vec::new();
+    for event in world.take_events(TRAINER) {
+        if let Event::WindowTrained { reward_mean, first_log_ratio_max, .. } = event {
+            rewards.push(reward_mean);
+            log_ratios.push(first_log_ratio_max);
+        }
+    }
+    assert_eq!(rewards.len(), WINDOWS - 1, "{log}");
+    // The profile's log-probabilities are those that the trainer sees, to the last bit.
+    assert_eq!(log_ratios[0].to_bits(), 0.0_f64.to_bits(), "{log_ratios:?}");
+    // An answer that starts with the right letter of two and goes on earns 0.25; none of 32 tokens
+    // earns more.
+    assert!((0.08..0.17).contains(&rewards[0]), "{rewards:?}");
+    let late: f64 = rewards[WINDOWS - 5..].iter().sum::<f64>() / 4.0;
+    assert!(late > 0.17, "the model learns: {rewards:?}");
+    for window in judgements(&world.take_events(VALIDATOR)).values() {
+        assert_eq!((window.accepted, &window.rejection), (window.checked, &None), "{log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_corrupt_file_is_banned_and_forged_sketches_are_not() {
     let subnet = Subnet::new();
     let (mut trainer, mut validator) = (subnet.trainer(), subnet.validator());

@@ -195,7 +195,7 @@ fn measure(model: &dyn Model) -> EvaluationResult {
     let held_out = HeldOut { problems: 50, seeds: Arc::new(u64::from), at_once: 16 };
     let environment = FakeEnvironment::default();
     let (stop, heartbeat) = (StopFlag::default(), Heartbeat::default());
-    evaluate(model, &environment, SAMPLER, &held_out, &stop, &heartbeat).unwrap()
+    evaluate(model, &environment, SAMPLER, &held_out, None, &stop, &heartbeat).unwrap()
 }
 
 #[derive(Default)]

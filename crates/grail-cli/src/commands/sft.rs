@@ -275,6 +275,7 @@ fn measure(
         &**environment,
         config.sampler(),
         &held_out,
+        None,
         &StopFlag::default(),
         &Heartbeat::default(),
     )?;

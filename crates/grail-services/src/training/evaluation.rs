@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use grail_ports::environment::Environment;
 use grail_ports::model::{GenerateRequest, Model, ModelError, Sampling, StopFlag};
+use grail_ports::reference::PromptForm;
 use grail_protocol::domain::DomainHash;
+use grail_protocol::ids::TokenId;
 use grail_protocol::sampler::SamplerParams;
 
 use crate::context::Heartbeat;
@@ -48,6 +50,7 @@ impl EvaluationResult {
 
 /// Samples one answer to each held-out problem and judges it. Blocks.
 ///
+/// Prompts are written in `form`, that of the miners' prompts; `None` is the model's own template.
 /// Race keys depend on the number of the problem alone, so equal weights give equal results. A
 /// problem that the environment cannot judge is left out.
 pub fn evaluate(
@@ -55,6 +58,7 @@ pub fn evaluate(
     environment: &dyn Environment,
     sampler: SamplerParams,
     held_out: &HeldOut,
+    form: Option<PromptForm>,
     stop: &StopFlag,
     heartbeat: &Heartbeat,
 ) -> Result<EvaluationResult, ModelError> {
@@ -65,8 +69,15 @@ pub fn evaluate(
         let seeds: Vec<u64> = (first..last).map(|number| (held_out.seeds)(number)).collect();
         let requests = (first..last)
             .zip(&seeds)
-            .map(|(number, seed)| request(model, environment, sampler, number, *seed))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|(number, seed)| {
+                let messages = environment.prompt(*seed);
+                let prompt = match form {
+                    Some(form) => model.render_as(&messages, form),
+                    None => model.render(&messages),
+                };
+                Ok(request(prompt?, sampler, number))
+            })
+            .collect::<Result<Vec<_>, ModelError>>()?;
         let mut answers = vec![Vec::new(); requests.len()];
         model.generate(&requests, stop, &mut |idx, completions| {
             if let Some(slot) = answers.get_mut(idx) {
@@ -89,20 +100,14 @@ pub fn evaluate(
     Ok(result)
 }
 
-fn request(
-    model: &dyn Model,
-    environment: &dyn Environment,
-    sampler: SamplerParams,
-    number: u32,
-    seed: u64,
-) -> Result<GenerateRequest, ModelError> {
-    Ok(GenerateRequest {
-        prompt: model.render(&environment.prompt(seed))?,
+fn request(prompt: Vec<TokenId>, sampler: SamplerParams, number: u32) -> GenerateRequest {
+    GenerateRequest {
+        prompt,
         race_keys: vec![race_key(number)],
         sampling: Sampling::Race { temperature: sampler.temperature },
         max_new_tokens: sampler.max_new_tokens,
         whitening: None,
-    })
+    }
 }
 
 fn race_key(number: u32) -> [u32; 4] {

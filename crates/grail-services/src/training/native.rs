@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use grail_ports::model::ModelError;
+use grail_ports::reference::PromptForm;
 use grail_ports::signer::Signer;
 use grail_protocol::checkpoint::{
     CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, DELTA_FILE, DeltaRecord,
@@ -15,6 +16,7 @@ use grail_protocol::ids::{BlockNumber, Digest, Window};
 use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
 use tracing::warn;
 
+use super::config::TrainingConfig;
 use super::profile::{DeltaBase, Lesson, Published, TrainingProfile, TrainingSetup, Unsigned};
 use super::{TrainingError, pipeline, publisher, rollouts};
 use crate::blocking::blocking;
@@ -48,6 +50,10 @@ pub struct NativeTraining;
 #[async_trait]
 impl TrainingProfile for NativeTraining {
     const FOLDER: &'static str = "training";
+
+    fn prompt_form(_: &TrainingConfig) -> Option<PromptForm> {
+        None
+    }
 
     fn objects(kind: CheckpointType) -> &'static [Published] {
         match kind {

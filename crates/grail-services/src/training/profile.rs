@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use grail_ports::environment::Environment;
+use grail_ports::reference::PromptForm;
 use grail_protocol::checkpoint::CheckpointType;
 use grail_protocol::ids::Window;
 
@@ -79,6 +80,9 @@ pub enum Published {
 pub trait TrainingProfile: Default + Send + Sync + 'static {
     /// Folder of the trainer below the role's.
     const FOLDER: &'static str;
+
+    /// Returns how the prompts of miners are written; `None` is the model's own template.
+    fn prompt_form(config: &TrainingConfig) -> Option<PromptForm>;
 
     /// Returns what a checkpoint of this kind consists of, in the order of the uploads: whoever sees
     /// the signature finds the rest.

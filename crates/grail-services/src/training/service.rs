@@ -200,8 +200,10 @@ impl<P: TrainingProfile> Training<P> {
         let model = self.exported(checkpoint).await?;
         let (environment, held_out) = (self.setup.environment.clone(), self.held_out.clone());
         let (sampler, ctx) = (self.setup.config.sampler, self.setup.ctx.clone());
+        let form = P::prompt_form(&self.setup.config);
         let result = blocking(move || {
-            evaluate(&*model, &*environment, sampler, &held_out, &ctx.stop, &ctx.heartbeat)
+            let (stop, heartbeat) = (&ctx.stop, &ctx.heartbeat);
+            evaluate(&*model, &*environment, sampler, &held_out, form, stop, heartbeat)
         })
         .await?;
         self.setup.ctx.emit(Event::Evaluated {

@@ -87,6 +87,14 @@ impl Assignment {
     }
 }
 
+/// Returns how prompts are written in a checkpoint's `thinking_mode`.
+pub fn form_of_mode(thinking_mode: &str) -> PromptForm {
+    match thinking_mode {
+        "native" => PromptForm::Thinking,
+        _ => PromptForm::ChatMl,
+    }
+}
+
 /// Returns a JSON number; text is none.
 fn number(value: &Value) -> Option<f64> {
     match value {

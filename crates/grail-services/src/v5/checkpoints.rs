@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use grail_ports::environment::Environment;
 use grail_ports::events::Event;
-use grail_ports::reference::PromptForm;
 use grail_protocol::checkpoint::{CheckpointError as MetadataError, ReferenceMetadata, Unsigned};
 use grail_protocol::ids::{Hotkey, Window};
 use grail_protocol::keys;
@@ -18,7 +17,7 @@ use grail_protocol::v5::python::print::{Keys, to_json};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, form_of_mode};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::cache::file_bytes_max;
@@ -112,10 +111,7 @@ impl AssignmentSource {
             checkpoint,
             model,
             environment,
-            form: match metadata.thinking_mode.as_str() {
-                "native" => PromptForm::Thinking,
-                _ => PromptForm::ChatMl,
-            },
+            form: form_of_mode(&metadata.thinking_mode),
             generation: metadata.generation_params.clone(),
             config: config.ok_or_else(unreadable)?,
             model_name: metadata.model_name.clone(),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use grail_ports::model::ModelInfo;
+use grail_ports::reference::PromptForm;
 use grail_ports::signer::Signer;
 use grail_protocol::checkpoint::{
     CHECKPOINT_FILES, CheckpointType, ReferenceMetadata, WEIGHTS_FILE,
@@ -26,6 +27,7 @@ use grail_protocol::v5::python::json::{self, Value};
 use tracing::warn;
 
 use self::lesson::lesson;
+use super::assignment::form_of_mode;
 use super::checkpoints::{AssignmentSource, ReferenceEnvironments};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
@@ -35,6 +37,7 @@ use crate::checkpoint::weights::weights_hash;
 use crate::peers::PeerDirectory;
 use crate::state;
 use crate::training::TrainingError;
+use crate::training::config::TrainingConfig;
 use crate::training::profile::{Lesson, Published, TrainingProfile, TrainingSetup, Unsigned};
 use crate::training::service::Training;
 
@@ -69,6 +72,10 @@ pub struct ReferenceProfile {
 #[async_trait]
 impl TrainingProfile for ReferenceProfile {
     const FOLDER: &'static str = "training-v5";
+
+    fn prompt_form(config: &TrainingConfig) -> Option<PromptForm> {
+        Some(form_of_mode(&config.thinking_mode))
+    }
 
     fn objects(kind: CheckpointType) -> &'static [Published] {
         match kind {
