@@ -83,7 +83,10 @@ async fn honest_miners_earn_and_a_copier_is_gated() {
 #[tokio::test(start_paused = true)]
 async fn the_model_learns_from_what_trusted_miners_wrote() {
     const WINDOWS: usize = 12;
-    let subnet = Subnet::of(World { groups: 4, problems: 4, ..World::new() });
+    // Of 32 tokens only the first earns something, and a model that only came to like one letter must
+    // not look as if it had learnt: that takes many groups.
+    let mut subnet = Subnet::of(World { groups: 16, problems: 4, ..World::new() });
+    (subnet.training.steps.groups_per_step, subnet.training.steps.epochs) = (32, 1);
     let (mut trainer, mut validator) = (subnet.trainer(), subnet.validator());
     let (mut miner, mut other) = (subnet.miner(MINER), subnet.miner(OTHER_MINER));
     trainer.start().await.unwrap();
@@ -115,7 +118,7 @@ async fn the_model_learns_from_what_trusted_miners_wrote() {
     // earns more.
     assert!((0.08..0.17).contains(&rewards[0]), "{rewards:?}");
     let late: f64 = rewards[WINDOWS - 5..].iter().sum::<f64>() / 4.0;
-    assert!(late > 0.17, "the model learns: {rewards:?}");
+    assert!(late > 0.165, "the model learns: {rewards:?}");
     for window in judgements(&world.take_events(VALIDATOR)).values() {
         assert_eq!((window.accepted, &window.rejection), (window.checked, &None), "{log}");
     }
