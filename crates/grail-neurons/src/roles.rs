@@ -18,56 +18,14 @@ use grail_services::validation::service::ValidationService;
 
 use crate::neuron::{Neuron, NeuronError, Tick};
 
-/// Mines honestly.
-pub struct MinerNeuron {
-    ctx: RunContext,
-    service: MiningService,
-}
-
-/// Mines dishonestly; for test networks.
-pub struct CheaterNeuron {
-    ctx: RunContext,
-    service: Adversary,
-}
-
-/// Validates and sets weights.
-pub struct ValidatorNeuron {
-    ctx: RunContext,
-    service: ValidationService,
-}
-
-/// Trains and publishes checkpoints.
-pub struct TrainerNeuron {
-    ctx: RunContext,
-    service: TrainingService,
-}
-
-/// Mines honestly in the reference's profile.
-pub struct ReferenceMinerNeuron {
-    ctx: RunContext,
-    service: ReferenceMining,
-}
-
-/// Mines dishonestly in the reference's profile; for test networks.
-pub struct ReferenceCheaterNeuron {
-    ctx: RunContext,
-    service: ReferenceAdversary,
-}
-
-/// Validates and sets weights in the reference's profile.
-pub struct ReferenceValidatorNeuron {
-    ctx: RunContext,
-    service: ReferenceValidation,
-}
-
-/// Trains and publishes checkpoints in the reference's profile.
-pub struct ReferenceTrainerNeuron {
-    ctx: RunContext,
-    service: ReferenceTraining,
-}
-
 macro_rules! role {
-    ($neuron:ident, $service:ty, $role:literal $(, $alarm:ident)?) => {
+    ($(#[$doc:meta])+ $neuron:ident, $service:ty, $role:literal $(, $alarm:ident)?) => {
+        $(#[$doc])+
+        pub struct $neuron {
+            ctx: RunContext,
+            service: $service,
+        }
+
         impl $neuron {
             /// Wraps the service; `ctx` is the one that the service was made with.
             pub fn new(ctx: RunContext, service: $service) -> Self {
@@ -102,14 +60,38 @@ macro_rules! role {
     };
 }
 
-role!(MinerNeuron, MiningService, "miner");
-role!(CheaterNeuron, Adversary, "cheater");
-role!(ValidatorNeuron, ValidationService, "validator", alarm);
-role!(TrainerNeuron, TrainingService, "trainer");
-role!(ReferenceMinerNeuron, ReferenceMining, "miner");
-role!(ReferenceCheaterNeuron, ReferenceAdversary, "cheater");
-role!(ReferenceValidatorNeuron, ReferenceValidation, "validator", alarm);
-role!(ReferenceTrainerNeuron, ReferenceTraining, "trainer");
+role!(
+    /// Mines honestly.
+    MinerNeuron, MiningService, "miner"
+);
+role!(
+    /// Mines dishonestly; for test networks.
+    CheaterNeuron, Adversary, "cheater"
+);
+role!(
+    /// Validates and sets weights.
+    ValidatorNeuron, ValidationService, "validator", alarm
+);
+role!(
+    /// Trains and publishes checkpoints.
+    TrainerNeuron, TrainingService, "trainer"
+);
+role!(
+    /// Mines honestly in the reference's profile.
+    ReferenceMinerNeuron, ReferenceMining, "miner"
+);
+role!(
+    /// Mines dishonestly in the reference's profile; for test networks.
+    ReferenceCheaterNeuron, ReferenceAdversary, "cheater"
+);
+role!(
+    /// Validates and sets weights in the reference's profile.
+    ReferenceValidatorNeuron, ReferenceValidation, "validator", alarm
+);
+role!(
+    /// Trains and publishes checkpoints in the reference's profile.
+    ReferenceTrainerNeuron, ReferenceTraining, "trainer"
+);
 
 impl From<MiningOutcome> for Tick {
     fn from(outcome: MiningOutcome) -> Self {

@@ -9,7 +9,7 @@ use grail_neurons::neuron::{Neuron, NeuronError, Tick};
 use grail_ports::events::Event;
 use grail_ports::object_store::Buckets as _;
 use grail_ports::signer::Signer as _;
-use grail_protocol::checkpoint::DELTA_FILE;
+use grail_protocol::checkpoint::{DELTA_FILE, WEIGHTS_FILE};
 use grail_protocol::ids::BlockNumber;
 use grail_protocol::keys;
 use grail_protocol::rollout::{Body, RawRollouts, RolloutFile, SealedBody, commitment};
@@ -443,4 +443,19 @@ async fn a_trainer_that_lost_its_folder_goes_on_from_its_bucket() {
         })
         .collect();
     assert!(ratios.len() == 2 && ratios[1] > 0.0, "trained on from checkpoint 60: {ratios:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_base_costs_the_delta_and_nothing_else() {
+    let world = World::new();
+    let (mut trainer, mut validator, _) = first_window(&world).await;
+    let base = world.context(TRAINER).state_dir.join("training/exports/checkpoint-0");
+    std::fs::write(base.join(WEIGHTS_FILE), b"damaged").unwrap();
+    let head = world.next_window();
+    settle(&mut validator, head).await;
+    let log = settle(&mut trainer, head).await;
+    assert!(log.contains("published checkpoint 60"), "{log}");
+    let keys = world.storage.keys(hotkey(TRAINER));
+    assert!(keys.contains(&keys::checkpoint_file(window(60), WEIGHTS_FILE)), "{keys:?}");
+    assert!(!keys.contains(&keys::delta_file(window(60), DELTA_FILE)), "{keys:?}");
 }

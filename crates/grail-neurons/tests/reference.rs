@@ -6,12 +6,17 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use grail_neurons::neuron::Neuron;
+use grail_ports::environment::Environment as _;
 use grail_ports::events::Event;
-use grail_protocol::ids::{Hotkey, Window};
+use grail_ports::model::{GenerateRequest, ModelProvider as _, Sampling, ScoreRequest, StopFlag};
+use grail_protocol::ids::{Hotkey, TokenId, Window};
 use grail_protocol::v5::file::{gzip_key, object_key};
+use grail_services::training::config::TrainingConfig;
 use grail_services::v5::mining::adversary::ReferenceCheat;
+use grail_testkit::{FakeEnvironment, FakeProvider};
 use support::reference::Subnet;
 use support::{CHEATER, MINER, OTHER_MINER, TRAINER, VALIDATOR, World, hotkey, judgements, settle};
 
@@ -237,4 +242,104 @@ async fn waits(
         assert!(files.iter().all(|key| !key.contains("window")), "{files:?}");
     }
     assert!(log.contains("Waiting"), "{log}");
+}
+
+/// What a trainer says of a window that it learnt from.
+#[derive(Debug, PartialEq)]
+struct Trained {
+    rollouts: u32,
+    loss: f64,
+    grad_norm: f64,
+}
+
+/// Trains for some windows with other settings; returns what was learnt from, and how far the model
+/// is from the one that training began with.
+async fn trained(change: impl FnOnce(&mut TrainingConfig)) -> (Vec<Trained>, f64) {
+    let mut subnet = Subnet::new();
+    change(&mut subnet.training);
+    let (mut trainer, mut validator) = (subnet.trainer(), subnet.validator());
+    let mut miner = subnet.miner(MINER);
+    trainer.start().await.unwrap();
+    validator.start().await.unwrap();
+    miner.start().await.unwrap();
+    let world = &subnet.world;
+    let mut log = settle(&mut trainer, world.chain.head()).await;
+    for _ in 0..6 {
+        let head = world.next_window();
+        log += &settle(&mut validator, head).await;
+        log += &settle(&mut trainer, head).await;
+        log += &settle(&mut miner, head).await;
+    }
+    let trained: Vec<Trained> = world
+        .take_events(TRAINER)
+        .iter()
+        .filter_map(|event| match *event {
+            Event::WindowTrained { steps: 1.., rollouts, loss, grad_norm, .. } => {
+                Some(Trained { rollouts, loss, grad_norm })
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(trained.len() >= 3, "{trained:?}\n{log}");
+    let newest = world.ready_markers().iter().map(|marker| marker.checkpoint).max().unwrap();
+    let exports = world.context(TRAINER).state_dir.join("training-v5/exports");
+    let end = exports.join(format!("checkpoint-{newest}"));
+    (trained, divergence(&world.folder.path().join("talkative"), &end))
+}
+
+/// Returns how much less likely than the model in `base` that in `end` finds what the former says: the
+/// mean over its tokens, nats.
+fn divergence(base: &Path, end: &Path) -> f64 {
+    let (models, stop) = (FakeProvider::default(), StopFlag::default());
+    let [base, end] = [base, end].map(|dir| models.load(dir).unwrap());
+    let request = GenerateRequest {
+        prompt: base.render(&FakeEnvironment::default().prompt(1)).unwrap(),
+        race_keys: (0..64).map(|rollout| [rollout, 1, 2, 3]).collect(),
+        sampling: Sampling::Race { temperature: 1.0 },
+        max_new_tokens: 32,
+        whitening: None,
+    };
+    let (prompt, mut said) = (request.prompt.clone(), Vec::new());
+    base.generate(&[request], &stop, &mut |_, completions| said = completions).unwrap();
+    let score = |tokens: &[TokenId]| ScoreRequest {
+        tokens: [&prompt, tokens].concat(),
+        prompt_len: prompt.len(),
+        race: None,
+        entropy: false,
+        whitening: None,
+        rows: false,
+    };
+    let requests: Vec<ScoreRequest> = said.iter().map(|it| score(&it.tokens)).collect();
+    let [before, after] = [base, end].map(|model| {
+        let scores = model.score(&requests, &stop).unwrap();
+        scores.into_iter().flat_map(|score| score.logprobs).map(f64::from).collect::<Vec<_>>()
+    });
+    let lost = before.iter().zip(&after).map(|(before, after)| before - after);
+    lost.sum::<f64>() / before.len() as f64
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reference_model_holds_the_trainer_back() {
+    let epochs = |config: &mut TrainingConfig| config.steps.epochs = 4;
+    let (free, far) = trained(epochs).await;
+    let (held, near) = trained(|config| {
+        epochs(config);
+        config.steps.loss.kl_coef = 5.0;
+    })
+    .await;
+    // Both learn from the same rollouts first; from then on the term is part of the loss.
+    assert_eq!(held[0].rollouts, free[0].rollouts);
+    assert!(held[0].loss > free[0].loss, "{held:?} {free:?}");
+    assert!(near < 0.25 * far, "{near} {far}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rollouts_of_older_windows_are_replayed() {
+    let (alone, _) = trained(|config| config.replay.windows_max = 1).await;
+    let (mixed, _) = trained(|config| config.replay.windows_max = 2).await;
+    assert_eq!(mixed[0].rollouts, alone[0].rollouts);
+    // What the second window brings does not depend on the setting; the first one's come again.
+    assert_eq!(mixed[1].rollouts, alone[0].rollouts + alone[1].rollouts, "{mixed:?} {alone:?}");
+    // Two groups of 16 a window, and two windows at the most.
+    assert!(alone.iter().all(|it| it.rollouts <= 32) && mixed.iter().all(|it| it.rollouts <= 64));
 }

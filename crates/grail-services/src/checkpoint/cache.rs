@@ -38,8 +38,8 @@ const STAGE: &str = ".download";
 pub struct SignedFiles {
     /// `metadata.json`.
     pub metadata: Bytes,
-    /// `manifest.sig`.
-    pub signature: Bytes,
+    /// `manifest.sig`, if there is one.
+    pub signature: Option<Bytes>,
 }
 
 /// Cached checkpoints of one role. All methods block.
@@ -82,7 +82,9 @@ impl CheckpointCache {
     pub fn install(&self, checkpoint: Window, signed: &SignedFiles) -> Result<(), CheckpointError> {
         let (stage, dir) = (self.stage(checkpoint), self.dir(checkpoint));
         state::write_file(&stage.join(METADATA_FILE), &signed.metadata)?;
-        state::write_file(&stage.join(MANIFEST_SIGNATURE_FILE), &signed.signature)?;
+        if let Some(signature) = &signed.signature {
+            state::write_file(&stage.join(MANIFEST_SIGNATURE_FILE), signature)?;
+        }
         Ok(state::move_folder(&stage, &dir)?)
     }
 

@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use grail_ports::events::Event;
-use grail_ports::object_store::ObjectStore;
 use grail_protocol::checkpoint::{self as protocol, CheckpointMetadata, model_identity};
-use grail_protocol::constants::TRAINER_UID;
 use grail_protocol::ids::{Hotkey, Window};
 use grail_protocol::keys;
 use grail_protocol::sketch::Whitening;
@@ -23,7 +21,7 @@ use crate::context::RunContext;
 use crate::peers::PeerDirectory;
 
 /// Cached checkpoints that are kept: a validator may go back to the one of the window before.
-const CACHED_MAX: usize = 3;
+pub const CACHED_MAX: usize = 3;
 
 /// Which of our runtimes a checkpoint may be used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +58,7 @@ impl CheckpointConsumer {
         &mut self,
         window: Window,
     ) -> Result<Option<Arc<LoadedCheckpoint>>, CheckpointError> {
-        let (trainer, bucket) = self.trainer_bucket().await?;
+        let (trainer, bucket) = self.peers.trainer_bucket(&self.ctx).await?;
         let objects = bucket.list(keys::CHECKPOINTS_PREFIX).await?;
         let names = objects.iter().map(|object| object.key.as_str());
         let Some(marker) = keys::latest_checkpoint(names, window) else {
@@ -93,21 +91,6 @@ impl CheckpointConsumer {
             warn!(%error, "old checkpoints stay in the cache");
         }
         Ok(Some(loaded))
-    }
-
-    async fn trainer_bucket(&mut self) -> Result<(Hotkey, Arc<dyn ObjectStore>), CheckpointError> {
-        let metagraph = self.ctx.chain.metagraph().await?;
-        let no_trainer = || CheckpointError::NoTrainer(TRAINER_UID);
-        let trainer = metagraph.uid(TRAINER_UID).ok_or_else(no_trainer)?.hotkey;
-        if trainer == self.ctx.hotkey() {
-            return Ok((trainer, self.ctx.buckets.own()));
-        }
-        if let Some(bucket) = self.peers.bucket(&*self.ctx.buckets, trainer) {
-            return Ok((trainer, bucket));
-        }
-        self.peers.refresh(&*self.ctx.chain).await?;
-        let bucket = self.peers.bucket(&*self.ctx.buckets, trainer).ok_or_else(no_trainer)?;
-        Ok((trainer, bucket))
     }
 
     async fn load(

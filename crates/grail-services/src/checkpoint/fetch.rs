@@ -6,26 +6,20 @@
 //! interrupted download goes on where it was; nobody reads that folder as a checkpoint.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use bytes::Bytes;
-use grail_ports::object_store::{ObjectStore, StoreError};
+use grail_ports::object_store::ObjectStore;
 use grail_protocol::checkpoint::retention::CHAIN_LINKS_MAX;
 use grail_protocol::checkpoint::{
-    self as protocol, CheckpointMetadata, CheckpointType, DELTA_FILE, Protocol, Published,
-    Unsigned, WEIGHTS_FILE,
+    CheckpointMetadata, CheckpointType, DELTA_FILE, Protocol, Published, Unsigned, WEIGHTS_FILE,
 };
-use grail_protocol::constants::CHECKPOINT_METADATA_BYTES_MAX;
-use grail_protocol::ids::{Digest, Hotkey, Window};
-use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE};
-use tracing::{debug, info};
+use grail_protocol::ids::{Hotkey, Window};
+use grail_protocol::keys::METADATA_FILE;
+use tracing::info;
 
 use super::CheckpointError;
-use super::cache::{
-    CheckpointCache, MANIFEST_SIGNATURE_BYTES_MAX, SignedFiles, file_bytes_max, file_digest,
-};
-use super::download::{self, Wanted};
-use super::weights::{WeightsError, apply_native};
+use super::cache::{CheckpointCache, file_bytes_max, file_digest};
+use super::sources::{self, Metadata, Source, Sources, missing};
+use super::weights::apply_native;
 use crate::blocking::blocking;
 use crate::context::Heartbeat;
 use crate::state;
@@ -33,14 +27,7 @@ use crate::state;
 /// Checkpoints of a chain that stay on the disk while it is followed.
 const CHAIN_KEPT: usize = 2;
 
-/// One way to a checkpoint.
-type Source = (Window, CheckpointType);
-
-/// Verified metadata with the files that it was read from.
-struct Signed {
-    metadata: CheckpointMetadata,
-    files: SignedFiles,
-}
+type Signed = sources::Signed<CheckpointMetadata>;
 
 /// A way to a checkpoint: where it starts, and the deltas from there, oldest first.
 struct Way {
@@ -76,21 +63,15 @@ impl Fetcher<'_> {
         if let Some(metadata) = self.cached(checkpoint).await {
             return Ok(metadata);
         }
-        let (mut unusable, mut first) = (BTreeSet::new(), None);
+        let Self { trainer, bucket, keys, heartbeat, .. } = *self;
+        let mut sources = Sources::new(trainer, bucket, keys, Unsigned::Refuse, heartbeat);
         loop {
-            let found = self.way(checkpoint, &mut unusable, &mut first).await?;
-            let Some(way) = found else {
-                return Err(first.unwrap_or_else(|| missing(checkpoint, METADATA_FILE)));
+            let Some(way) = self.way(checkpoint, &mut sources).await? else {
+                return Err(sources.no_way(checkpoint));
             };
-            match self.follow(way).await {
+            match self.follow(way, &sources).await {
                 Ok(metadata) => return Ok(metadata),
-                // Another way would meet the same store, disk or stop.
-                Err((_, error)) if !is_sources_fault(&error) => return Err(error),
-                Err((source, error)) => {
-                    debug!(checkpoint = %source.0, %error, "a source of a checkpoint is left out");
-                    first.get_or_insert(error);
-                    unusable.insert(source);
-                }
+                Err((source, error)) => sources.leave_out(source, error)?,
             }
         }
     }
@@ -99,17 +80,15 @@ impl Fetcher<'_> {
     async fn way(
         &self,
         checkpoint: Window,
-        unusable: &mut BTreeSet<Source>,
-        first: &mut Option<CheckpointError>,
+        sources: &mut Sources<'_>,
     ) -> Result<Option<Way>, CheckpointError> {
         let mut deltas: Vec<Signed> = Vec::new();
         let mut at = checkpoint;
         while deltas.len() <= CHAIN_LINKS_MAX {
             let base = deltas.last().and_then(|link| link.metadata.delta).map(|delta| delta.base);
             let leads_on =
-                |signed: &Signed| base.is_none_or(|base| base == signed.metadata.checkpoint_digest);
-            let delta = self.signed((at, CheckpointType::Delta), unusable, first).await?;
-            let delta = delta.filter(leads_on);
+                |it: &Signed| base.is_none_or(|base| base == it.metadata.checkpoint_digest);
+            let delta = sources.signed((at, CheckpointType::Delta)).await?.filter(leads_on);
             let link = delta.as_ref().and_then(|it| it.metadata.prev_window.zip(it.metadata.delta));
             let near = match link {
                 Some((prev, record)) => {
@@ -122,7 +101,7 @@ impl Fetcher<'_> {
                 deltas.reverse();
                 return Ok(Some(Way { start: Start::Cached(Box::new(base)), deltas }));
             }
-            let full = self.signed((at, CheckpointType::Full), unusable, first).await?;
+            let full = sources.signed((at, CheckpointType::Full)).await?;
             if let Some(full) = full.filter(leads_on) {
                 deltas.reverse();
                 return Ok(Some(Way { start: Start::Full(Box::new(full)), deltas }));
@@ -132,33 +111,33 @@ impl Fetcher<'_> {
             at = prev;
         }
         // The newest delta leads nowhere; what is full further down the road may still do.
-        match deltas.first() {
-            Some(link) => {
-                let source = (link.metadata.window, CheckpointType::Delta);
-                first.get_or_insert_with(|| missing(at, METADATA_FILE));
-                unusable.insert(source);
-                Box::pin(self.way(checkpoint, unusable, first)).await
-            }
-            None => Ok(None),
+        if deltas.is_empty() {
+            return Ok(None);
         }
+        sources.leave_out((checkpoint, CheckpointType::Delta), missing(at, METADATA_FILE))?;
+        Box::pin(self.way(checkpoint, sources)).await
     }
 
     /// Goes a way and returns the metadata at its end, or the source that failed.
-    async fn follow(&self, way: Way) -> Result<CheckpointMetadata, (Source, CheckpointError)> {
+    async fn follow(
+        &self,
+        way: Way,
+        sources: &Sources<'_>,
+    ) -> Result<CheckpointMetadata, (Source, CheckpointError)> {
         let n_deltas = way.deltas.len();
         let mut made = Vec::new();
         let mut metadata = match way.start {
             Start::Cached(metadata) => *metadata,
             Start::Full(full) => {
                 let source = (full.metadata.window, CheckpointType::Full);
-                self.download(&full).await.map_err(|error| (source, error))?;
+                self.download(&full, sources).await.map_err(|error| (source, error))?;
                 made.push(full.metadata.window);
                 full.metadata
             }
         };
         for link in way.deltas {
             let source = (link.metadata.window, CheckpointType::Delta);
-            self.apply(metadata.window, &link).await.map_err(|error| (source, error))?;
+            self.apply(metadata.window, &link, sources).await.map_err(|error| (source, error))?;
             made.push(link.metadata.window);
             metadata = link.metadata;
             if made.len() > CHAIN_KEPT {
@@ -178,73 +157,25 @@ impl Fetcher<'_> {
         blocking(move || cache.verified(checkpoint, trainer)).await
     }
 
-    /// Returns the verified metadata of a source that is in the bucket and was not found unusable.
-    async fn signed(
-        &self,
-        source: Source,
-        unusable: &mut BTreeSet<Source>,
-        first: &mut Option<CheckpointError>,
-    ) -> Result<Option<Signed>, CheckpointError> {
-        // The signature is uploaded last: without it the rest may not be there yet.
-        let is_there = self.keys.contains(&key(source, MANIFEST_SIGNATURE_FILE));
-        if !is_there || unusable.contains(&source) {
-            return Ok(None);
-        }
-        match self.read_signed(source).await {
-            Ok(signed) => Ok(Some(signed)),
-            Err(error) if !is_sources_fault(&error) => Err(error),
-            Err(error) => {
-                unusable.insert(source);
-                first.get_or_insert(error);
-                Ok(None)
-            }
-        }
-    }
-
-    async fn read_signed(&self, source: Source) -> Result<Signed, CheckpointError> {
-        let metadata = self.get(source, METADATA_FILE, CHECKPOINT_METADATA_BYTES_MAX).await?;
-        let signature =
-            self.get(source, MANIFEST_SIGNATURE_FILE, MANIFEST_SIGNATURE_BYTES_MAX).await?;
-        let files = SignedFiles { metadata, signature };
-        let read =
-            protocol::SignedFiles { metadata: &files.metadata, signature: Some(&files.signature) };
-        let metadata = match Published::open(&read, self.trainer, source.0, Unsigned::Refuse)? {
-            Published::V6(metadata) => *metadata,
-            Published::V5(_) => {
-                let (expected, found) = (Protocol::V6.name(), Protocol::V5.name());
-                return Err(protocol::CheckpointError::OtherProtocol { expected, found }.into());
-            }
-        };
-        if metadata.checkpoint_type != source.1 {
-            let reason = "its metadata is that of the other kind of checkpoint".to_owned();
-            return Err(protocol::CheckpointError::Invalid(vec![reason]).into());
-        }
-        Ok(Signed { metadata, files })
-    }
-
-    async fn get(
-        &self,
-        source: Source,
-        name: &str,
-        bytes_max: u64,
-    ) -> Result<Bytes, CheckpointError> {
-        let object = self.bucket.get(&key(source, name), bytes_max).await?;
-        object.ok_or_else(|| missing(source.0, name))
-    }
-
     /// Downloads the files of a full checkpoint that are not there from an earlier attempt.
-    async fn download(&self, full: &Signed) -> Result<(), CheckpointError> {
+    async fn download(&self, full: &Signed, sources: &Sources<'_>) -> Result<(), CheckpointError> {
         let checkpoint = full.metadata.window;
         let stage = self.cache.stage(checkpoint);
         for (name, expected) in &full.metadata.file_manifest {
             let source = (checkpoint, CheckpointType::Full);
-            self.obtain(source, name, *expected, stage.join(name)).await?;
+            let bytes_max = file_bytes_max(name);
+            sources.file(source, name, *expected, bytes_max, stage.join(name)).await?;
         }
         self.install(full).await
     }
 
     /// Makes a checkpoint of its base, which is in the cache.
-    async fn apply(&self, base: Window, link: &Signed) -> Result<(), CheckpointError> {
+    async fn apply(
+        &self,
+        base: Window,
+        link: &Signed,
+        sources: &Sources<'_>,
+    ) -> Result<(), CheckpointError> {
         let checkpoint = link.metadata.window;
         let stage = self.cache.stage(checkpoint);
         let Some(record) = link.metadata.delta else {
@@ -252,7 +183,8 @@ impl Fetcher<'_> {
         };
         let path = stage.join(DELTA_FILE);
         let source = (checkpoint, CheckpointType::Delta);
-        self.obtain(source, DELTA_FILE, record.file, path.clone()).await?;
+        let bytes_max = file_bytes_max(DELTA_FILE);
+        sources.file(source, DELTA_FILE, record.file, bytes_max, path.clone()).await?;
         let (base, manifest) = (self.cache.dir(base), link.metadata.file_manifest.clone());
         let heartbeat = self.heartbeat.clone();
         blocking(move || {
@@ -284,20 +216,6 @@ impl Fetcher<'_> {
         self.install(link).await
     }
 
-    /// Makes sure that the file `path` is the object with this digest.
-    async fn obtain(
-        &self,
-        source: Source,
-        name: &str,
-        expected: Digest,
-        path: PathBuf,
-    ) -> Result<(), CheckpointError> {
-        let (checkpoint, bytes_max) = (source.0, file_bytes_max(name));
-        let wanted =
-            Wanted { checkpoint, name, key: key(source, name), digest: expected, bytes_max, path };
-        download::obtain(self.bucket, &wanted, self.heartbeat).await
-    }
-
     async fn install(&self, signed: &Signed) -> Result<(), CheckpointError> {
         let (cache, files) = (self.cache.clone(), signed.files.clone());
         let checkpoint = signed.metadata.window;
@@ -305,27 +223,16 @@ impl Fetcher<'_> {
     }
 }
 
-fn key((checkpoint, kind): Source, name: &str) -> String {
-    match kind {
-        CheckpointType::Full => keys::checkpoint_file(checkpoint, name),
-        CheckpointType::Delta => keys::delta_file(checkpoint, name),
-    }
-}
+impl Metadata for CheckpointMetadata {
+    const PROTOCOL: Protocol = Protocol::V6;
 
-fn missing(checkpoint: Window, file: &str) -> CheckpointError {
-    CheckpointError::Missing { checkpoint, file: file.to_owned() }
-}
-
-/// Returns whether another source of the same checkpoint may do better.
-fn is_sources_fault(error: &CheckpointError) -> bool {
-    match error {
-        CheckpointError::Delta { error, .. } => !matches!(error, WeightsError::State(_)),
-        CheckpointError::Missing { .. }
-        | CheckpointError::Damaged { .. }
-        | CheckpointError::Metadata(_) => true,
-        CheckpointError::Store(error) => {
-            matches!(error, StoreError::TooLarge { .. } | StoreError::Malformed(_))
+    fn of(published: Published) -> Result<(Self, Option<CheckpointType>), Protocol> {
+        match published {
+            Published::V6(metadata) => {
+                let kind = metadata.checkpoint_type;
+                Ok((*metadata, Some(kind)))
+            }
+            Published::V5(_) => Err(Protocol::V5),
         }
-        _ => false,
     }
 }

@@ -5,6 +5,7 @@ pub mod consumer;
 pub(crate) mod download;
 mod fetch;
 pub mod reference;
+mod sources;
 mod sparse;
 pub mod weights;
 pub mod whitening;

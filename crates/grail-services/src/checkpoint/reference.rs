@@ -11,24 +11,23 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use grail_ports::object_store::{ObjectStore, StoreError};
+use grail_ports::object_store::ObjectStore;
 use grail_protocol::checkpoint::reference::ReferenceMetadata;
 use grail_protocol::checkpoint::reference::delta_metadata::DeltaMetadata;
 use grail_protocol::checkpoint::retention::{CHAIN_LINKS_MAX, Ready, keep_windows};
 use grail_protocol::checkpoint::{
-    self as protocol, CheckpointType, Protocol, Published, SignedFiles, Unsigned, WEIGHTS_FILE,
+    self as protocol, CheckpointType, Protocol, Published, Unsigned, WEIGHTS_FILE,
 };
 use grail_protocol::constants::CHECKPOINT_METADATA_BYTES_MAX;
 use grail_protocol::ids::{Digest, Hotkey, Window};
-use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE};
+use grail_protocol::keys::{self, METADATA_FILE};
 use grail_protocol::v5::python::json::{self, Value};
 use grail_protocol::v5::python::print::to_json_indented;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::CheckpointError;
-use super::cache::{MANIFEST_SIGNATURE_BYTES_MAX, file_bytes_max, file_digest};
-use super::download::{self, Wanted};
+use super::cache::{CheckpointCache, file_bytes_max, file_digest};
+use super::sources::{Metadata, Source, Sources, missing};
 use super::sparse::{Link, reconstruct};
 use crate::blocking::blocking;
 use crate::context::Heartbeat;
@@ -81,8 +80,6 @@ pub struct ReferenceConsumer {
     /// Told of progress.
     pub heartbeat: Heartbeat,
 }
-
-type Source = (Window, CheckpointType);
 
 struct Way {
     /// Where it starts; a full checkpoint with its metadata, or one in the cache.
@@ -138,29 +135,23 @@ impl ReferenceConsumer {
         if !markers.any(|marker| Some(marker.checkpoint) == start) {
             return Err(missing(checkpoint, "READY marker"));
         }
-        let (mut unusable, mut first) = (BTreeSet::new(), None);
+        let Self { trainer, bucket, unsigned, heartbeat, .. } = self;
+        let mut sources = Sources::new(*trainer, &**bucket, keys, *unsigned, heartbeat);
         loop {
-            let Some((way, metadata)) =
-                self.way(checkpoint, keys, &mut unusable, &mut first).await?
-            else {
-                return Err(first.unwrap_or_else(|| missing(checkpoint, METADATA_FILE)));
+            let Some((way, metadata)) = self.way(checkpoint, &mut sources).await? else {
+                return Err(sources.no_way(checkpoint));
             };
             let method = match (&way.start.1, way.deltas.len()) {
                 (None, 0) => Method::None,
                 (None, 1) => Method::Fast,
                 _ => Method::Full,
             };
-            match self.follow(checkpoint, way).await {
+            match self.follow(checkpoint, way, &sources).await {
                 Ok(()) => {
                     let dir = self.dir(checkpoint);
                     return Ok(Obtained { window: checkpoint, metadata, dir, method });
                 }
-                Err((_, error)) if !is_sources_fault(&error) => return Err(error),
-                Err((source, error)) => {
-                    debug!(checkpoint = %source.0, %error, "a source of a checkpoint is left out");
-                    first.get_or_insert(error);
-                    unusable.insert(source);
-                }
+                Err((source, error)) => sources.leave_out(source, error)?,
             }
         }
     }
@@ -169,16 +160,15 @@ impl ReferenceConsumer {
     async fn way(
         &self,
         checkpoint: Window,
-        keys: &BTreeSet<String>,
-        unusable: &mut BTreeSet<Source>,
-        first: &mut Option<CheckpointError>,
+        sources: &mut Sources<'_>,
     ) -> Result<Option<(Way, ReferenceMetadata)>, CheckpointError> {
         let mut deltas: Vec<ReferenceMetadata> = Vec::new();
         let mut at = checkpoint;
         while deltas.len() <= CHAIN_LINKS_MAX {
-            let delta = self.signed((at, CheckpointType::Delta), keys, unusable, first).await?;
-            let delta = delta.filter(|it| it.prev_window.is_some_and(|prev| prev < at));
-            let full = self.signed((at, CheckpointType::Full), keys, unusable, first).await?;
+            let delta = sources.signed((at, CheckpointType::Delta)).await?.map(|it| it.metadata);
+            let leads_back = |it: &ReferenceMetadata| it.prev_window.is_some_and(|prev| prev < at);
+            let delta = delta.filter(leads_back);
+            let full = sources.signed((at, CheckpointType::Full)).await?.map(|it| it.metadata);
             if at == checkpoint
                 && let Some(metadata) = full.as_ref().or(delta.as_ref())
                 && self.is_cached(at).await
@@ -212,18 +202,22 @@ impl ReferenceConsumer {
             }
         }
         if !deltas.is_empty() {
-            first.get_or_insert_with(|| missing(at, METADATA_FILE));
-            unusable.insert((checkpoint, CheckpointType::Delta));
-            return Box::pin(self.way(checkpoint, keys, unusable, first)).await;
+            sources.leave_out((checkpoint, CheckpointType::Delta), missing(at, METADATA_FILE))?;
+            return Box::pin(self.way(checkpoint, sources)).await;
         }
         Ok(None)
     }
 
-    async fn follow(&self, target: Window, way: Way) -> Result<(), (Source, CheckpointError)> {
+    async fn follow(
+        &self,
+        target: Window,
+        way: Way,
+        sources: &Sources<'_>,
+    ) -> Result<(), (Source, CheckpointError)> {
         let (start, full) = way.start;
         if let Some(full) = &full {
             let source = (start, CheckpointType::Full);
-            self.download(full).await.map_err(|error| (source, error))?;
+            self.download(full, sources).await.map_err(|error| (source, error))?;
         }
         if way.deltas.is_empty() {
             return Ok(());
@@ -231,7 +225,7 @@ impl ReferenceConsumer {
         let mut links = Vec::new();
         for delta in &way.deltas {
             let source = (delta.window, CheckpointType::Delta);
-            links.push(self.link(delta).await.map_err(|error| (source, error))?);
+            links.push(self.link(delta, sources).await.map_err(|error| (source, error))?);
         }
         let (base, stage, dir) = (self.dir(start), self.stage(target), self.dir(target));
         let last = way.deltas.into_iter().next_back().expect("there is at least one");
@@ -251,24 +245,36 @@ impl ReferenceConsumer {
         .await
     }
 
-    /// Downloads the delta of a checkpoint into the stage of the checkpoint it belongs to.
-    async fn link(&self, metadata: &ReferenceMetadata) -> Result<Link, CheckpointError> {
+    /// Downloads the delta of a checkpoint; it stays until what is made of it is whole.
+    async fn link(
+        &self,
+        metadata: &ReferenceMetadata,
+        sources: &Sources<'_>,
+    ) -> Result<Link, CheckpointError> {
         let window = metadata.window;
         let source = (window, CheckpointType::Delta);
         let digest = |name: &str| {
             let entry = metadata.file_manifest.iter().find(|(listed, _)| listed == name);
             entry.map(|(_, digest)| *digest).ok_or_else(|| missing(window, name))
         };
-        let described = self.get(source, DELTA_METADATA_FILE, file_bytes_max("")).await?;
-        check(window, DELTA_METADATA_FILE, digest(DELTA_METADATA_FILE)?, Digest::of(&described))?;
+        let described = sources.get(source, DELTA_METADATA_FILE, file_bytes_max("")).await?;
+        let (expected, found) = (digest(DELTA_METADATA_FILE)?, Digest::of(&described));
+        if expected != found {
+            let (checkpoint, file) = (window, DELTA_METADATA_FILE.to_owned());
+            return Err(CheckpointError::Damaged { checkpoint, file, expected, found });
+        }
         let format = DeltaMetadata::read_format(&described)?;
         let folder = self.cache.join("deltas");
         let path = folder.join(format!("{window}.bin.zst"));
-        self.file(source, DELTA_FILE, digest(DELTA_FILE)?, path.clone()).await?;
+        sources.file(source, DELTA_FILE, digest(DELTA_FILE)?, FILE_BYTES_MAX, path.clone()).await?;
         Ok(Link { window, format, file: path, weights_hash: metadata.weights_hash })
     }
 
-    async fn download(&self, metadata: &ReferenceMetadata) -> Result<(), CheckpointError> {
+    async fn download(
+        &self,
+        metadata: &ReferenceMetadata,
+        sources: &Sources<'_>,
+    ) -> Result<(), CheckpointError> {
         let window = metadata.window;
         if metadata.file_manifest.is_empty() {
             let reason = "file_manifest is empty, so nothing could be verified".to_owned();
@@ -277,7 +283,7 @@ impl ReferenceConsumer {
         let stage = self.stage(window);
         for (name, expected) in &metadata.file_manifest {
             let source = (window, CheckpointType::Full);
-            self.file(source, name, *expected, stage.join(name)).await?;
+            sources.file(source, name, *expected, FILE_BYTES_MAX, stage.join(name)).await?;
         }
         let (metadata, dir) = (metadata.clone(), self.dir(window));
         blocking(move || {
@@ -288,83 +294,17 @@ impl ReferenceConsumer {
         .await
     }
 
-    /// Makes sure that the file `path` is the object with this digest.
-    async fn file(
-        &self,
-        source: Source,
-        name: &str,
-        expected: Digest,
-        path: PathBuf,
-    ) -> Result<(), CheckpointError> {
-        let checkpoint = source.0;
-        let (key, bytes_max) = (key(source, name), FILE_BYTES_MAX);
-        let wanted = Wanted { checkpoint, name, key, digest: expected, bytes_max, path };
-        download::obtain(&*self.bucket, &wanted, &self.heartbeat).await
-    }
-
-    /// Returns the verified metadata of a source, if it is there and was not found unusable.
-    async fn signed(
-        &self,
-        source: Source,
-        keys: &BTreeSet<String>,
-        unusable: &mut BTreeSet<Source>,
-        first: &mut Option<CheckpointError>,
-    ) -> Result<Option<ReferenceMetadata>, CheckpointError> {
-        if !keys.contains(&key(source, METADATA_FILE)) || unusable.contains(&source) {
-            return Ok(None);
-        }
-        match self.read_signed(source).await {
-            Ok(metadata) => Ok(Some(metadata)),
-            Err(error) if !is_sources_fault(&error) => Err(error),
-            Err(error) => {
-                unusable.insert(source);
-                first.get_or_insert(error);
-                Ok(None)
-            }
-        }
-    }
-
-    async fn read_signed(&self, source: Source) -> Result<ReferenceMetadata, CheckpointError> {
-        let metadata = self.get(source, METADATA_FILE, CHECKPOINT_METADATA_BYTES_MAX).await?;
-        let key = key(source, MANIFEST_SIGNATURE_FILE);
-        let signature = self.bucket.get(&key, MANIFEST_SIGNATURE_BYTES_MAX).await?;
-        let files = SignedFiles { metadata: &metadata, signature: signature.as_deref() };
-        match Published::open(&files, self.trainer, source.0, self.unsigned)? {
-            // Where the field is missing, the folder says it.
-            Published::V5(it) if it.checkpoint_type.is_none_or(|kind| kind == source.1) => Ok(*it),
-            Published::V5(_) => {
-                let reason = "its metadata is that of the other kind of checkpoint".to_owned();
-                Err(protocol::CheckpointError::Invalid(vec![reason]).into())
-            }
-            Published::V6(_) => {
-                let (expected, found) = (Protocol::V5.name(), Protocol::V6.name());
-                Err(protocol::CheckpointError::OtherProtocol { expected, found }.into())
-            }
-        }
-    }
-
-    async fn get(
-        &self,
-        source: Source,
-        name: &str,
-        bytes_max: u64,
-    ) -> Result<Bytes, CheckpointError> {
-        let object = self.bucket.get(&key(source, name), bytes_max).await?;
-        object.ok_or_else(|| missing(source.0, name))
-    }
-
     async fn is_cached(&self, checkpoint: Window) -> bool {
         let dir = self.dir(checkpoint);
         blocking(move || is_intact(&dir, checkpoint)).await
     }
 
     fn dir(&self, checkpoint: Window) -> PathBuf {
-        self.cache.join(format!("checkpoint-{checkpoint}"))
+        CheckpointCache::new(self.cache.clone()).dir(checkpoint)
     }
 
-    /// Returns where a checkpoint is put together; it stays when that is interrupted.
     fn stage(&self, checkpoint: Window) -> PathBuf {
-        self.cache.join(format!("checkpoint-{checkpoint}.download"))
+        CheckpointCache::new(self.cache.clone()).stage(checkpoint)
     }
 }
 
@@ -430,50 +370,17 @@ fn retain(cache: &Path, current: Window, kept: &BTreeSet<i64>) -> Result<(), sta
     Ok(())
 }
 
-fn key((checkpoint, kind): Source, name: &str) -> String {
-    match kind {
-        CheckpointType::Full => keys::checkpoint_file(checkpoint, name),
-        CheckpointType::Delta => keys::delta_file(checkpoint, name),
-    }
-}
+impl Metadata for ReferenceMetadata {
+    const PROTOCOL: Protocol = Protocol::V5;
 
-fn check(
-    checkpoint: Window,
-    file: &str,
-    expected: Digest,
-    found: Digest,
-) -> Result<(), CheckpointError> {
-    match found == expected {
-        true => Ok(()),
-        false => {
-            let file = file.to_owned();
-            Err(CheckpointError::Damaged { checkpoint, file, expected, found })
+    fn of(published: Published) -> Result<(Self, Option<CheckpointType>), Protocol> {
+        match published {
+            Published::V5(metadata) => {
+                let kind = metadata.checkpoint_type;
+                Ok((*metadata, kind))
+            }
+            Published::V6(_) => Err(Protocol::V6),
         }
-    }
-}
-
-fn missing(checkpoint: Window, file: &str) -> CheckpointError {
-    CheckpointError::Missing { checkpoint, file: file.to_owned() }
-}
-
-/// Returns whether another source of the same checkpoint may do better.
-fn is_sources_fault(error: &CheckpointError) -> bool {
-    match error {
-        CheckpointError::Delta { error, .. } => {
-            !matches!(error, super::weights::WeightsError::State(_))
-        }
-        // Waiting helps, another source of the same trainer does not.
-        CheckpointError::Metadata(
-            protocol::CheckpointError::UnknownProtocol(_)
-            | protocol::CheckpointError::OtherProtocol { .. },
-        ) => false,
-        CheckpointError::Missing { .. }
-        | CheckpointError::Damaged { .. }
-        | CheckpointError::Metadata(_) => true,
-        CheckpointError::Store(error) => {
-            matches!(error, StoreError::TooLarge { .. } | StoreError::Malformed(_))
-        }
-        _ => false,
     }
 }
 

@@ -8,40 +8,26 @@ use grail_ports::model::ModelError;
 use grail_ports::reference::PromptForm;
 use grail_ports::signer::Signer;
 use grail_protocol::checkpoint::{
-    CHECKPOINT_FILES, CheckpointMetadata, CheckpointType, DELTA_FILE, DeltaRecord,
-    GenerationParams, WEIGHTS_FILE, checkpoint_digest, sign_metadata,
+    CheckpointMetadata, CheckpointType, DELTA_FILE, DeltaRecord, GenerationParams, WEIGHTS_FILE,
+    checkpoint_digest, sign_metadata,
 };
 use grail_protocol::constants::PROTOCOL_NAME;
 use grail_protocol::ids::{BlockNumber, Digest, Window};
-use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
 use tracing::warn;
 
 use super::config::TrainingConfig;
-use super::profile::{DeltaBase, Lesson, Published, TrainingProfile, TrainingSetup, Unsigned};
+use super::profile::{
+    DeltaBase, Lesson, TrainingProfile, TrainingSetup, Unsigned, or_whole, write_signed,
+};
 use super::{TrainingError, pipeline, publisher, rollouts};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::cache::manifest_of;
 use crate::checkpoint::consumer::{CheckpointConsumer, Runtimes};
-use crate::checkpoint::weights::{native_delta, weights_hash};
+use crate::checkpoint::weights::{WeightsError, native_delta, weights_hash};
 use crate::checkpoint::whitening;
 use crate::peers::PeerDirectory;
 use crate::state;
-
-const FULL: [Published; CHECKPOINT_FILES.len() + 2] = [
-    Published::File(CHECKPOINT_FILES[0]),
-    Published::File(CHECKPOINT_FILES[1]),
-    Published::File(CHECKPOINT_FILES[2]),
-    Published::File(CHECKPOINT_FILES[3]),
-    Published::File(METADATA_FILE),
-    Published::File(MANIFEST_SIGNATURE_FILE),
-];
-
-const DELTA: [Published; 3] = [
-    Published::File(DELTA_FILE),
-    Published::File(METADATA_FILE),
-    Published::File(MANIFEST_SIGNATURE_FILE),
-];
 
 /// The native profile.
 #[derive(Default)]
@@ -50,16 +36,11 @@ pub struct NativeTraining;
 #[async_trait]
 impl TrainingProfile for NativeTraining {
     const FOLDER: &'static str = "training";
+    const DELTA_FILES: &'static [&'static str] = &[DELTA_FILE];
+    const HAS_MARKS: bool = false;
 
     fn prompt_form(_: &TrainingConfig) -> Option<PromptForm> {
         None
-    }
-
-    fn objects(kind: CheckpointType) -> &'static [Published] {
-        match kind {
-            CheckpointType::Full => &FULL,
-            CheckpointType::Delta => &DELTA,
-        }
     }
 
     async fn recover(
@@ -172,20 +153,23 @@ fn sign(
         weights_hash: Some(hash.to_string()),
         ..described
     };
-    write_signed(&build.dir, &metadata, signer)?;
+    let sign =
+        |metadata: &CheckpointMetadata| sign_metadata(metadata, &|message| signer.sign(message));
+    write_signed(&build.dir, &sign(&metadata)?)?;
     let Some(base) = &build.base else { return Ok(()) };
-    let Some((delta, base_digest)) = delta(&build.dir, base, &metadata)? else { return Ok(()) };
+    let made = delta(&build.dir, base, &metadata);
+    let Some((delta, base_digest)) = or_whole(build.checkpoint, made) else { return Ok(()) };
     let record = DeltaRecord { file: Digest::of(&delta), base: base_digest };
-    let metadata = CheckpointMetadata {
+    let signed = sign(&CheckpointMetadata {
         checkpoint_type: CheckpointType::Delta,
         prev_window: Some(base.window),
         anchor_window: Some(base.anchor),
         delta: Some(record),
         ..metadata
-    };
+    })?;
     state::write_folder(&build.delta_dir, |dir| {
         state::write_file(&dir.join(DELTA_FILE), &delta)?;
-        write_signed(dir, &metadata, signer)
+        Ok(write_signed(dir, &signed)?)
     })
 }
 
@@ -195,32 +179,11 @@ fn delta(
     dir: &Path,
     base: &DeltaBase,
     metadata: &CheckpointMetadata,
-) -> Result<Option<(Vec<u8>, Digest)>, TrainingError> {
-    if !base.dir.join(WEIGHTS_FILE).exists() {
-        return Ok(None);
-    }
-    let base_manifest = manifest_of(&base.dir)?;
-    let same = |(name, digest): (&String, &Digest)| {
-        name == WEIGHTS_FILE || base_manifest.get(name) == Some(digest)
-    };
-    if !metadata.file_manifest.iter().all(same) {
-        return Ok(None);
-    }
+) -> Result<Option<(Vec<u8>, Digest)>, WeightsError> {
+    let Some(base_files) = base.leads_to(&metadata.file_manifest)? else { return Ok(None) };
     let weights = dir.join(WEIGHTS_FILE);
     let full = std::fs::metadata(&weights).map_err(state::disk("inspect", &weights))?.len();
     let delta = native_delta(&base.dir.join(WEIGHTS_FILE), &weights)?;
     let delta = delta.filter(|delta| (delta.len() as u64) < full);
-    Ok(delta.map(|delta| (delta, checkpoint_digest(&base_manifest))))
-}
-
-/// Signs metadata and puts it into a folder.
-fn write_signed(
-    dir: &Path,
-    metadata: &CheckpointMetadata,
-    signer: &dyn Signer,
-) -> Result<(), TrainingError> {
-    let signed = sign_metadata(metadata, &|message| signer.sign(message))?;
-    state::write_file(&dir.join(METADATA_FILE), signed.metadata_json.as_bytes())?;
-    state::write_file(&dir.join(MANIFEST_SIGNATURE_FILE), signed.manifest_sig.as_bytes())?;
-    Ok(())
+    Ok(delta.map(|delta| (delta, checkpoint_digest(&base_files))))
 }

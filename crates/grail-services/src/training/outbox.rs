@@ -21,7 +21,7 @@ const DELTA_ATTEMPTS: u32 = 3;
 
 /// What is on its way.
 pub struct Outbox {
-    objects: fn(CheckpointType) -> &'static [Published],
+    objects: fn(CheckpointType) -> Vec<Published>,
     /// How often the newest delta could not be published.
     delta_failures: u32,
     /// At most one full checkpoint on its way up; the way ends with the outbox.
@@ -30,7 +30,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// Makes an empty outbox for checkpoints of these objects.
-    pub fn new(objects: fn(CheckpointType) -> &'static [Published]) -> Self {
+    pub fn new(objects: fn(CheckpointType) -> Vec<Published>) -> Self {
         Self { objects, delta_failures: 0, uploads: JoinSet::new() }
     }
 
@@ -49,7 +49,7 @@ impl Outbox {
             true => (CheckpointType::Delta, delta),
             false => (CheckpointType::Full, workshop.export_dir(built)),
         };
-        match publisher::publish(ctx, built, kind, (self.objects)(kind), &dir).await {
+        match publisher::publish(ctx, built, kind, &(self.objects)(kind), &dir).await {
             Ok(None) => return Ok(false),
             Ok(Some(_)) => self.delta_failures = 0,
             Err(error) => {
@@ -92,7 +92,7 @@ impl Outbox {
             let (ctx, dir) = (ctx.clone(), workshop.export_dir(due));
             let (kind, objects) = (CheckpointType::Full, (self.objects)(CheckpointType::Full));
             self.uploads.spawn(async move {
-                publisher::upload_all(&ctx, due, kind, objects, &dir).await.map(|_| due)
+                publisher::upload_all(&ctx, due, kind, &objects, &dir).await.map(|_| due)
             });
         }
         *memory != before

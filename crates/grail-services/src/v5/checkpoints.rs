@@ -20,7 +20,8 @@ use tracing::warn;
 use super::assignment::{Assignment, form_of_mode};
 use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::cache::file_bytes_max;
+use crate::checkpoint::cache::{CheckpointCache, file_bytes_max};
+use crate::checkpoint::consumer::CACHED_MAX;
 use crate::checkpoint::reference::{Obtained, ReferenceConsumer};
 use crate::context::RunContext;
 use crate::peers::PeerDirectory;
@@ -30,9 +31,6 @@ use crate::state;
 /// why not.
 pub type ReferenceEnvironments =
     Arc<dyn Fn(&str, &str, &str) -> Result<Arc<dyn Environment>, String> + Send + Sync>;
-
-/// Cached checkpoints that are kept.
-const CACHED_MAX: usize = 3;
 
 /// Chooses, downloads and loads checkpoints of the reference for one role.
 pub struct AssignmentSource {
@@ -90,7 +88,10 @@ impl AssignmentSource {
             checkpoint: marker.checkpoint,
             seconds: before.elapsed().as_secs_f64(),
         });
-        self.tidy().await;
+        let cache = CheckpointCache::new(self.folder.clone());
+        if let Err(error) = blocking(move || cache.retain(CACHED_MAX)).await {
+            warn!(%error, "old checkpoints stay in the cache");
+        }
         Ok(Some(loaded))
     }
 
@@ -128,28 +129,5 @@ impl AssignmentSource {
         let params = to_json(&metadata.env_params, Keys::Sorted);
         let made = (self.environments)(&metadata.env_id, &params, &metadata.thinking_mode);
         made.map_err(|reason| CheckpointError::Environment { checkpoint: metadata.window, reason })
-    }
-
-    async fn tidy(&self) {
-        let folder = self.folder.clone();
-        let tidied = blocking(move || {
-            let mut windows = Vec::new();
-            for name in state::names_in(&folder)? {
-                let start = name.strip_prefix("checkpoint-").and_then(|it| it.parse::<u64>().ok());
-                match start {
-                    Some(start) => windows.push((start, name)),
-                    None => state::remove_folder(&folder.join(name))?,
-                }
-            }
-            windows.sort_unstable();
-            let surplus = windows.len().saturating_sub(CACHED_MAX);
-            for (_, name) in &windows[..surplus] {
-                state::remove_folder(&folder.join(name))?;
-            }
-            Ok::<_, state::StateError>(())
-        });
-        if let Err(error) = tidied.await {
-            warn!(%error, "old checkpoints stay in the cache");
-        }
     }
 }

@@ -12,7 +12,6 @@ use grail_protocol::checkpoint::delta::{Format, SparseTensor};
 use grail_protocol::checkpoint::reference::delta_metadata::DeltaMetadata;
 use grail_protocol::ids::Digest;
 
-use crate::checkpoint::cache::manifest_of;
 use crate::checkpoint::reference::{DELTA_FILE, DELTA_METADATA_FILE};
 use crate::checkpoint::weights::{TensorFile, WeightsError, by_name, value_type};
 use crate::training::profile::DeltaBase;
@@ -30,17 +29,10 @@ pub fn files(
     dir: &Path,
     manifest: &BTreeMap<String, Digest>,
 ) -> Result<Option<DeltaFiles>, WeightsError> {
-    let old = base.dir.join(WEIGHTS_FILE);
-    if !old.exists() {
+    if base.leads_to(manifest)?.is_none() {
         return Ok(None);
     }
-    // A delta holds weights alone; everything else comes from the base.
-    let before = manifest_of(&base.dir)?;
-    let is_same = |(name, digest)| name == WEIGHTS_FILE || before.get(name) == Some(digest);
-    if !manifest.iter().all(|(name, digest)| is_same((name.as_str(), digest))) {
-        return Ok(None);
-    }
-    let old = TensorFile::open(&old)?;
+    let old = TensorFile::open(&base.dir.join(WEIGHTS_FILE))?;
     let new = TensorFile::open(&dir.join(WEIGHTS_FILE))?;
     let Some((changes, total_params)) = changes(old, new)? else { return Ok(None) };
     let delta = compress(&encode(&changes, Format::V31)?)?;

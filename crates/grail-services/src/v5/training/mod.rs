@@ -11,20 +11,16 @@ mod delta;
 pub mod lesson;
 mod retention;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use grail_ports::model::ModelInfo;
 use grail_ports::reference::PromptForm;
 use grail_ports::signer::Signer;
-use grail_protocol::checkpoint::{
-    CHECKPOINT_FILES, CheckpointType, ReferenceMetadata, WEIGHTS_FILE,
-};
+use grail_protocol::checkpoint::{CheckpointType, ReferenceMetadata, WEIGHTS_FILE};
 use grail_protocol::ids::{Digest, Window};
-use grail_protocol::keys::{MANIFEST_SIGNATURE_FILE, METADATA_FILE};
 use grail_protocol::v5::python::json::{self, Value};
-use tracing::warn;
 
 use self::lesson::lesson;
 use super::assignment::form_of_mode;
@@ -38,29 +34,13 @@ use crate::peers::PeerDirectory;
 use crate::state;
 use crate::training::TrainingError;
 use crate::training::config::TrainingConfig;
-use crate::training::profile::{Lesson, Published, TrainingProfile, TrainingSetup, Unsigned};
+use crate::training::profile::{
+    Lesson, TrainingProfile, TrainingSetup, Unsigned, or_whole, write_signed,
+};
 use crate::training::service::Training;
 
 /// Trains and publishes for peers of the reference.
 pub type ReferenceTraining = Training<ReferenceProfile>;
-
-const FULL: [Published; CHECKPOINT_FILES.len() + 3] = [
-    Published::File(CHECKPOINT_FILES[0]),
-    Published::File(CHECKPOINT_FILES[1]),
-    Published::File(CHECKPOINT_FILES[2]),
-    Published::File(CHECKPOINT_FILES[3]),
-    Published::Mark("FULL"),
-    Published::File(METADATA_FILE),
-    Published::File(MANIFEST_SIGNATURE_FILE),
-];
-
-const DELTA: [Published; 5] = [
-    Published::File(DELTA_FILE),
-    Published::File(DELTA_METADATA_FILE),
-    Published::Mark("DELTA"),
-    Published::File(METADATA_FILE),
-    Published::File(MANIFEST_SIGNATURE_FILE),
-];
 
 /// The reference's profile.
 #[derive(Default)]
@@ -72,16 +52,11 @@ pub struct ReferenceProfile {
 #[async_trait]
 impl TrainingProfile for ReferenceProfile {
     const FOLDER: &'static str = "training-v5";
+    const DELTA_FILES: &'static [&'static str] = &[DELTA_FILE, DELTA_METADATA_FILE];
+    const HAS_MARKS: bool = true;
 
     fn prompt_form(config: &TrainingConfig) -> Option<PromptForm> {
         Some(form_of_mode(&config.thinking_mode))
-    }
-
-    fn objects(kind: CheckpointType) -> &'static [Published] {
-        match kind {
-            CheckpointType::Full => &FULL,
-            CheckpointType::Delta => &DELTA,
-        }
     }
 
     async fn recover(
@@ -178,39 +153,22 @@ fn sign(
     let file_manifest: Vec<(String, Digest)> =
         manifest.iter().map(|(name, digest)| (name.clone(), *digest)).collect();
     let metadata = ReferenceMetadata { file_manifest, weights_hash, ..described };
-    write_signed(dir, &metadata, signer)?;
+    let sign = |metadata: &ReferenceMetadata| metadata.sign(&|message| signer.sign(message));
+    write_signed(dir, &sign(&metadata)?)?;
     let Some(base) = &build.base else { return Ok(()) };
-    let made = match delta::files(base, dir, &manifest) {
-        Ok(Some(made)) => made,
-        // The checkpoint goes up whole, which needs no delta.
-        Ok(None) => return Ok(()),
-        Err(error) => {
-            warn!(%checkpoint, %error, "no delta can be made; the checkpoint goes up whole");
-            return Ok(());
-        }
-    };
-    let metadata = ReferenceMetadata {
+    let made = or_whole(*checkpoint, delta::files(base, dir, &manifest));
+    let Some(made) = made else { return Ok(()) };
+    let signed = sign(&ReferenceMetadata {
         file_manifest: made.iter().map(|(name, it)| ((*name).into(), Digest::of(it))).collect(),
         checkpoint_type: Some(CheckpointType::Delta),
         prev_window: Some(base.window),
         anchor_window: Some(base.anchor),
         ..metadata
-    };
+    })?;
     state::write_folder(&build.delta_dir, |dir| {
         for (name, content) in &made {
             state::write_file(&dir.join(name), content)?;
         }
-        write_signed(dir, &metadata, signer)
+        Ok(write_signed(dir, &signed)?)
     })
-}
-
-fn write_signed(
-    dir: &Path,
-    metadata: &ReferenceMetadata,
-    signer: &dyn Signer,
-) -> Result<(), TrainingError> {
-    let signed = metadata.sign(&|message| signer.sign(message))?;
-    state::write_file(&dir.join(METADATA_FILE), signed.metadata_json.as_bytes())?;
-    state::write_file(&dir.join(MANIFEST_SIGNATURE_FILE), signed.manifest_sig.as_bytes())?;
-    Ok(())
 }
