@@ -59,7 +59,7 @@ const fn edges_f32() -> [i32; EDGES.len()] {
 /// Returns the [`bucket`] of each of some activations, without a branch.
 ///
 /// The dead zone needs no comparison: bucket 1 begins far above it.
-#[inline]
+#[inline(always)]
 pub(super) fn buckets_of<const N: usize>(activations: [f32; N]) -> [i32; N] {
     let bits = activations.map(|activation| activation.to_bits() as i32);
     let mut buckets = [0; N];

@@ -2,6 +2,8 @@
 
 mod largest;
 
+use fearless_simd::{Level, Simd, dispatch};
+
 use self::largest::Largest;
 use super::bucket::buckets_of;
 use super::constants::{PRIME_Q, PROOF_TOPK};
@@ -24,9 +26,17 @@ pub fn commit(rows: &[f32], hidden: usize, r_vec: &[i8]) -> Vec<i64> {
     let r_vec: &[i8; PROOF_TOPK] =
         r_vec.try_into().expect("one coefficient per selected activation");
     let r_vec = r_vec.map(i32::from);
+    dispatch!(Level::new(), simd => commit_on(simd, rows, hidden, &r_vec))
+}
+
+#[inline(always)]
+fn commit_on<S: Simd>(simd: S, rows: &[f32], hidden: usize, r_vec: &[i32; PROOF_TOPK]) -> Vec<i64> {
     let mut largest = Largest::new(hidden);
-    let sketch = |row| project(&selected(row, &mut largest), &r_vec);
-    rows.chunks_exact(hidden).map(sketch).collect()
+    let mut sketches = vec![0; rows.len() / hidden];
+    for (row, sketch) in rows.chunks_exact(hidden).zip(&mut sketches) {
+        *sketch = project(selected(simd, row, &mut largest), r_vec);
+    }
+    sketches
 }
 
 /// Returns the buckets of the 16 activations of largest magnitude, in the order of their indices.
@@ -35,7 +45,8 @@ pub fn commit(rows: &[f32], hidden: usize, r_vec: &[i8]) -> Vec<i64> {
 /// When the row has fewer than 16 entries.
 pub fn buckets(row: &[f32]) -> [i8; PROOF_TOPK] {
     assert!(row.len() >= PROOF_TOPK, "a row of {} entries", row.len());
-    let selected = selected(row, &mut Largest::new(row.len()));
+    let mut largest = Largest::new(row.len());
+    let selected = dispatch!(Level::new(), simd => selected(simd, row, &mut largest));
     buckets_of(selected).map(|bucket| bucket as i8)
 }
 
@@ -48,23 +59,23 @@ pub fn buckets(row: &[f32]) -> [i8; PROOF_TOPK] {
 /// When the row has fewer than 16 entries.
 pub fn top_indices(row: &[f32]) -> [usize; PROOF_TOPK] {
     assert!(row.len() >= PROOF_TOPK, "a row of {} entries", row.len());
-    Largest::new(row.len()).indices(row)
+    let mut largest = Largest::new(row.len());
+    let indices = dispatch!(Level::new(), simd => largest.indices(simd, row));
+    indices.map(|index| index as usize)
 }
 
-fn selected(row: &[f32], largest: &mut Largest) -> [f32; PROOF_TOPK] {
-    largest.indices(row).map(|index| row[index])
+#[inline(always)]
+fn selected<S: Simd>(simd: S, row: &[f32], largest: &mut Largest) -> [f32; PROOF_TOPK] {
+    largest.indices(simd, row).map(|index| row[index as usize])
 }
 
-fn project(selected: &[f32; PROOF_TOPK], r_vec: &[i32; PROOF_TOPK]) -> i64 {
-    let mut dot = [0; 4];
-    let (fours, _) = selected.as_chunks::<4>();
-    let (coefficients, _) = r_vec.as_chunks::<4>();
-    for (&four, coefficients) in fours.iter().zip(coefficients) {
-        let buckets = buckets_of(four);
-        dot = std::array::from_fn(|lane| dot[lane] + buckets[lane] * coefficients[lane]);
-    }
+#[inline(always)]
+fn project(selected: [f32; PROOF_TOPK], r_vec: &[i32; PROOF_TOPK]) -> i64 {
+    let buckets = buckets_of(selected);
+    let dot: i32 =
+        buckets.iter().zip(r_vec).map(|(bucket, coefficient)| bucket * coefficient).sum();
     // Floored, as Python's `%`.
-    i64::from(dot.iter().sum::<i32>()).rem_euclid(PRIME_Q)
+    i64::from(dot).rem_euclid(PRIME_Q)
 }
 
 #[cfg(test)]

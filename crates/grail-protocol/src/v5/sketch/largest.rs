@@ -1,33 +1,26 @@
 //! Finds the 16 activations of largest magnitude in about the time that reading the row takes.
 //!
 //! One pass takes the largest magnitude of each of 32 groups that share the row out. The sixteenth of
-//! these is reached by at least 16 activations and by few more, so hardly anything is left to order.
-//! Loops run over arrays of 16 bytes, which the vector instructions of every machine hold, and no
-//! branch inside depends on an activation: a wrong guess costs as much as 60 activations do. The
-//! stages are not inlined, so that the compiler vectorises each as it is written.
+//! these is reached by at least 16 activations and by few more. A second pass, of a row that is in the
+//! nearest cache by now, lists these, and comparing each with each orders them. Hardly a branch depends
+//! on an activation: a wrong guess costs as much as 200 activations do.
 
 use std::array::from_fn;
 use std::cmp::Reverse;
 
+use fearless_simd::prelude::*;
+use fearless_simd::{f32x16, i16x32, i32x16};
+
 use crate::v5::constants::PROOF_TOPK;
 
-/// Values of 32 bits that are worked on together.
-const LANES: usize = 4;
+/// Values of 32 bits that are worked on together. Narrower machines take as many vectors as needed.
+const LANES: usize = 16;
 
-/// Activations whose flags fill a word, in strided quarters: one for each lane.
-const BLOCK: usize = 32;
+/// Activations whose flags fill a word.
+const BLOCK: usize = 64;
 
-/// Blocks whose flags fill a word.
-const SPAN: usize = 32;
-
-/// Blocks are dealt out to so many sets. A lane of a set is a group of activations.
-const SETS: usize = 8;
-
-/// Most candidates that are ordered by comparing each with each.
-const FEW: usize = 32;
-
-/// Magnitudes as 16-bit halves, of which only the upper ones count.
-type Halves = [i16; 2 * LANES];
+/// Candidates that a block usually has at most.
+const USUAL: usize = 3;
 
 /// Above the rank of every number.
 const NAN_RANK: u32 = f32::INFINITY.to_bits() + 1;
@@ -40,10 +33,6 @@ pub(super) fn rank(activation: f32) -> u32 {
 /// Memory for one row after the other, all of the same length.
 pub(super) struct Largest {
     hidden: usize,
-    /// Largest magnitude of each quarter of a block: its upper half. The lower means nothing.
-    blocks: Vec<[[i32; LANES]; SPAN]>,
-    /// First index of each block with candidates, and which of its activations are.
-    hits: Vec<(u32, [u32; LANES])>,
     /// Indices, ascending.
     candidates: Vec<u32>,
 }
@@ -51,88 +40,66 @@ pub(super) struct Largest {
 impl Largest {
     /// Makes room for rows of `hidden` activations, at least 16.
     pub(super) fn new(hidden: usize) -> Self {
-        let spans = hidden.div_ceil(BLOCK * SPAN);
-        Self {
-            hidden,
-            blocks: vec![[[0; LANES]; SPAN]; spans],
-            hits: vec![(0, [0; LANES]); spans * SPAN],
-            // One more is written than is counted.
-            candidates: vec![0; spans * SPAN * BLOCK + 1],
-        }
+        // More are written than are counted.
+        let candidates = vec![0; hidden.next_multiple_of(BLOCK) + USUAL];
+        Self { hidden, candidates }
     }
 
     /// Returns the indices of the 16 activations of largest [`rank`], ascending. Among equal ones at
-    /// the boundary the lower index wins.
-    #[inline]
-    pub(super) fn indices(&mut self, row: &[f32]) -> [usize; PROOF_TOPK] {
+    /// the boundary the lower index wins. Every `S` gives the same.
+    #[inline(always)]
+    pub(super) fn indices<S: Simd>(&mut self, simd: S, row: &[f32]) -> [u32; PROOF_TOPK] {
         assert_eq!(row.len(), self.hidden, "room was made for another length");
         let (whole, rest) = row.as_chunks();
         // Zeros behind the end change no maximum.
         let mut last = [0.0; BLOCK];
-        last[..rest.len()].copy_from_slice(rest);
-        let enough = self.enough(whole, (!rest.is_empty()).then_some(&last));
-        let hits = self.find_hits(whole, &last, enough);
-        let found = self.list_candidates(hits);
+        if !rest.is_empty() {
+            last[..rest.len()].copy_from_slice(rest);
+        }
+        let last = &[last][..usize::from(!rest.is_empty())];
+        let enough = enough(simd, [whole, last]);
+        let found = self.list_candidates(simd, [whole, last], enough);
         let candidates = &mut self.candidates[..found];
-        let chosen = match found {
-            0..=FEW => largest_of_few(row, candidates),
-            _ => largest_of_many(row, candidates),
-        };
-        chosen.map(|index| index as usize)
+        if found <= 2 * LANES {
+            largest_of_few::<_, 2>(simd, row, candidates)
+        } else if found <= BLOCK {
+            simd.vectorize(
+                #[inline(always)]
+                || largest_of_few::<_, 4>(simd, row, candidates),
+            )
+        } else {
+            largest_of_many(row, candidates)
+        }
     }
 
-    /// Returns magnitude bits, the lower half 0, that at least 16 activations reach: 16 groups do.
-    #[inline(never)]
-    fn enough(&mut self, whole: &[[f32; BLOCK]], last: Option<&[f32; BLOCK]>) -> i32 {
-        let mut sets = [[0; 2 * LANES]; SETS];
-        let blocks = self.blocks.as_flattened_mut();
-        for (at, (block, largest)) in whole.iter().zip(&mut *blocks).enumerate() {
-            *largest = add_to(&mut sets[at % SETS], block);
-        }
-        if let (Some(last), Some(largest)) = (last, blocks.get_mut(whole.len())) {
-            *largest = add_to(&mut sets[whole.len() % SETS], last);
-        }
-        let sets: [[i32; LANES]; SETS] = bytemuck::cast(sets);
-        let groups = sets.as_flattened();
-        i32::from(sixteenth(&from_fn(|group| (groups[group] >> 16) as i16))) << 16
-    }
-
-    /// Looks at the blocks of which a quarter reaches `enough`. Returns their number.
-    #[inline(never)]
-    fn find_hits(&mut self, whole: &[[f32; BLOCK]], last: &[f32; BLOCK], enough: i32) -> usize {
-        let mut hits = 0;
-        for (at, span) in self.blocks.iter().enumerate() {
-            let any = reached(span, enough).map(|[a, b, c, d]| a | b | c | d);
-            let mut blocks = interleaved(any);
-            while blocks != 0 {
-                let block = at * SPAN + blocks.trailing_zeros() as usize;
-                let activations = whole.get(block).unwrap_or(last);
-                let fours: &[[i32; LANES]; BLOCK / LANES] = bytemuck::cast_ref(activations);
-                let [reached] = reached(fours, enough);
-                self.hits[hits] = ((block * BLOCK) as u32, reached);
-                hits += 1;
-                blocks &= blocks - 1;
-            }
-        }
-        hits
-    }
-
-    /// Lists the activations that `hits` name. Returns their number.
-    #[inline(never)]
-    fn list_candidates(&mut self, hits: usize) -> usize {
-        let mut found = 0;
-        for &(first, reached) in &self.hits[..hits] {
-            let mut mask = interleaved(reached);
-            // A block has one, often two and seldom more.
-            self.candidates[found] = first + mask.trailing_zeros();
-            mask &= mask.wrapping_sub(1);
-            self.candidates[found + 1] = first + mask.trailing_zeros();
-            found += 1 + usize::from(mask != 0);
-            mask &= mask.wrapping_sub(1);
-            while mask != 0 {
-                self.candidates[found] = first + mask.trailing_zeros();
-                found += 1;
-                mask &= mask - 1;
+    /// Lists the activations that reach `enough`. Returns their number.
+    #[inline(always)]
+    fn list_candidates<S: Simd>(
+        &mut self,
+        simd: S,
+        blocks: [&[[f32; BLOCK]]; 2],
+        enough: i32,
+    ) -> usize {
+        // Other than "at least" this is one instruction everywhere.
+        let below = i32x16::splat(simd, enough - 1);
+        let (mut first, mut found) = (0, 0);
+        for blocks in blocks {
+            for block in blocks {
+                let mut flags = flags(simd, block, below);
+                let next = found + flags.count_ones() as usize;
+                let slots = &mut self.candidates[found..][..USUAL];
+                for slot in slots {
+                    *slot = first + flags.trailing_zeros();
+                    flags &= flags.wrapping_sub(1);
+                }
+                found += USUAL;
+                while flags != 0 {
+                    self.candidates[found] = first + flags.trailing_zeros();
+                    flags &= flags - 1;
+                    found += 1;
+                }
+                found = next;
+                first += BLOCK as u32;
             }
         }
         // What is behind the end is a candidate where everything is.
@@ -143,80 +110,99 @@ impl Largest {
     }
 }
 
-/// Returns the largest magnitude of each quarter of a block, and raises its set to it.
+/// Returns magnitude bits, the lower half 0, that at least 16 activations reach: 16 groups do.
 #[inline(always)]
-fn add_to(set: &mut Halves, block: &[f32; BLOCK]) -> [i32; LANES] {
-    let parts: &[Halves; BLOCK / LANES] = bytemuck::cast_ref(block);
-    let larger = |a: Halves, b: &Halves| from_fn(|lane| a[lane].max(b[lane] & i16::MAX));
-    let largest = parts.iter().fold([0; 2 * LANES], larger);
-    *set = larger(*set, &largest);
-    bytemuck::cast(largest)
+fn enough<S: Simd>(simd: S, blocks: [&[[f32; BLOCK]]; 2]) -> i32 {
+    // A lane is a group. Only upper halves of magnitudes count, which 16 bits hold: every machine
+    // knows the larger of these.
+    let mut groups = [i16x32::splat(simd, 0); 2];
+    for blocks in blocks {
+        for block in blocks {
+            let (vectors, _) = block.as_chunks::<LANES>();
+            for (at, vector) in vectors.iter().enumerate() {
+                let halves: i16x32<S> = f32x16::load_array_ref(simd, vector).bitcast();
+                groups[at % 2] = groups[at % 2].max(halves & i16::MAX);
+            }
+        }
+    }
+    let [even, odd] = groups.map(Bytes::bitcast::<i32x16<S>>);
+    let upper = !i32::from(u16::MAX);
+    i32::from(sixteenth(simd, (even >> 16 | odd & upper).bitcast())) << 16
 }
 
 /// Returns the sixteenth largest, or the upper half of infinity where NaN are above.
-#[inline(never)]
-fn sixteenth(groups: &[i16; SETS * LANES]) -> i16 {
-    let (own, _) = groups.as_chunks::<{ 2 * LANES }>();
-    // Minus the number of larger ones.
-    let mut larger = [[0i16; 2 * LANES]; SETS / 2];
-    // None is negative. A loop that might end early is not turned inside out by the compiler.
-    for &other in groups.iter().take_while(|&&group| group >= 0) {
-        for (count, own) in larger.iter_mut().zip(own) {
-            *count = from_fn(|lane| count[lane] - i16::from(other > own[lane]));
-        }
-    }
-    let mut smallest = [(NAN_RANK >> 16) as i16; 2 * LANES];
-    for (count, own) in larger.iter().zip(own) {
-        // All ones, less the sign, where 16 or more are larger.
-        let beyond = count.map(|count| !((-(PROOF_TOPK as i16) - count) >> 15) & i16::MAX);
-        smallest = from_fn(|lane| smallest[lane].min(own[lane] | beyond[lane]));
-    }
-    smallest.into_iter().fold(i16::MAX, i16::min)
-}
-
-/// Tells which of 32 fours, dealt out to `PARTS`, reach `enough` but for their sign. The `i`th of a
-/// part is bit `4 i` of each of its lanes.
 #[inline(always)]
-fn reached<const PARTS: usize>(fours: &[[i32; LANES]], enough: i32) -> [[u32; LANES]; PARTS] {
-    let (dealt, _) = fours.as_chunks::<PARTS>();
-    let mut reached = [[0; LANES]; PARTS];
-    for (at, fours) in dealt.iter().enumerate() {
-        for (reached, four) in reached.iter_mut().zip(fours) {
-            let flag = |lane: usize| u32::from((four[lane] & i32::MAX) >= enough);
-            *reached = from_fn(|lane| reached[lane] | flag(lane) << (at * LANES));
-        }
+fn sixteenth<S: Simd>(simd: S, groups: i16x32<S>) -> i16 {
+    let mut larger = i16x32::splat(simd, 0);
+    for other in groups.to_array() {
+        let is_larger = i16x32::splat(simd, other).simd_gt(groups);
+        larger = is_larger.select(larger + 1, larger);
     }
-    reached
+    let infinity = i16x32::splat(simd, (NAN_RANK >> 16) as i16);
+    larger.simd_lt(PROOF_TOPK as i16).select(groups.min(infinity), infinity).reduce_min()
 }
 
-/// Merges words of which every fourth bit is used.
-fn interleaved([a, b, c, d]: [u32; 4]) -> u32 {
-    a | b << 1 | c << 2 | d << 3
+/// Tells which magnitudes are above `below`.
+#[inline(always)]
+fn flags<S: Simd>(simd: S, block: &[f32; BLOCK], below: i32x16<S>) -> u64 {
+    let (vectors, _) = block.as_chunks::<LANES>();
+    let mut flags = 0;
+    for (at, vector) in vectors.iter().enumerate() {
+        let bits: i32x16<S> = f32x16::load_array_ref(simd, vector).bitcast();
+        flags |= (bits & i32::MAX).simd_gt(below).to_bitmask() << (at * LANES);
+    }
+    flags
 }
 
-#[inline(never)]
-fn largest_of_few(row: &[f32], candidates: &[u32]) -> [u32; PROOF_TOPK] {
+/// Chooses from 16 to `16 VECTORS` candidates.
+#[inline(always)]
+fn largest_of_few<S: Simd, const VECTORS: usize>(
+    simd: S,
+    row: &[f32],
+    candidates: &[u32],
+) -> [u32; PROOF_TOPK] {
     // Empty slots are below everything.
-    let mut ranks = [[-1i32; LANES]; FEW / LANES];
+    let mut ranks = [[-1; LANES]; VECTORS];
     for (slot, &index) in ranks.as_flattened_mut().iter_mut().zip(candidates) {
         *slot = rank(row[index as usize]) as i32;
     }
-    let mut larger = [[0i32; LANES]; FEW / LANES];
-    for &other in ranks.as_flattened().iter().take_while(|&&rank| rank >= 0) {
-        for (count, own) in larger.iter_mut().zip(&ranks) {
-            *count = from_fn(|lane| count[lane] + i32::from(other > own[lane]));
+    let own: [i32x16<S>; VECTORS] = from_fn(|at| i32x16::load_array(simd, ranks[at]));
+    let mut larger = [i32x16::splat(simd, 0); VECTORS];
+    for &other in &ranks.as_flattened()[..candidates.len()] {
+        let other = i32x16::splat(simd, other);
+        for (larger, own) in larger.iter_mut().zip(own) {
+            *larger = other.simd_gt(own).select(*larger + 1, *larger);
         }
     }
-    let mut chosen = [0; FEW];
-    let mut count = 0;
-    for (&larger, &index) in larger.as_flattened().iter().zip(candidates) {
-        chosen[count % FEW] = index;
-        count += usize::from(larger < PROOF_TOPK as i32);
+    let mut chosen = 0;
+    for (at, larger) in larger.into_iter().enumerate() {
+        chosen |= larger.simd_lt(PROOF_TOPK as i32).to_bitmask() << (at * LANES);
     }
-    if count > PROOF_TOPK {
-        return largest_of_many(row, &mut chosen[..count]);
+    if chosen.count_ones() as usize > PROOF_TOPK {
+        chosen = without_last_of_smallest(chosen, ranks.as_flattened());
     }
-    *chosen.first_chunk().expect("it is longer")
+    from_fn(|_| {
+        let index = candidates[chosen.trailing_zeros() as usize];
+        chosen &= chosen.wrapping_sub(1);
+        index
+    })
+}
+
+/// Leaves 16 of the `chosen`, of which too many share the smallest rank.
+fn without_last_of_smallest(mut chosen: u64, ranks: &[i32]) -> u64 {
+    let is_chosen = |slot: usize| chosen >> slot & 1 != 0;
+    let chosen_ones = || (0..ranks.len()).filter(|&slot| is_chosen(slot));
+    let smallest = chosen_ones().map(|slot| ranks[slot]).min();
+    let mut equal = 0u64;
+    for slot in chosen_ones().filter(|&slot| Some(ranks[slot]) == smallest) {
+        equal |= 1 << slot;
+    }
+    for _ in PROOF_TOPK..chosen.count_ones() as usize {
+        let last = 1 << equal.ilog2();
+        equal ^= last;
+        chosen ^= last;
+    }
+    chosen
 }
 
 #[cold]
@@ -230,6 +216,7 @@ fn largest_of_many(row: &[f32], candidates: &mut [u32]) -> [u32; PROOF_TOPK] {
 
 #[cfg(test)]
 mod tests {
+    use fearless_simd::{Level, dispatch};
     use proptest::prelude::*;
 
     use super::*;
@@ -271,12 +258,42 @@ mod tests {
         (16usize..2_200).prop_flat_map(move |length| prop::collection::vec(row(length), 1..4))
     }
 
+    /// What every kind of vectors that this machine has gives.
+    fn of_each_kind(largest: &mut Largest, row: &[f32]) -> Vec<(&'static str, Vec<usize>)> {
+        let mut chosen = Vec::new();
+        macro_rules! on {
+            ($simd:expr) => {
+                if let Some(simd) = $simd {
+                    let row = simd.vectorize(|| largest.indices(simd, row));
+                    let row = row.iter().map(|&index| index as usize).collect();
+                    chosen.push((stringify!($simd), row));
+                }
+            };
+        }
+        let level = Level::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            on!(level.as_sse2());
+            on!(level.as_sse4_2());
+            on!(level.as_avx2());
+            on!(level.as_avx512());
+        }
+        #[cfg(target_arch = "aarch64")]
+        on!(level.as_neon());
+        let row = dispatch!(level, simd => largest.indices(simd, row));
+        chosen.push(("the best", row.iter().map(|&index| index as usize).collect()));
+        chosen
+    }
+
     proptest! {
         #[test]
         fn they_are_those_of_a_sort_in_any_order_of_rows(rows in rows()) {
             let mut largest = Largest::new(rows[0].len());
             for row in &rows {
-                prop_assert_eq!(largest.indices(row).to_vec(), by_sorting(row));
+                let want = by_sorting(row);
+                for (kind, chosen) in of_each_kind(&mut largest, row) {
+                    prop_assert_eq!(&chosen, &want, "{}", kind);
+                }
             }
         }
     }
@@ -287,7 +304,9 @@ mod tests {
             let mut row = vec![-0.5; length];
             row[length - large..].fill(2.0);
             row[0] = 0.5;
-            assert_eq!(Largest::new(length).indices(&row).to_vec(), by_sorting(&row), "{length}");
+            for (kind, chosen) in of_each_kind(&mut Largest::new(length), &row) {
+                assert_eq!(chosen, by_sorting(&row), "{length}, {kind}");
+            }
         }
     }
 }
