@@ -234,6 +234,14 @@ pub struct OptimizerConfig {
     pub grad_clip: f32,
 }
 
+impl OptimizerConfig {
+    /// Returns what a gradient of global norm `norm` (finite, from 0) is multiplied by, 0 to 1.
+    /// Source: PyTorch, `clip_grad_norm_`, with the small number that keeps it from dividing by 0.
+    pub fn clip_scale(&self, norm: f32) -> f32 {
+        (self.grad_clip / (norm + 1e-6)).min(1.0)
+    }
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepStats {

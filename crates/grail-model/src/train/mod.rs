@@ -355,8 +355,7 @@ impl Trainer for ModelTrainer {
         if stop.is_stopped() {
             return Err(ModelError::Stopped);
         }
-        let clipped = grad_norm > config.grad_clip;
-        let grad_scale = if clipped { config.grad_clip / grad_norm } else { 1.0 };
+        let grad_scale = config.clip_scale(grad_norm);
         self.step += 1;
         let settings = AdamW {
             lr: config.lr,

@@ -133,9 +133,8 @@ impl Trainer for FakeTrainer {
         if !grad_norm.is_finite() {
             return Ok(StepStats { grad_norm, applied: false });
         }
-        if grad_norm > config.grad_clip {
-            gradient.iter_mut().for_each(|value| *value *= config.grad_clip / grad_norm);
-        }
+        let scale = config.clip_scale(grad_norm);
+        gradient.iter_mut().for_each(|value| *value *= scale);
         self.steps += 1;
         let exponent = i32::try_from(self.steps).unwrap_or(i32::MAX);
         let correction_1 = 1.0 - config.beta1.powi(exponent);
