@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::try_unfold;
-use futures::{Stream, TryStreamExt as _};
+use futures::{Stream, StreamExt as _};
 use grail_ports::object_store::{FilePut, PutCondition, PutOutcome};
 use grail_protocol::ids::Digest;
 use object_store::multipart::{MultipartStore as _, PartId};
@@ -170,12 +170,23 @@ impl S3Store {
         let size = content.size();
         let part_bytes = part_size(size, settings.part_bytes);
         let id = pending.id();
+        // After a failure no part is begun, but those under way end first: one that a server is still
+        // taking in when it is told to forget the upload may stay behind.
+        let failed = AtomicBool::new(false);
         let parts = content
             .parts(part_bytes)
-            .map_ok(|(index, part)| self.put_part(location, id, index, part, deadline))
-            .try_buffered(settings.parts_at_once)
-            .try_collect();
-        let parts: Vec<PartId> = deadline.bound(parts).await?;
+            .take_while(|_| std::future::ready(!failed.load(Ordering::Relaxed)))
+            .map(|part| async {
+                let put = async {
+                    let (index, part) = part?;
+                    self.put_part(location, id, index, part, deadline).await
+                };
+                put.await.inspect_err(|_| failed.store(true, Ordering::Relaxed))
+            })
+            .buffered(settings.parts_at_once)
+            .collect::<Vec<Result<PartId, Fault>>>();
+        let parts = deadline.bound(async { Ok(parts.await) }).await?;
+        let parts = parts.into_iter().collect::<Result<Vec<PartId>, Fault>>()?;
         content.check()?;
         self.complete(location, content, id, parts, deadline).await?;
         match self.describe(location, deadline).await? {
