@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// What happens to one request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Fate {
     Pass,
     /// The connection is reset when this many bytes of the request's body were read; the server
@@ -24,6 +25,8 @@ pub enum Fate {
     Refuse(u16, &'static str, &'static str),
     /// The answer comes after this time.
     Slow(Duration),
+    /// The server sees the request after this was cancelled.
+    HoldUntil(CancellationToken),
 }
 
 /// Decides a request's fate from its method and target, and from how many with the same it saw.
@@ -100,6 +103,9 @@ async fn carry(
             "HTTP/1.1 {status} No\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{xml}"
         );
         return client.write_all(answer.as_bytes()).await;
+    }
+    if let Fate::HoldUntil(gate) = &fate {
+        gate.cancelled().await;
     }
     let mut server = TcpStream::connect(("127.0.0.1", upstream)).await?;
     server.write_all(head.trim_end_matches("\r\n").as_bytes()).await?;
