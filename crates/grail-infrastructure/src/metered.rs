@@ -3,36 +3,20 @@
 //! [`Metered`] wraps a port, as [`crate::retry::Retrying`] does; outside of it, retries and their waits
 //! count.
 
-use std::collections::BTreeMap;
+use std::any::Any;
 use std::future::Future;
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
-use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, SentWeights, WeightSubmission,
-    WeightsStatus,
-};
-use grail_ports::object_store::{
-    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
-    ReadCredentials, StoreError,
-};
-use grail_ports::observer::{Classified, Observation, Observer, Outcome, Service};
-use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
-use grail_protocol::timelock::BeaconPublicKey;
+use grail_ports::chain::Block;
+use grail_ports::layer::{Call, Layer, Layered, PortError};
+use grail_ports::observer::{Classified, Observation, Observer, Outcome};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 
 /// A port whose calls are told.
-pub struct Metered<P: ?Sized> {
-    inner: Arc<P>,
-    meter: Meter,
-}
+pub type Metered<P> = Layered<P, Meter>;
 
 /// Where they are told, and the time that heads are compared with; cheap to clone.
 #[derive(Clone)]
@@ -46,174 +30,31 @@ impl Meter {
     pub fn new(observer: Arc<dyn Observer>, clock: Clock) -> Self {
         Self { observer, clock }
     }
+}
 
-    async fn call<T, E: Classified>(
+impl Layer for Meter {
+    async fn around<T, E, F>(
         &self,
-        service: Service,
-        call: &'static str,
-        answer: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
+        call: Call<'_>,
+        make: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, E>
+    where
+        T: Any + Send,
+        E: PortError,
+        F: Future<Output = Result<T, E>> + Send,
+    {
         let start = Instant::now();
-        let answer = answer.await;
+        let answer = make().await;
+        let (service, call) = (call.service, call.verb);
         let outcome = answer.as_ref().err().map_or(Outcome::Ok, Classified::outcome);
-        let took = start.elapsed();
-        self.observer.observe(Observation::Call { service, call, outcome, took });
+        self.observer.observe(Observation::Call { service, call, outcome, took: start.elapsed() });
+        // Only heads are answered with a block that is sure to be there.
+        let head = answer.as_ref().ok().and_then(|answer| (answer as &dyn Any).downcast_ref());
+        if let Some(Block { number, timestamp_ms, .. }) = head {
+            let lag = Duration::from_millis((self.clock)().saturating_sub(*timestamp_ms));
+            self.observer.observe(Observation::Head { block: *number, lag });
+        }
         answer
-    }
-}
-
-impl<P: ?Sized> Metered<P> {
-    /// Wraps `inner`.
-    pub fn new(inner: Arc<P>, meter: Meter) -> Self {
-        Self { inner, meter }
-    }
-
-    async fn chain<T>(
-        &self,
-        call: &'static str,
-        answer: impl Future<Output = Result<T, ChainError>>,
-    ) -> Result<T, ChainError> {
-        self.meter.call(Service::Chain, call, answer).await
-    }
-
-    async fn store<T>(
-        &self,
-        call: &'static str,
-        answer: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.meter.call(Service::Store, call, answer).await
-    }
-}
-
-#[async_trait]
-impl Chain for Metered<dyn Chain> {
-    fn netuid(&self) -> Netuid {
-        self.inner.netuid()
-    }
-
-    fn network(&self) -> &str {
-        self.inner.network()
-    }
-
-    fn block_time_ms(&self) -> u64 {
-        self.inner.block_time_ms()
-    }
-
-    async fn head(&self) -> Result<Block, ChainError> {
-        let head = self.chain("head", self.inner.head()).await?;
-        let lag = Duration::from_millis((self.meter.clock)().saturating_sub(head.timestamp_ms));
-        self.meter.observer.observe(Observation::Head { block: head.number, lag });
-        Ok(head)
-    }
-
-    async fn block(&self, number: BlockNumber) -> Result<Option<Block>, ChainError> {
-        self.chain("block", self.inner.block(number)).await
-    }
-
-    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
-        self.chain("metagraph", self.inner.metagraph()).await
-    }
-
-    async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
-        self.chain("hyperparameters", self.inner.hyperparameters()).await
-    }
-
-    async fn commitments(&self) -> Result<Arc<BTreeMap<Hotkey, Vec<u8>>>, ChainError> {
-        self.chain("commitments", self.inner.commitments()).await
-    }
-
-    async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError> {
-        self.chain("set_commitment", self.inner.set_commitment(data)).await
-    }
-
-    async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
-        self.chain("set_weights", self.inner.set_weights(weights)).await
-    }
-
-    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
-        self.chain("finalized", self.inner.finalized()).await
-    }
-
-    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
-        self.chain("weights_status", self.inner.weights_status()).await
-    }
-
-    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
-        self.chain("watch_weights", self.inner.watch_weights(sent)).await
-    }
-}
-
-#[async_trait]
-impl Beacon for Metered<dyn Beacon> {
-    fn schedule(&self) -> BeaconSchedule {
-        self.inner.schedule()
-    }
-
-    fn public_key(&self) -> BeaconPublicKey {
-        self.inner.public_key()
-    }
-
-    async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {
-        self.meter.call(Service::Beacon, "round", self.inner.round(round)).await
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Metered<dyn ObjectStore> {
-    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
-        self.store("get", self.inner.get(key, bytes_max)).await
-    }
-
-    async fn get_range(
-        &self,
-        key: &ObjectKey,
-        range: Range<u64>,
-        etag: Option<&str>,
-    ) -> Result<Option<Bytes>, StoreError> {
-        self.store("get_range", self.inner.get_range(key, range, etag)).await
-    }
-
-    async fn put_if(
-        &self,
-        key: &ObjectKey,
-        bytes: Bytes,
-        condition: &PutCondition,
-    ) -> Result<PutOutcome, StoreError> {
-        self.store("put_if", self.inner.put_if(key, bytes, condition)).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
-        self.store("head", self.inner.head(key)).await
-    }
-
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.store("put", self.inner.put(key, bytes)).await
-    }
-
-    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
-        self.store("put_file", self.inner.put_file(key, file)).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.store("list", self.inner.list(prefix)).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.store("delete", self.inner.delete(key)).await
-    }
-}
-
-impl Buckets for Metered<dyn Buckets> {
-    fn own(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(Metered::new(self.inner.own(), self.meter.clone()))
-    }
-
-    fn read_credentials(&self) -> ReadCredentials {
-        self.inner.read_credentials()
-    }
-
-    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        Ok(Arc::new(Metered::new(self.inner.open(credentials)?, self.meter.clone())))
     }
 }
 
@@ -221,7 +62,12 @@ impl Buckets for Metered<dyn Buckets> {
 mod tests {
     use std::sync::Mutex;
 
+    use bytes::Bytes;
+    use grail_ports::chain::Chain;
+    use grail_ports::object_store::Buckets;
+    use grail_ports::observer::Service;
     use grail_ports::signer::Signer as _;
+    use grail_protocol::ids::BlockNumber;
     use grail_testkit::{FakeChain, FakeChainConfig, FakeSigner, MemoryStorage};
 
     use super::*;

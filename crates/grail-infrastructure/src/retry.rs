@@ -3,26 +3,12 @@
 //! [`Retrying`] wraps a port, so that neither adapters nor services contain retries. Only calls that
 //! may be repeated are; `set_commitment`, `set_weights` and `put_if` pass straight through.
 
-use std::collections::BTreeMap;
+use std::any::Any;
 use std::future::Future;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
-use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, SentWeights, WeightSubmission,
-    WeightsStatus,
-};
-use grail_ports::object_store::{
-    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
-    ReadCredentials, StoreError,
-};
-use grail_protocol::ids::{BlockNumber, Hotkey, Netuid};
-use grail_protocol::timelock::BeaconPublicKey;
+use grail_ports::layer::{Call, Layer, Layered, PortError};
+use grail_ports::observer::{Classified, Outcome};
 use tokio::time::{Instant, sleep};
 
 /// How often and how long a call is tried.
@@ -83,162 +69,32 @@ impl RetryPolicy {
 }
 
 /// A port whose unanswered calls are tried again.
-pub struct Retrying<P: ?Sized> {
-    inner: Arc<P>,
-    policy: RetryPolicy,
-}
+pub type Retrying<P> = Layered<P, RetryPolicy>;
 
-impl<P: ?Sized> Retrying<P> {
-    /// Wraps `inner`.
-    pub fn new(inner: Arc<P>, policy: RetryPolicy) -> Self {
-        Self { inner, policy }
-    }
-}
-
-fn chain_is_away(error: &ChainError) -> bool {
-    matches!(error, ChainError::Unavailable(_))
-}
-
-fn beacon_is_away(error: &BeaconError) -> bool {
-    matches!(error, BeaconError::Unavailable(_))
-}
-
-fn store_is_away(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable(_))
-}
-
-#[async_trait]
-impl Chain for Retrying<dyn Chain> {
-    fn netuid(&self) -> Netuid {
-        self.inner.netuid()
-    }
-
-    fn network(&self) -> &str {
-        self.inner.network()
-    }
-
-    fn block_time_ms(&self) -> u64 {
-        self.inner.block_time_ms()
-    }
-
-    async fn head(&self) -> Result<Block, ChainError> {
-        self.policy.run(chain_is_away, || self.inner.head()).await
-    }
-
-    async fn block(&self, number: BlockNumber) -> Result<Option<Block>, ChainError> {
-        self.policy.run(chain_is_away, || self.inner.block(number)).await
-    }
-
-    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
-        self.policy.run(chain_is_away, || self.inner.metagraph()).await
-    }
-
-    async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
-        self.policy.run(chain_is_away, || self.inner.hyperparameters()).await
-    }
-
-    async fn commitments(&self) -> Result<Arc<BTreeMap<Hotkey, Vec<u8>>>, ChainError> {
-        self.policy.run(chain_is_away, || self.inner.commitments()).await
-    }
-
-    async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError> {
-        self.inner.set_commitment(data).await
-    }
-
-    async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
-        self.inner.set_weights(weights).await
-    }
-
-    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
-        self.policy.run(chain_is_away, || self.inner.finalized()).await
-    }
-
-    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
-        self.policy.run(chain_is_away, || self.inner.weights_status()).await
-    }
-
-    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
-        self.policy.run(chain_is_away, || self.inner.watch_weights(sent)).await
-    }
-}
-
-#[async_trait]
-impl Beacon for Retrying<dyn Beacon> {
-    fn schedule(&self) -> BeaconSchedule {
-        self.inner.schedule()
-    }
-
-    fn public_key(&self) -> BeaconPublicKey {
-        self.inner.public_key()
-    }
-
-    async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {
-        self.policy.run(beacon_is_away, || self.inner.round(round)).await
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Retrying<dyn ObjectStore> {
-    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
-        self.policy.run(store_is_away, || self.inner.get(key, bytes_max)).await
-    }
-
-    async fn get_range(
+impl Layer for RetryPolicy {
+    async fn around<T, E, F>(
         &self,
-        key: &ObjectKey,
-        range: Range<u64>,
-        etag: Option<&str>,
-    ) -> Result<Option<Bytes>, StoreError> {
-        self.policy.run(store_is_away, || self.inner.get_range(key, range.clone(), etag)).await
-    }
-
-    async fn put_if(
-        &self,
-        key: &ObjectKey,
-        bytes: Bytes,
-        condition: &PutCondition,
-    ) -> Result<PutOutcome, StoreError> {
-        self.inner.put_if(key, bytes, condition).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
-        self.policy.run(store_is_away, || self.inner.head(key)).await
-    }
-
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.policy.run(store_is_away, || self.inner.put(key, bytes.clone())).await
-    }
-
-    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
-        self.policy.run(store_is_away, || self.inner.put_file(key, file)).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.policy.run(store_is_away, || self.inner.list(prefix)).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.policy.run(store_is_away, || self.inner.delete(key)).await
+        call: Call<'_>,
+        make: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, E>
+    where
+        T: Any + Send,
+        E: PortError,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        if call.is_repeatable { self.run(is_away, make).await } else { make().await }
     }
 }
 
-impl Buckets for Retrying<dyn Buckets> {
-    fn own(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(Retrying::new(self.inner.own(), self.policy))
-    }
-
-    fn read_credentials(&self) -> ReadCredentials {
-        self.inner.read_credentials()
-    }
-
-    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        Ok(Arc::new(Retrying::new(self.inner.open(credentials)?, self.policy)))
-    }
+fn is_away<E: Classified>(error: &E) -> bool {
+    error.outcome() == Outcome::Unavailable
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use grail_ports::object_store::StoreError;
 
     use super::*;
 
@@ -258,7 +114,7 @@ mod tests {
         let calls = AtomicU32::new(0);
         let start = Instant::now();
         let outcome = policy
-            .run(store_is_away, || {
+            .run(is_away, || {
                 let call = calls.fetch_add(1, Ordering::Relaxed);
                 let error = error.clone();
                 async move { if call < failures { Err(error) } else { Ok(call) } }

@@ -12,6 +12,7 @@ mod server;
 
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Instant;
 
 use grail_infrastructure::object_store::S3Buckets;
 use grail_ports::object_store::{Buckets as _, FilePut, ObjectStore};
@@ -65,5 +66,25 @@ async fn an_upload_of_a_file_takes_the_memory_of_the_parts_under_way() {
         let peak = peak_of(&*store, file.path(), want).await;
         println!("{name}: {} MiB for a file of {} MiB", peak >> 20, FILE_BYTES >> 20);
         assert!(peak <= MEMORY_BYTES_MAX, "{name}: {peak} bytes at most at once");
+    }
+}
+
+#[tokio::test]
+#[ignore = "measures; asserts nothing about speed"]
+async fn a_file_goes_up_as_fast_as_bytes() {
+    let (file, want) = large_file();
+    let owner = secrets("0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a");
+    let server = S3Server::start(std::slice::from_ref(&owner)).await;
+    let store = S3Buckets::new(settings(server.port), &owner).unwrap().own();
+    let bytes = bytes::Bytes::from(std::fs::read(file.path()).unwrap());
+    let mib_per_s = |start: Instant| (FILE_BYTES >> 20) as f64 / start.elapsed().as_secs_f64();
+    for round in 1..=5 {
+        let start = Instant::now();
+        store.put("weights", bytes.clone()).await.unwrap();
+        let whole = mib_per_s(start);
+        let start = Instant::now();
+        assert_eq!(store.put_file("weights", file.path()).await, Ok(want));
+        let streamed = mib_per_s(start);
+        println!("round {round}: put {whole:.0} MiB/s, put_file {streamed:.0} MiB/s");
     }
 }

@@ -5,18 +5,14 @@
 
 mod support;
 
-use std::ops::Range;
+use std::any::Any;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use grail_neurons::neuron::Neuron;
 use grail_neurons::roles::{ReferenceTrainerNeuron, TrainerNeuron};
-use grail_ports::object_store::{
-    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
-    ReadCredentials, StoreError,
-};
+use grail_ports::layer::{Call, Layer, Layered, PortError};
+use grail_ports::object_store::{Buckets, ObjectStore, ReadCredentials, StoreError};
 use grail_protocol::checkpoint::{Unsigned, WEIGHTS_FILE};
 use grail_protocol::ids::Window;
 use grail_protocol::keys::{self, MANIFEST_SIGNATURE_FILE, METADATA_FILE};
@@ -60,25 +56,11 @@ impl Rules {
     fn hold(&self, part: Option<String>) {
         *self.held.lock().unwrap() = part;
     }
-
-    /// Refuses or holds what is about to be written at `key`.
-    async fn apply(&self, key: &str) -> Result<(), StoreError> {
-        let names = |rule: &Mutex<Option<String>>| {
-            rule.lock().unwrap().as_ref().is_some_and(|part| key.contains(part.as_str()))
-        };
-        if names(&self.refused) {
-            return Err(StoreError::Unavailable("the test refuses it".to_owned()));
-        }
-        if names(&self.held) {
-            self.permits.acquire().await.unwrap().forget();
-        }
-        Ok(())
-    }
 }
 
 impl Buckets for Picky {
     fn own(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(PickyStore { inner: self.inner.own(), rules: self.rules.clone() })
+        Arc::new(Layered::new(self.inner.own(), self.rules.clone()))
     }
 
     fn read_credentials(&self) -> ReadCredentials {
@@ -90,55 +72,28 @@ impl Buckets for Picky {
     }
 }
 
-struct PickyStore {
-    inner: Arc<dyn ObjectStore>,
-    rules: Arc<Rules>,
-}
-
-#[async_trait]
-impl ObjectStore for PickyStore {
-    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key, bytes_max).await
-    }
-
-    async fn get_range(
+impl Layer for Rules {
+    async fn around<T, E, F>(
         &self,
-        key: &ObjectKey,
-        range: Range<u64>,
-        etag: Option<&str>,
-    ) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get_range(key, range, etag).await
-    }
-
-    async fn put_if(
-        &self,
-        key: &ObjectKey,
-        bytes: Bytes,
-        condition: &PutCondition,
-    ) -> Result<PutOutcome, StoreError> {
-        self.inner.put_if(key, bytes, condition).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.rules.apply(key).await?;
-        self.inner.put(key, bytes).await
-    }
-
-    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
-        self.rules.apply(key).await?;
-        self.inner.put_file(key, file).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.inner.list(prefix).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+        call: Call<'_>,
+        make: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, E>
+    where
+        T: Any + Send,
+        E: PortError,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let names = |rule: &Mutex<Option<String>>| {
+            rule.lock().unwrap().as_ref().is_some_and(|part| call.argument.contains(part.as_str()))
+        };
+        let is_put = ["put", "put_file"].contains(&call.verb);
+        if is_put && names(&self.refused) {
+            return Err(E::unavailable("the test refuses it".to_owned()));
+        }
+        if is_put && names(&self.held) {
+            self.permits.acquire().await.unwrap().forget();
+        }
+        make().await
     }
 }
 

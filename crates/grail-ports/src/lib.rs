@@ -7,6 +7,7 @@ pub mod beacon;
 pub mod chain;
 pub mod environment;
 pub mod events;
+pub mod layer;
 pub mod model;
 pub mod object_store;
 pub mod observer;

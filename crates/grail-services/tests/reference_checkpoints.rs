@@ -3,15 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use grail_ports::object_store::{
-    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome, StoreError,
-};
+use grail_ports::layer::{Call, Layer, Layered, PortError};
+use grail_ports::object_store::{Buckets, ObjectStore};
 use grail_ports::signer::Signer;
 use grail_protocol::checkpoint::retention::window_of;
 use grail_protocol::checkpoint::{Unsigned, WEIGHTS_FILE};
@@ -30,19 +28,15 @@ fn window(start: u64) -> Window {
     Window::from_start(start).unwrap()
 }
 
-/// A bucket that counts what is read and can be cut off.
-struct Watched {
-    inner: Arc<dyn ObjectStore>,
+/// What is done with a bucket: reads are counted, and can be cut off.
+#[derive(Default)]
+struct Watch {
     reads: Mutex<Vec<String>>,
     /// Part of a key that cannot be read.
     cut: Mutex<Option<&'static str>>,
 }
 
-impl Watched {
-    fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, reads: Mutex::default(), cut: Mutex::default() })
-    }
-
+impl Watch {
     fn cut(&self, part: Option<&'static str>) {
         *self.cut.lock().unwrap() = part;
     }
@@ -57,56 +51,24 @@ impl Watched {
     }
 }
 
-#[async_trait]
-impl ObjectStore for Watched {
-    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
-        if self.cut.lock().unwrap().is_some_and(|part| key.contains(part)) {
-            return Err(StoreError::Unavailable("the test cut it off".to_owned()));
-        }
-        self.reads.lock().unwrap().push(key.to_owned());
-        self.inner.get(key, bytes_max).await
-    }
-
-    async fn get_range(
+impl Layer for Watch {
+    async fn around<T, E, F>(
         &self,
-        key: &ObjectKey,
-        range: std::ops::Range<u64>,
-        etag: Option<&str>,
-    ) -> Result<Option<Bytes>, StoreError> {
-        if self.cut.lock().unwrap().is_some_and(|part| key.contains(part)) {
-            return Err(StoreError::Unavailable("the test cut it off".to_owned()));
+        call: Call<'_>,
+        make: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, E>
+    where
+        T: Any + Send,
+        E: PortError,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        if ["get", "get_range"].contains(&call.verb) {
+            if self.cut.lock().unwrap().is_some_and(|part| call.argument.contains(part)) {
+                return Err(E::unavailable("the test cut it off".to_owned()));
+            }
+            self.reads.lock().unwrap().push(call.argument.into_owned());
         }
-        self.reads.lock().unwrap().push(key.to_owned());
-        self.inner.get_range(key, range, etag).await
-    }
-
-    async fn put_if(
-        &self,
-        key: &ObjectKey,
-        bytes: Bytes,
-        condition: &PutCondition,
-    ) -> Result<PutOutcome, StoreError> {
-        self.inner.put_if(key, bytes, condition).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.inner.put(key, bytes).await
-    }
-
-    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
-        self.inner.put_file(key, file).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.inner.list(prefix).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+        make().await
     }
 }
 
@@ -114,15 +76,17 @@ impl ObjectStore for Watched {
 struct World {
     storage: MemoryStorage,
     trainer: Hotkey,
-    bucket: Arc<Watched>,
+    watch: Arc<Watch>,
+    bucket: Arc<dyn ObjectStore>,
     folder: tempfile::TempDir,
 }
 
 impl World {
     fn of(trainer: Hotkey) -> Self {
         let storage = MemoryStorage::new(Arc::new(|| 0));
-        let bucket = Watched::new(storage.buckets(trainer).own());
-        Self { storage, trainer, bucket, folder: tempfile::tempdir().unwrap() }
+        let watch = Arc::new(Watch::default());
+        let bucket = Arc::new(Layered::new(storage.buckets(trainer).own(), watch.clone()));
+        Self { storage, trainer, watch, bucket, folder: tempfile::tempdir().unwrap() }
     }
 
     /// The published bucket of the vectors.
@@ -229,15 +193,15 @@ async fn a_delta_on_the_cache_is_fast_and_a_late_joiner_catches_up() {
     let (first, tip) = (chain[0], *chain.last().unwrap());
     let early = world.consumer();
     early.checkpoint(first).await.unwrap();
-    world.bucket.weights_read();
+    world.watch.weights_read();
     for delta in &chain[1..] {
         let obtained = early.checkpoint(*delta).await.unwrap();
         assert_eq!(obtained.method, Method::Fast, "{delta}");
-        assert_eq!(world.bucket.weights_read().len(), 1, "one delta is all that is read");
+        assert_eq!(world.watch.weights_read().len(), 1, "one delta is all that is read");
     }
     let late = world.consumer_in("late").checkpoint(tip).await.unwrap();
     assert_eq!(late.method, Method::Full);
-    assert_eq!(world.bucket.weights_read().len(), 1 + chain.len());
+    assert_eq!(world.watch.weights_read().len(), 1 + chain.len());
     let same = |name: &str| {
         let of = |cache: &str| {
             let dir = world.folder.path().join(cache).join(format!("checkpoint-{tip}"));
@@ -303,19 +267,19 @@ async fn an_interrupted_download_goes_on_where_it_was() {
         window(30 << 40),
     );
     let at = whole.unwrap().checkpoint;
-    world.bucket.cut(Some("tokenizer_config.json"));
+    world.watch.cut(Some("tokenizer_config.json"));
     let consumer = world.consumer();
     assert!(matches!(consumer.checkpoint(at).await, Err(CheckpointError::Store(_))));
     let visible = world.folder.path().join(format!("cache/checkpoint-{at}"));
     assert!(!visible.exists(), "never half visible");
-    let before: BTreeMap<String, ()> = std::mem::take(&mut *world.bucket.reads.lock().unwrap())
+    let before: BTreeMap<String, ()> = std::mem::take(&mut *world.watch.reads.lock().unwrap())
         .into_iter()
         .map(|key| (key, ()))
         .collect();
-    world.bucket.cut(None);
+    world.watch.cut(None);
     // Another life of the program: only the folder is left.
     assert_eq!(world.consumer().checkpoint(at).await.unwrap().method, Method::Full);
-    let again = std::mem::take(&mut *world.bucket.reads.lock().unwrap());
+    let again = std::mem::take(&mut *world.watch.reads.lock().unwrap());
     let repeated: Vec<&String> = again
         .iter()
         .filter(|key| {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use grail_ports::beacon::Beacon;
 use grail_ports::chain::Chain;
+use grail_ports::layer::Layered;
 use grail_ports::object_store::{Buckets, ObjectStore};
 
 use crate::{draw, lock};
@@ -116,7 +117,7 @@ impl Faults {
 
     /// Puts the failures in front of a bucket; `name` tells it from others.
     pub fn store(&self, name: &str, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-        Arc::new(wrapped::Store { faults: self.clone(), name: name.to_owned(), inner })
+        Arc::new(Layered::new(inner, self.named(name)))
     }
 
     /// Puts the failures in front of all buckets that are opened.
@@ -126,12 +127,16 @@ impl Faults {
 
     /// Puts the failures in front of a chain; `name` tells it from others.
     pub fn chain(&self, name: &str, inner: Arc<dyn Chain>) -> Arc<dyn Chain> {
-        Arc::new(wrapped::FaultyChain { faults: self.clone(), name: name.to_owned(), inner })
+        Arc::new(Layered::new(inner, self.named(name)))
     }
 
     /// Puts the failures in front of a beacon; `name` tells it from others.
     pub fn beacon(&self, name: &str, inner: Arc<dyn Beacon>) -> Arc<dyn Beacon> {
-        Arc::new(wrapped::FaultyBeacon { faults: self.clone(), name: name.to_owned(), inner })
+        Arc::new(Layered::new(inner, self.named(name)))
+    }
+
+    fn named(&self, name: &str) -> wrapped::Named {
+        wrapped::Named { faults: self.clone(), name: name.to_owned() }
     }
 
     /// Decides the fate of a call, and waits if it is slow.

@@ -3,27 +3,17 @@
 //! The killed call never returns, so the role's work stays where it was, as after `kill -9`. Calls
 //! of the model are killed by unwinding, because they block.
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use grail_ports::beacon::{Beacon, BeaconError, BeaconRound, BeaconSchedule};
-use grail_ports::chain::{
-    Block, Chain, ChainError, Hyperparameters, Metagraph, SentWeights, WeightSubmission,
-    WeightsStatus,
-};
+use grail_ports::layer::{Call, Layer, PortError};
 use grail_ports::model::{
     LossGradient, Model, ModelError, ModelProvider, OptimizerConfig, StepStats, StopFlag, Trainer,
     TrainingSequence,
 };
-use grail_ports::object_store::{
-    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
-    ReadCredentials, StoreError,
-};
-use grail_protocol::ids::{BlockNumber, Digest, Hotkey, Netuid};
-use grail_protocol::timelock::BeaconPublicKey;
+use grail_protocol::ids::Digest;
 use tokio::sync::Notify;
 
 /// When the role is killed.
@@ -90,144 +80,24 @@ impl CrashPlan {
     }
 }
 
-/// Any port with a plan in front.
-pub struct Doomed<T: ?Sized> {
+impl Layer for CrashPlan {
+    async fn around<T, E, F>(&self, _: Call<'_>, make: impl Fn() -> F + Send + Sync) -> Result<T, E>
+    where
+        T: Any + Send,
+        E: PortError,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        self.guard(make()).await
+    }
+}
+
+/// Models with a plan in front.
+pub struct DoomedModels {
     pub plan: Arc<CrashPlan>,
-    pub inner: Arc<T>,
+    pub inner: Arc<dyn ModelProvider>,
 }
 
-#[async_trait]
-impl Chain for Doomed<dyn Chain> {
-    fn netuid(&self) -> Netuid {
-        self.inner.netuid()
-    }
-
-    fn network(&self) -> &str {
-        self.inner.network()
-    }
-
-    fn block_time_ms(&self) -> u64 {
-        self.inner.block_time_ms()
-    }
-
-    async fn head(&self) -> Result<Block, ChainError> {
-        self.plan.guard(self.inner.head()).await
-    }
-
-    async fn block(&self, number: BlockNumber) -> Result<Option<Block>, ChainError> {
-        self.plan.guard(self.inner.block(number)).await
-    }
-
-    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
-        self.plan.guard(self.inner.metagraph()).await
-    }
-
-    async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
-        self.plan.guard(self.inner.hyperparameters()).await
-    }
-
-    async fn commitments(
-        &self,
-    ) -> Result<Arc<std::collections::BTreeMap<Hotkey, Vec<u8>>>, ChainError> {
-        self.plan.guard(self.inner.commitments()).await
-    }
-
-    async fn set_commitment(&self, data: &[u8]) -> Result<(), ChainError> {
-        self.plan.guard(self.inner.set_commitment(data)).await
-    }
-
-    async fn set_weights(&self, weights: &WeightSubmission) -> Result<BlockNumber, ChainError> {
-        self.plan.guard(self.inner.set_weights(weights)).await
-    }
-
-    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
-        self.plan.guard(self.inner.finalized()).await
-    }
-
-    async fn weights_status(&self) -> Result<WeightsStatus, ChainError> {
-        self.plan.guard(self.inner.weights_status()).await
-    }
-
-    async fn watch_weights(&self, sent: &SentWeights) -> Result<(), ChainError> {
-        self.plan.guard(self.inner.watch_weights(sent)).await
-    }
-}
-
-#[async_trait]
-impl Beacon for Doomed<dyn Beacon> {
-    fn schedule(&self) -> BeaconSchedule {
-        self.inner.schedule()
-    }
-
-    fn public_key(&self) -> BeaconPublicKey {
-        self.inner.public_key()
-    }
-
-    async fn round(&self, round: u64) -> Result<Option<BeaconRound>, BeaconError> {
-        self.plan.guard(self.inner.round(round)).await
-    }
-}
-
-impl Buckets for Doomed<dyn Buckets> {
-    fn own(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(Doomed { plan: self.plan.clone(), inner: self.inner.own() })
-    }
-
-    fn read_credentials(&self) -> ReadCredentials {
-        self.inner.read_credentials()
-    }
-
-    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        Ok(Arc::new(Doomed { plan: self.plan.clone(), inner: self.inner.open(credentials)? }))
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Doomed<dyn ObjectStore> {
-    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
-        self.plan.guard(self.inner.get(key, bytes_max)).await
-    }
-
-    async fn get_range(
-        &self,
-        key: &ObjectKey,
-        range: std::ops::Range<u64>,
-        etag: Option<&str>,
-    ) -> Result<Option<Bytes>, StoreError> {
-        self.plan.guard(self.inner.get_range(key, range, etag)).await
-    }
-
-    async fn put_if(
-        &self,
-        key: &ObjectKey,
-        bytes: Bytes,
-        condition: &PutCondition,
-    ) -> Result<PutOutcome, StoreError> {
-        self.plan.guard(self.inner.put_if(key, bytes, condition)).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
-        self.plan.guard(self.inner.head(key)).await
-    }
-
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.plan.guard(self.inner.put(key, bytes)).await
-    }
-
-    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
-        self.plan.guard(self.inner.put_file(key, file)).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.plan.guard(self.inner.list(prefix)).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.plan.guard(self.inner.delete(key)).await
-    }
-}
-
-impl ModelProvider for Doomed<dyn ModelProvider> {
+impl ModelProvider for DoomedModels {
     fn load(&self, dir: &Path) -> Result<Arc<dyn Model>, ModelError> {
         self.plan.guard_blocking(|| self.inner.load(dir))
     }

@@ -11,13 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::crash::{CrashPlan, Doomed};
+use self::crash::{CrashPlan, DoomedModels};
 use grail_neurons::neuron::Neuron;
 use grail_neurons::roles::{CheaterNeuron, MinerNeuron, TrainerNeuron, ValidatorNeuron};
 use grail_ports::beacon::{Beacon, BeaconSchedule};
 use grail_ports::chain::{Block, Chain};
 use grail_ports::environment::{ChatMessage, Environment, EnvironmentError, Evaluation};
 use grail_ports::events::{Event, EventSink};
+use grail_ports::layer::Layered;
 use grail_ports::model::{ModelProvider, OptimizerConfig, StopFlag};
 use grail_ports::object_store::Buckets;
 use grail_ports::signer::Signer;
@@ -131,10 +132,10 @@ impl World {
         if let Some((victim, plan)) = &self.doomed
             && *victim == seed
         {
-            chain = Arc::new(Doomed { plan: plan.clone(), inner: chain });
-            beacon = Arc::new(Doomed { plan: plan.clone(), inner: beacon });
-            buckets = Arc::new(Doomed { plan: plan.clone(), inner: buckets });
-            models = Arc::new(Doomed { plan: plan.clone(), inner: models });
+            chain = Arc::new(Layered::new(chain, plan.clone()));
+            beacon = Arc::new(Layered::new(beacon, plan.clone()));
+            buckets = Arc::new(Layered::new(buckets, plan.clone()));
+            models = Arc::new(DoomedModels { plan: plan.clone(), inner: models });
         }
         RunContext {
             chain,

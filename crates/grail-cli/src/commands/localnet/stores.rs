@@ -1,21 +1,16 @@
 //! Buckets of a local network on an S3 server instead of in its folder.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use async_trait::async_trait;
-use bytes::Bytes;
 use grail_infrastructure::clock::{Clock, system_clock};
 use grail_infrastructure::local::network::Node;
 use grail_infrastructure::object_store::S3Buckets;
-use grail_ports::chain::Chain;
-use grail_ports::object_store::{
-    Buckets, FilePut, ObjectInfo, ObjectKey, ObjectStore, PutCondition, PutOutcome,
-    ReadCredentials, StoreError,
-};
+use grail_ports::chain::{Chain, ChainError};
+use grail_ports::layer::{Call, Layer, Layered, PortError};
+use grail_ports::object_store::{Buckets, ObjectInfo};
 
 use crate::commands::remote::{buckets, secrets};
 use crate::config::{Config, StoreConfig, StoreKind};
@@ -57,7 +52,7 @@ pub async fn settle(node: &mut Node, config: &StoreConfig) -> anyhow::Result<()>
         .with_context(|| format!("while opening bucket {name}"))?;
     buckets.create_own().await.with_context(|| format!("while making bucket {name}"))?;
     let time = ChainTime::new(Arc::clone(&node.chain));
-    node.buckets = Arc::new(OnChainTime { inner: buckets, time });
+    node.buckets = Arc::new(OnChainTime::new(Arc::new(buckets), time));
     Ok(())
 }
 
@@ -68,10 +63,7 @@ pub fn name(config: &StoreConfig, node: &Node) -> String {
 
 /// Buckets whose objects bear the chain's time: that of a local network is counted in blocks, and a
 /// server outside knows nothing of it. Both agree on how old an object is.
-struct OnChainTime {
-    inner: S3Buckets,
-    time: ChainTime,
-}
+type OnChainTime = Layered<dyn Buckets, ChainTime>;
 
 /// Most versions of objects whose time is remembered.
 const REMEMBERED_MAX: usize = 20_000;
@@ -94,9 +86,8 @@ impl ChainTime {
     }
 
     /// Returns how far the chain is behind the clock, milliseconds.
-    async fn lag_ms(&self) -> Result<u64, StoreError> {
-        let head = self.chain.head().await;
-        let head = head.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    async fn lag_ms(&self) -> Result<u64, ChainError> {
+        let head = self.chain.head().await?;
         Ok((self.clock)().saturating_sub(head.timestamp_ms))
     }
 
@@ -112,82 +103,31 @@ impl ChainTime {
     }
 }
 
-impl OnChainTime {
-    fn wrap(&self, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-        Arc::new(Timed { inner, time: self.time.clone() })
-    }
-}
-
-impl Buckets for OnChainTime {
-    fn own(&self) -> Arc<dyn ObjectStore> {
-        self.wrap(self.inner.own())
-    }
-
-    fn read_credentials(&self) -> ReadCredentials {
-        self.inner.read_credentials()
-    }
-
-    fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        Ok(self.wrap(self.inner.open(credentials)?))
-    }
-}
-
-/// One bucket of [`OnChainTime`].
-struct Timed {
-    inner: Arc<dyn ObjectStore>,
-    time: ChainTime,
-}
-
-#[async_trait]
-impl ObjectStore for Timed {
-    async fn get(&self, key: &ObjectKey, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key, bytes_max).await
-    }
-
-    async fn get_range(
-        &self,
-        key: &ObjectKey,
-        range: Range<u64>,
-        etag: Option<&str>,
-    ) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get_range(key, range, etag).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StoreError> {
-        let Some(mut info) = self.inner.head(key).await? else { return Ok(None) };
-        self.time.translate(&mut info, self.time.lag_ms().await?);
-        Ok(Some(info))
-    }
-
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.inner.put(key, bytes).await
-    }
-
-    async fn put_if(
-        &self,
-        key: &ObjectKey,
-        bytes: Bytes,
-        condition: &PutCondition,
-    ) -> Result<PutOutcome, StoreError> {
-        self.inner.put_if(key, bytes, condition).await
-    }
-
-    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<FilePut, StoreError> {
-        self.inner.put_file(key, file).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        let mut objects = self.inner.list(prefix).await?;
-        let lag_ms = self.time.lag_ms().await?;
-        for object in &mut objects {
-            self.time.translate(object, lag_ms);
+impl Layer for ChainTime {
+    async fn around<T, E, F>(&self, _: Call<'_>, make: impl Fn() -> F + Send + Sync) -> Result<T, E>
+    where
+        T: Any + Send,
+        E: PortError,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let mut answer = make().await?;
+        if !objects(&mut answer).is_empty() {
+            let lag_ms = self.lag_ms().await.map_err(|error| E::unavailable(error.to_string()))?;
+            for object in objects(&mut answer) {
+                self.translate(object, lag_ms);
+            }
         }
-        Ok(objects)
+        Ok(answer)
     }
+}
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+/// Returns the objects that an answer describes: that of a head, or those of a listing.
+fn objects<T: Any>(answer: &mut T) -> &mut [ObjectInfo] {
+    let answer: &mut dyn Any = answer;
+    if answer.is::<Vec<ObjectInfo>>() {
+        return answer.downcast_mut::<Vec<_>>().map_or(&mut [], Vec::as_mut_slice);
     }
+    answer.downcast_mut::<Option<_>>().map_or(&mut [], Option::as_mut_slice)
 }
 
 #[cfg(test)]
