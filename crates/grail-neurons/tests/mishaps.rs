@@ -191,6 +191,22 @@ async fn a_checkpoint_that_somebody_else_signed_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_trainer_that_changes_its_read_key_is_followed_by_the_next_window() {
+    let world = World::new();
+    let (_trainer, mut validator, mut miner) = first_window(&world).await;
+    world.storage.rotate_key(hotkey(TRAINER));
+    let mut trainer = world.trainer();
+    trainer.start().await.unwrap();
+    let head = world.next_window();
+    let log = settle(&mut miner, head).await;
+    assert!(log.contains("uploaded 4 groups of window 60"), "{log}");
+    let log = settle(&mut validator, head).await;
+    assert!(log.contains("validated window 30"), "{log}");
+    let judged = judgements(&world.take_events(VALIDATOR));
+    assert_eq!(judged[&(window(30), hotkey(MINER))].accepted, ROLLOUTS);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_chain_that_is_down_costs_time_and_nothing_else() {
     let world = World::new();
     let (mut trainer, mut validator, mut miner) = first_window(&world).await;

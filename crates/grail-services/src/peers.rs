@@ -1,14 +1,15 @@
 //! Finds the buckets of peers through what they committed on chain, and announces ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use grail_ports::chain::{Chain, ChainError};
 use grail_ports::object_store::{Buckets, ObjectStore, ReadCredentials};
 use grail_protocol::constants::TRAINER_UID;
 use grail_protocol::credentials::{BadCommitment, CredentialCommitment};
-use grail_protocol::ids::{Hotkey, Netuid};
-use tracing::{debug, info};
+use grail_protocol::ids::{Hotkey, Netuid, Window};
+use grail_protocol::keys;
+use tracing::{debug, info, warn};
 
 use crate::checkpoint::CheckpointError;
 use crate::context::RunContext;
@@ -17,6 +18,20 @@ use crate::context::RunContext;
 #[derive(Default)]
 pub struct PeerDirectory {
     known: BTreeMap<Hotkey, ReadCredentials>,
+    /// Newest window for which the trainer's commitment was read.
+    trainer_read: Option<Window>,
+}
+
+/// The newest checkpoint that was ready before a window, and where it is.
+pub struct NewestCheckpoint {
+    /// Who published it, and signed it.
+    pub trainer: Hotkey,
+    /// The trainer's bucket.
+    pub bucket: Arc<dyn ObjectStore>,
+    /// Keys of all objects of checkpoints there.
+    pub keys: BTreeSet<String>,
+    /// The checkpoint.
+    pub checkpoint: Window,
 }
 
 impl PeerDirectory {
@@ -49,16 +64,16 @@ impl PeerDirectory {
     pub fn bucket(&self, buckets: &dyn Buckets, hotkey: Hotkey) -> Option<Arc<dyn ObjectStore>> {
         buckets.open(self.known.get(&hotkey)?).ok()
     }
-}
 
-impl PeerDirectory {
-    /// Returns the trainer and its bucket, reading the commitments again when it is not known.
+    /// Returns the trainer and its bucket. What it committed is read once a window: it may move to
+    /// another bucket, or publish a new key, at any time.
     ///
     /// # Errors
     /// [`CheckpointError::NoTrainer`] when nobody has its uid or it committed no bucket.
-    pub async fn trainer_bucket(
+    async fn trainer_bucket(
         &mut self,
         ctx: &RunContext,
+        window: Window,
     ) -> Result<(Hotkey, Arc<dyn ObjectStore>), CheckpointError> {
         let metagraph = ctx.chain.metagraph().await?;
         let no_trainer = || CheckpointError::NoTrainer(TRAINER_UID);
@@ -66,11 +81,36 @@ impl PeerDirectory {
         if trainer == ctx.hotkey() {
             return Ok((trainer, ctx.buckets.own()));
         }
-        if let Some(bucket) = self.bucket(&*ctx.buckets, trainer) {
-            return Ok((trainer, bucket));
+        let is_known = self.known.contains_key(&trainer);
+        if !is_known || self.trainer_read < Some(window) {
+            match self.refresh(&*ctx.chain).await {
+                Ok(()) => self.trainer_read = self.trainer_read.max(Some(window)),
+                Err(error) if is_known => {
+                    warn!(%error, "the trainer's bucket may have moved; using what is known");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        self.refresh(&*ctx.chain).await?;
         Ok((trainer, self.bucket(&*ctx.buckets, trainer).ok_or_else(no_trainer)?))
+    }
+
+    /// Returns the newest checkpoint that was ready before `window`, or `None` if none was.
+    ///
+    /// # Errors
+    /// As [`CheckpointError`] says of the trainer and its bucket.
+    pub async fn newest_checkpoint(
+        &mut self,
+        ctx: &RunContext,
+        window: Window,
+    ) -> Result<Option<NewestCheckpoint>, CheckpointError> {
+        let (trainer, bucket) = self.trainer_bucket(ctx, window).await?;
+        let objects = bucket.list(keys::CHECKPOINTS_PREFIX).await?;
+        let keys: BTreeSet<String> = objects.into_iter().map(|object| object.key).collect();
+        let newest = keys::latest_checkpoint(keys.iter().map(String::as_str), window);
+        Ok(newest.map(|marker| {
+            let checkpoint = marker.checkpoint;
+            NewestCheckpoint { trainer, bucket, keys, checkpoint }
+        }))
     }
 }
 

@@ -23,6 +23,8 @@ const LIST_MAX: usize = 10_000;
 pub struct MemoryStorage {
     clock: Clock,
     buckets: Arc<Mutex<BTreeMap<String, Objects>>>,
+    /// How often the read key of a bucket was changed.
+    rotations: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 type Objects = BTreeMap<String, Object>;
@@ -42,7 +44,7 @@ impl Object {
 impl MemoryStorage {
     /// Makes a storage without buckets that takes the time of writes from `clock`.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, buckets: Arc::default() }
+        Self { clock, buckets: Arc::default(), rotations: Arc::default() }
     }
 
     /// Returns the storage as `hotkey` sees it: its own bucket to write, those of others to read.
@@ -50,6 +52,23 @@ impl MemoryStorage {
         let account_id = account_of(hotkey);
         lock(&self.buckets).entry(account_id.clone()).or_default();
         Arc::new(MemoryBuckets { storage: self.clone(), account_id })
+    }
+
+    /// Gives the bucket of `hotkey` another read key; the one before opens nothing any more.
+    pub fn rotate_key(&self, hotkey: Hotkey) {
+        *lock(&self.rotations).entry(account_of(hotkey)).or_default() += 1;
+    }
+
+    /// Returns the credentials that read a bucket; a fake may make its secrets from the name.
+    fn credentials_of(&self, account_id: &str) -> ReadCredentials {
+        let rotation = lock(&self.rotations).get(account_id).copied().unwrap_or(0);
+        let part = |name: &str| draw::digest(name, rotation, &[account_id.as_bytes()]).to_hex();
+        ReadCredentials {
+            account_id: account_id.to_owned(),
+            bucket_name: None,
+            access_key_id: part("grail/testkit/access-key")[..32].to_owned(),
+            secret_access_key: part("grail/testkit/secret"),
+        }
     }
 
     /// Replaces an object of `hotkey` behind its back, as a broken disk or a thief would.
@@ -78,17 +97,6 @@ fn account_of(hotkey: Hotkey) -> String {
     draw::digest("grail/testkit/account", 0, &[&hotkey.0]).to_hex()[..32].to_owned()
 }
 
-/// Returns the credentials that read a bucket; a fake may make its secrets from the name.
-fn credentials_of(account_id: &str) -> ReadCredentials {
-    let part = |name: &str| draw::digest(name, 0, &[account_id.as_bytes()]).to_hex();
-    ReadCredentials {
-        account_id: account_id.to_owned(),
-        bucket_name: None,
-        access_key_id: part("grail/testkit/access-key")[..32].to_owned(),
-        secret_access_key: part("grail/testkit/secret"),
-    }
-}
-
 /// A [`MemoryStorage`] as one hotkey sees it.
 pub struct MemoryBuckets {
     storage: MemoryStorage,
@@ -108,7 +116,7 @@ impl Buckets for MemoryBuckets {
     }
 
     fn read_credentials(&self) -> ReadCredentials {
-        credentials_of(&self.account_id)
+        self.storage.credentials_of(&self.account_id)
     }
 
     fn open(&self, credentials: &ReadCredentials) -> Result<Arc<dyn ObjectStore>, StoreError> {
@@ -123,7 +131,7 @@ impl Buckets for MemoryBuckets {
             }
         }
         let exists = lock(&self.storage.buckets).contains_key(account_id);
-        let is_right = exists && *credentials == credentials_of(account_id);
+        let is_right = exists && *credentials == self.storage.credentials_of(account_id);
         // As with S3, wrong credentials are noticed at the first use.
         Ok(self.store(account_id, if is_right { Rights::Read } else { Rights::Nothing }))
     }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use grail_ports::events::Event;
 use grail_protocol::checkpoint::{self as protocol, CheckpointMetadata, model_identity};
 use grail_protocol::ids::{Hotkey, Window};
-use grail_protocol::keys;
 use grail_protocol::sketch::Whitening;
 use tokio::time::Instant;
 use tracing::warn;
@@ -18,7 +17,7 @@ use super::fetch::Fetcher;
 use super::{CheckpointError, LoadedCheckpoint};
 use crate::blocking::blocking;
 use crate::context::RunContext;
-use crate::peers::PeerDirectory;
+use crate::peers::{NewestCheckpoint, PeerDirectory};
 
 /// Cached checkpoints that are kept: a validator may go back to the one of the window before.
 pub const CACHED_MAX: usize = 3;
@@ -58,19 +57,16 @@ impl CheckpointConsumer {
         &mut self,
         window: Window,
     ) -> Result<Option<Arc<LoadedCheckpoint>>, CheckpointError> {
-        let (trainer, bucket) = self.peers.trainer_bucket(&self.ctx).await?;
-        let objects = bucket.list(keys::CHECKPOINTS_PREFIX).await?;
-        let names = objects.iter().map(|object| object.key.as_str());
-        let Some(marker) = keys::latest_checkpoint(names, window) else {
+        let newest = self.peers.newest_checkpoint(&self.ctx, window).await?;
+        let Some(NewestCheckpoint { trainer, bucket, keys, checkpoint }) = newest else {
             return Ok(None);
         };
         if let Some((signer, loaded)) = &self.loaded
-            && (*signer, loaded.window) == (trainer, marker.checkpoint)
+            && (*signer, loaded.window) == (trainer, checkpoint)
         {
             return Ok(Some(loaded.clone()));
         }
         let before = Instant::now();
-        let keys = objects.iter().map(|object| object.key.clone()).collect();
         let fetcher = Fetcher {
             cache: &self.cache,
             trainer,
@@ -78,14 +74,12 @@ impl CheckpointConsumer {
             keys: &keys,
             heartbeat: &self.ctx.heartbeat,
         };
-        let metadata = fetcher.fetch(marker.checkpoint).await?;
+        let metadata = fetcher.fetch(checkpoint).await?;
         self.ctx.heartbeat.beat();
         let loaded = Arc::new(self.load(metadata).await?);
         self.loaded = Some((trainer, loaded.clone()));
-        self.ctx.emit(Event::CheckpointLoaded {
-            checkpoint: marker.checkpoint,
-            seconds: before.elapsed().as_secs_f64(),
-        });
+        self.ctx
+            .emit(Event::CheckpointLoaded { checkpoint, seconds: before.elapsed().as_secs_f64() });
         let cache = self.cache.clone();
         if let Err(error) = blocking(move || cache.retain(CACHED_MAX)).await {
             warn!(%error, "old checkpoints stay in the cache");

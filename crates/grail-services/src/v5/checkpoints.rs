@@ -11,7 +11,6 @@ use grail_ports::environment::Environment;
 use grail_ports::events::Event;
 use grail_protocol::checkpoint::{CheckpointError as MetadataError, ReferenceMetadata, Unsigned};
 use grail_protocol::ids::{Hotkey, Window};
-use grail_protocol::keys;
 use grail_protocol::v5::python::json;
 use grail_protocol::v5::python::print::{Keys, to_json};
 use tokio::time::Instant;
@@ -24,7 +23,7 @@ use crate::checkpoint::cache::{CheckpointCache, file_bytes_max};
 use crate::checkpoint::consumer::CACHED_MAX;
 use crate::checkpoint::reference::{Obtained, ReferenceConsumer};
 use crate::context::RunContext;
-use crate::peers::PeerDirectory;
+use crate::peers::{NewestCheckpoint, PeerDirectory};
 use crate::state;
 
 /// Makes the environment that a checkpoint names by id, parameters (JSON) and thinking mode, or says
@@ -58,14 +57,12 @@ impl AssignmentSource {
         &mut self,
         window: Window,
     ) -> Result<Option<Arc<Assignment>>, CheckpointError> {
-        let (trainer, bucket) = self.peers.trainer_bucket(&self.ctx).await?;
-        let objects = bucket.list(keys::CHECKPOINTS_PREFIX).await?;
-        let names = objects.iter().map(|object| object.key.as_str());
-        let Some(marker) = keys::latest_checkpoint(names, window) else {
+        let newest = self.peers.newest_checkpoint(&self.ctx, window).await?;
+        let Some(NewestCheckpoint { trainer, bucket, checkpoint, .. }) = newest else {
             return Ok(None);
         };
         if let Some((signer, loaded)) = &self.loaded
-            && (*signer, loaded.checkpoint) == (trainer, marker.checkpoint)
+            && (*signer, loaded.checkpoint) == (trainer, checkpoint)
         {
             return Ok(Some(loaded.clone()));
         }
@@ -77,17 +74,15 @@ impl AssignmentSource {
             unsigned: Unsigned::Refuse,
             heartbeat: self.ctx.heartbeat.clone(),
         };
-        let obtained = source.checkpoint(marker.checkpoint).await?;
+        let obtained = source.checkpoint(checkpoint).await?;
         let missing = obtained.metadata.missing();
         if !missing.is_empty() {
             return Err(MetadataError::Invalid(missing).into());
         }
         let loaded = Arc::new(self.load(&obtained).await?);
         self.loaded = Some((trainer, loaded.clone()));
-        self.ctx.emit(Event::CheckpointLoaded {
-            checkpoint: marker.checkpoint,
-            seconds: before.elapsed().as_secs_f64(),
-        });
+        self.ctx
+            .emit(Event::CheckpointLoaded { checkpoint, seconds: before.elapsed().as_secs_f64() });
         let cache = CheckpointCache::new(self.folder.clone());
         if let Err(error) = blocking(move || cache.retain(CACHED_MAX)).await {
             warn!(%error, "old checkpoints stay in the cache");
