@@ -17,7 +17,7 @@ pub use self::lab::{LabAttacksArgs, LabCalibrateArgs, LabCommand, LabSequentialA
 pub use self::models::{
     BenchCommand, BenchEngineArgs, ModelCommand, ModelImportArgs, ModelShowArgs, SftArgs,
 };
-pub use self::network::{DoctorArgs, DoctorRole, LocalnetArgs, RoleArgs};
+pub use self::network::{DoctorArgs, DoctorRole, LocalnetArgs, PlaceArgs, RoleArgs};
 pub use self::wallet::{
     EncryptionArgs, MessageArgs, PasswordArgs, WalletCommand, WalletImportArgs, WalletListArgs,
     WalletNewArgs, WalletShowArgs, WalletSignArgs, WalletVerifyArgs, WalletsArgs,

@@ -75,16 +75,26 @@ pub struct LocalnetArgs {
     pub report: Option<PathBuf>,
 }
 
-/// Options of `grail mine`, `grail validate` and `grail train`.
-#[derive(Debug, Args)]
-pub struct RoleArgs {
-    /// Network to join: `local`, one that `grail localnet` runs on this machine; `finney`, `test` or
+/// Where a hotkey acts.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlaceArgs {
+    /// Network: `local` (default), one that `grail localnet` runs on this machine; `finney`, `test` or
     /// `archive`; or the address of a node, such as wss://HOST:PORT.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
     /// Subnet of a real network; default: 81 on finney.
     #[arg(long, value_name = "N")]
     pub netuid: Option<u16>,
+    /// Hotkey of the wallet.
+    #[arg(long, value_name = "NAME")]
+    pub hotkey: Option<String>,
+}
+
+/// Options of `grail mine`, `grail validate` and `grail train`.
+#[derive(Debug, Args)]
+pub struct RoleArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Folder of a local network, default: the running or newest ./grail-localnet/run-NNN; on a real
     /// one of what the role keeps, default: grail/NETWORK-NETUID in the user's folder of data.
     #[arg(long, value_name = "DIR")]
@@ -93,9 +103,6 @@ pub struct RoleArgs {
     /// registered; on a real one from ~/.bittensor/wallets or wallet.path.
     #[arg(long, value_name = "NAME")]
     pub wallet: Option<String>,
-    /// Hotkey of the wallet.
-    #[arg(long, value_name = "NAME")]
-    pub hotkey: Option<String>,
     /// Folder or GGUF file of the model that a subnet starts from (trainer of a real network only).
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
@@ -131,21 +138,14 @@ check of the bucket writes a small object and removes it.
 
   grail doctor --network finney --wallet cold --hotkey hot --role validator")]
 pub struct DoctorArgs {
-    /// Network to look at, as of the roles (default local).
-    #[arg(long, value_name = "NAME")]
-    pub network: Option<String>,
-    /// Subnet of a real network; default: 81 on finney.
-    #[arg(long, value_name = "N")]
-    pub netuid: Option<u16>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Folder of the local network; default: the running or newest ./grail-localnet/run-NNN.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Wallet to look at; default: validator on a local network, default on a real one.
     #[arg(long, value_name = "NAME")]
     pub wallet: Option<String>,
-    /// Hotkey of the wallet.
-    #[arg(long, value_name = "NAME")]
-    pub hotkey: Option<String>,
     /// Role that is meant; default: miner, and on a local network the wallet's own.
     #[arg(long, value_name = "ROLE")]
     pub role: Option<DoctorRole>,

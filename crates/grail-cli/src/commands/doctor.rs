@@ -41,15 +41,7 @@ pub fn run(args: &DoctorArgs, globals: &Globals) -> Result<Outcome> {
         if args.wallet.is_some() {
             config.wallet.name.clone_from(&args.wallet);
         }
-        if let Some(name) = &args.network {
-            config.network.name.clone_from(name);
-        }
-        if args.netuid.is_some() {
-            config.network.netuid = args.netuid;
-        }
-        if let Some(hotkey) = &args.hotkey {
-            config.wallet.hotkey.clone_from(hotkey);
-        }
+        config.overlay_place(&args.place);
     };
     let mut report = Report::default();
     match config::resolve(globals.config.as_deref(), variables(), flags) {

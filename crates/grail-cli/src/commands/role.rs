@@ -235,20 +235,12 @@ impl EventSink for Printer {
 }
 
 fn overlay(args: &RoleArgs, config: &mut Config) {
-    if let Some(name) = &args.network {
-        config.network.name.clone_from(name);
-    }
+    config.overlay_place(&args.place);
     if args.dir.is_some() {
         config.network.dir.clone_from(&args.dir);
     }
     if args.wallet.is_some() {
         config.wallet.name.clone_from(&args.wallet);
-    }
-    if args.netuid.is_some() {
-        config.network.netuid = args.netuid;
-    }
-    if let Some(hotkey) = &args.hotkey {
-        config.wallet.hotkey.clone_from(hotkey);
     }
     if args.model.is_some() {
         config.training.model.clone_from(&args.model);

@@ -22,6 +22,7 @@ pub use sections::{
     ValidationSettings,
 };
 
+use crate::cli::PlaceArgs;
 use crate::env_vars;
 use crate::human_duration::HumanDuration;
 
@@ -141,6 +142,19 @@ impl Config {
         // A group's hidden states, keys and values are large, and the profile's completions long.
         self.mining.groups_at_once = 1;
         self
+    }
+
+    /// Lays the options that say where a hotkey acts over these settings.
+    pub fn overlay_place(&mut self, place: &PlaceArgs) {
+        if let Some(name) = &place.network {
+            self.network.name.clone_from(name);
+        }
+        if place.netuid.is_some() {
+            self.network.netuid = place.netuid;
+        }
+        if let Some(hotkey) = &place.hotkey {
+            self.wallet.hotkey.clone_from(hotkey);
+        }
     }
 
     /// Returns a setting that a network was made of and that is not the same in `saved`: its key,
